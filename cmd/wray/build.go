@@ -1,0 +1,122 @@
+package main
+
+import (
+	"bufio"
+	"bytes"
+	"context"
+	"crypto/sha256"
+	"encoding/hex"
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+)
+
+// program is what a user names on the command line, made ready to run.
+type program struct {
+	name string
+	wasm []byte
+	dirs []string // --dir values the program asks for itself
+}
+
+// loadProgram reads a .wasm file, or builds a Go package for wasip1.
+func loadProgram(ctx context.Context, arg, cacheDir string) (*program, error) {
+	st, err := os.Stat(arg)
+	if err != nil {
+		if !strings.Contains(arg, "/") {
+			return nil, withHint(fmt.Errorf("there is no file or package %s", arg), "name a package directory as ./%s", arg)
+		}
+		return nil, fmt.Errorf("there is no file or package %s", arg)
+	}
+	if !st.IsDir() {
+		b, err := os.ReadFile(arg)
+		if err != nil {
+			return nil, err
+		}
+		if !bytes.HasPrefix(b, []byte("\x00asm")) {
+			return nil, withHint(fmt.Errorf("%s is not a WebAssembly module", arg),
+				"give a Go package directory, or a .wasm file built for WASI preview 1")
+		}
+		return &program{name: strings.TrimSuffix(filepath.Base(arg), ".wasm"), wasm: b}, nil
+	}
+	return buildPackage(ctx, arg, cacheDir)
+}
+
+// buildPackage builds the Go package in dir as a reactor. The output stays in
+// the cache, so that the Go tool links only when something changed.
+func buildPackage(ctx context.Context, dir, cacheDir string) (*program, error) {
+	abs, err := filepath.Abs(dir)
+	if err != nil {
+		return nil, err
+	}
+	sum := sha256.Sum256([]byte(abs))
+	outDir := filepath.Join(cacheDir, "build")
+	if err := os.MkdirAll(outDir, 0o700); err != nil {
+		return nil, err
+	}
+	out := filepath.Join(outDir, hex.EncodeToString(sum[:12])+".wasm")
+	goTool, err := exec.LookPath("go")
+	if err != nil {
+		return nil, withHint(fmt.Errorf("building %s needs the Go toolchain: %w", dir, err),
+			"install Go 1.26, or give a .wasm file")
+	}
+	// checklinkname=0: the guest binding reaches main.main and the runtime's
+	// random state by name.
+	cmd := exec.CommandContext(ctx, goTool, "build", "-trimpath", "-buildmode=c-shared",
+		"-ldflags=-checklinkname=0", "-o", out, ".")
+	cmd.Dir = abs
+	cmd.Env = append(os.Environ(), "GOOS=wasip1", "GOARCH=wasm", "CGO_ENABLED=0")
+	if msg, err := cmd.CombinedOutput(); err != nil {
+		if ctx.Err() != nil {
+			return nil, ctx.Err()
+		}
+		return nil, fmt.Errorf("go build of %s failed:\n%s", dir, indent(string(msg)))
+	}
+	wasm, err := os.ReadFile(out)
+	if err != nil {
+		return nil, err
+	}
+	dirs, err := directives(abs)
+	if err != nil {
+		return nil, err
+	}
+	return &program{name: filepath.Base(abs), wasm: wasm, dirs: dirs}, nil
+}
+
+// directives reads the //wray:dir lines of a package's main.go: directories
+// the program wants when it is run from its source, which the user has before
+// their eyes. $GOROOT stands for the Go installation. They are granted
+// read-only, whatever they say.
+func directives(dir string) ([]string, error) {
+	f, err := os.Open(filepath.Join(dir, "main.go"))
+	if err != nil {
+		return nil, nil // the package's files have other names
+	}
+	defer f.Close()
+	var dirs []string
+	sc := bufio.NewScanner(f)
+	for sc.Scan() {
+		line := sc.Text()
+		if strings.HasPrefix(line, "import") || strings.HasPrefix(line, "func") {
+			break
+		}
+		d, ok := strings.CutPrefix(line, "//wray:dir ")
+		if !ok {
+			continue
+		}
+		d = strings.TrimSpace(d)
+		if strings.Contains(d, "$GOROOT") {
+			root, err := exec.Command("go", "env", "GOROOT").Output()
+			if err != nil {
+				return nil, fmt.Errorf("go env GOROOT: %w", err)
+			}
+			d = strings.ReplaceAll(d, "$GOROOT", strings.TrimSpace(string(root)))
+		}
+		if !strings.HasSuffix(d, ":ro") {
+			d += ":ro"
+		}
+		dirs = append(dirs, d)
+	}
+	return dirs, sc.Err()
+}

@@ -1,0 +1,179 @@
+package sandbox
+
+import (
+	"fmt"
+	"os"
+	"unsafe"
+
+	"golang.org/x/sys/unix"
+)
+
+// linearMemory is the memory of one sandbox: a reservation of address space
+// as large as the sandbox may grow, with a snapshot image mapped private and
+// copy-on-write over its beginning. Untouched pages cost nothing.
+//
+// Every page is readable and writable at all times: a fault under guest code
+// would end the process. Nothing is unmapped before release, which the owner
+// calls when no guest code can run in it any more; wazero's own Free does
+// nothing.
+//
+// One goroutine at a time uses a linearMemory: the one that runs the guest, or
+// the owner between calls.
+type linearMemory struct {
+	base   unsafe.Pointer // start of the reservation
+	length uint64         // bytes reserved
+	limit  uint64         // bytes the guest may grow to, <= length
+	size   uint64         // bytes the guest has
+	denied bool           // a growth was refused since the last reset
+	torn   bool           // a window was laid over the image since the last reset
+	image  *image         // nil for the template
+}
+
+const pageSize = 4096
+
+// newLinearMemory reserves limit bytes, rounded up to wasm pages.
+func newLinearMemory(limit uint64, img *image) (*linearMemory, error) {
+	length := (limit + wasmPage - 1) &^ (wasmPage - 1)
+	if length == 0 {
+		length = wasmPage
+	}
+	base, err := unix.MmapPtr(-1, 0, nil, uintptr(length), unix.PROT_READ|unix.PROT_WRITE,
+		unix.MAP_PRIVATE|unix.MAP_ANONYMOUS|unix.MAP_NORESERVE)
+	if err != nil {
+		return nil, fmt.Errorf("reserve %d bytes of linear memory: %w", length, err)
+	}
+	m := &linearMemory{base: base, length: length, limit: limit, image: img}
+	if err := m.mapImage(); err != nil {
+		_ = unix.MunmapPtr(base, uintptr(length))
+		return nil, err
+	}
+	return m, nil
+}
+
+// mapImage lays the snapshot over the beginning of the reservation.
+func (m *linearMemory) mapImage() error {
+	if m.image == nil || m.image.size == 0 {
+		return nil
+	}
+	if err := m.window(m.image.fd, 0, 0, m.image.size); err != nil {
+		return fmt.Errorf("map the snapshot: %w", err)
+	}
+	m.torn = false
+	return nil
+}
+
+// Reallocate implements experimental.LinearMemory. It never moves the memory.
+func (m *linearMemory) Reallocate(size uint64) []byte {
+	if size > m.limit {
+		m.denied = true
+		return nil
+	}
+	m.size = size
+	return unsafe.Slice((*byte)(m.base), m.length)[:size:size]
+}
+
+// Free implements experimental.LinearMemory. wazero calls it when a module
+// closes, which may be while a call still runs: see release.
+func (m *linearMemory) Free() {}
+
+// bytes returns the guest's memory. The slice is valid until release.
+func (m *linearMemory) bytes() []byte {
+	return unsafe.Slice((*byte)(m.base), m.length)[:m.size:m.size]
+}
+
+// reset gives back every page the guest dirtied: pages of the image show the
+// image again, those above are zero. The cost follows the dirtied pages.
+func (m *linearMemory) reset() error {
+	m.denied = false
+	if m.size == 0 {
+		return nil
+	}
+	if m.torn {
+		if err := m.mapImage(); err != nil {
+			return err
+		}
+	}
+	if err := unix.Madvise(unsafe.Slice((*byte)(m.base), m.size), unix.MADV_DONTNEED); err != nil {
+		return fmt.Errorf("reset linear memory: %w", err)
+	}
+	return nil
+}
+
+// window maps n bytes of fd from offset, private and copy-on-write, over the
+// guest's memory at address at. The caller has checked bounds and alignment
+// and keeps its bytes unchanged until unwindow.
+func (m *linearMemory) window(fd int, offset int64, at, n uint64) error {
+	m.tear(at)
+	_, err := unix.MmapPtr(fd, offset, unsafe.Add(m.base, at), uintptr(n), unix.PROT_READ|unix.PROT_WRITE,
+		unix.MAP_PRIVATE|unix.MAP_FIXED|unix.MAP_NORESERVE)
+	return err
+}
+
+// tear notes that the image is no longer whole.
+func (m *linearMemory) tear(at uint64) {
+	if m.image != nil && at < m.image.size {
+		m.torn = true
+	}
+}
+
+// unwindow puts fresh zero pages over a window.
+func (m *linearMemory) unwindow(at, n uint64) error {
+	m.tear(at)
+	_, err := unix.MmapPtr(-1, 0, unsafe.Add(m.base, at), uintptr(n), unix.PROT_READ|unix.PROT_WRITE,
+		unix.MAP_PRIVATE|unix.MAP_ANONYMOUS|unix.MAP_FIXED|unix.MAP_NORESERVE)
+	return err
+}
+
+// release unmaps the memory. No guest code may run in it, now or later.
+func (m *linearMemory) release() error {
+	if m.base == nil {
+		return nil
+	}
+	err := unix.MunmapPtr(m.base, uintptr(m.length))
+	m.base, m.length, m.size = nil, 0, 0
+	return err
+}
+
+// image is a snapshot of linear memory in a sealed memfd.
+type image struct {
+	file *os.File
+	fd   int // file's, kept since asking for it costs
+	size uint64
+}
+
+// newImage copies mem into a sealed memfd. Pages of zeros stay holes.
+func newImage(mem []byte) (*image, error) {
+	fd, err := unix.MemfdCreate("wray-snapshot", unix.MFD_CLOEXEC|unix.MFD_ALLOW_SEALING)
+	if err != nil {
+		return nil, fmt.Errorf("create the snapshot: %w", err)
+	}
+	f := os.NewFile(uintptr(fd), "wray-snapshot")
+	size := uint64(len(mem)+pageSize-1) &^ (pageSize - 1)
+	if err := f.Truncate(int64(size)); err != nil {
+		f.Close()
+		return nil, fmt.Errorf("size the snapshot: %w", err)
+	}
+	for start := 0; start < len(mem); {
+		end := min(start+pageSize, len(mem))
+		if isZero(mem[start:end]) {
+			start = end
+			continue
+		}
+		for end < len(mem) && !isZero(mem[end:min(end+pageSize, len(mem))]) {
+			end = min(end+pageSize, len(mem))
+		}
+		if _, err := f.WriteAt(mem[start:end], int64(start)); err != nil {
+			f.Close()
+			return nil, fmt.Errorf("write the snapshot: %w", err)
+		}
+		start = end
+	}
+	seals := unix.F_SEAL_WRITE | unix.F_SEAL_SHRINK | unix.F_SEAL_GROW | unix.F_SEAL_SEAL
+	if _, err := unix.FcntlInt(uintptr(fd), unix.F_ADD_SEALS, seals); err != nil {
+		f.Close()
+		return nil, fmt.Errorf("seal the snapshot: %w", err)
+	}
+	return &image{file: f, fd: fd, size: size}, nil
+}
+
+func (i *image) close() error { return i.file.Close() }

@@ -1,0 +1,228 @@
+package sandbox
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"sync"
+
+	"github.com/tetratelabs/wazero"
+	"github.com/tetratelabs/wazero/api"
+	"github.com/tetratelabs/wazero/experimental"
+
+	"github.com/wray-project/wray"
+	"github.com/wray-project/wray/wasm/abi"
+	"github.com/wray-project/wray/wasm/rewrite"
+)
+
+// Module is a compiled module together with the snapshot that its sandboxes
+// start from.
+type Module struct {
+	engine   *Engine
+	compiled wazero.CompiledModule
+	meta     Meta
+	data     []rewrite.Segment
+	attach   func(*Sandbox) // gives a new sandbox its host side, may be nil
+
+	// Set by Prepare, read-only afterwards. snap is nil where the module cannot
+	// be reset from memory and globals: then every sandbox is initialised anew.
+	snap *snapshot
+
+	mu   sync.Mutex
+	live int // guarded by mu; sandboxes that are not closed
+}
+
+// snapshot is the state after initialisation that sandboxes start from.
+type snapshot struct {
+	image   *image
+	pages   uint32 // of linear memory
+	globals []uint64
+	mono    int64 // the guest's monotonic clock
+}
+
+// LoadOptions says how a module's sandboxes are made.
+type LoadOptions struct {
+	// Native is the file of compiled code that must exist, in an engine with a
+	// cache directory.
+	Native string
+	// Attach is called for each new sandbox before any guest code runs in it.
+	Attach func(*Sandbox)
+}
+
+// Load loads a module. Prepare it before making sandboxes.
+func (e *Engine) Load(ctx context.Context, a *Artifact, o LoadOptions) (*Module, error) {
+	if !e.compile {
+		if err := checkEntry(o.Native); err != nil {
+			return nil, err
+		}
+	}
+	c, err := e.rt.CompileModule(ctx, a.Wasm)
+	if err != nil {
+		if !e.compile {
+			return nil, fmt.Errorf("load compiled code: %w", err)
+		}
+		return nil, invalid(err)
+	}
+	m := &Module{engine: e, compiled: c, meta: a.Meta, data: a.Data, attach: o.Attach}
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	if e.closed {
+		_ = c.Close(ctx)
+		return nil, errors.New("the engine is closed")
+	}
+	e.modules[m] = struct{}{}
+	return m, nil
+}
+
+// Command reports whether the module is a plain command, with _start and
+// without wray_call.
+func (m *Module) Command() bool {
+	return slices.Contains(m.meta.Exports, abi.ExportStart) && !m.Tasks()
+}
+
+// Tasks reports whether the module speaks wray_v1.
+func (m *Module) Tasks() bool { return slices.Contains(m.meta.Exports, abi.ExportCall) }
+
+// Resettable reports whether used sandboxes can be given back clean, and if
+// not, why.
+func (m *Module) Resettable() (bool, string) { return m.meta.Resettable, m.meta.NotResettable }
+
+func (m *Module) close(ctx context.Context) {
+	if m.snap != nil {
+		_ = m.snap.image.close()
+	}
+	_ = m.compiled.Close(ctx)
+}
+
+// Prepare runs the module's initialisation once, under the given limits, and
+// takes the snapshot. It returns the template sandbox's error.
+func (m *Module) Prepare(l Limits) error {
+	sb, err := m.initialise(l)
+	if err != nil {
+		return err
+	}
+	defer sb.Close()
+	if !m.meta.Resettable {
+		return nil
+	}
+	s := &snapshot{globals: make([]uint64, len(sb.globals)), mono: sb.monotonic()}
+	for i, g := range sb.globals {
+		s.globals[i] = g.Get()
+	}
+	mem := sb.mem.bytes()
+	s.pages = uint32(len(mem) / wasmPage)
+	if s.image, err = newImage(mem); err != nil {
+		return err
+	}
+	m.snap = s
+	return nil
+}
+
+// initialise makes a sandbox without a snapshot: an instance, its data, its
+// start function, _initialize and the warm-up.
+func (m *Module) initialise(l Limits) (*Sandbox, error) {
+	sb, err := m.instantiate(l, nil)
+	if err != nil {
+		return nil, err
+	}
+	mem := sb.mem.bytes()
+	for _, s := range m.data {
+		if uint64(s.Offset)+uint64(len(s.Data)) > uint64(len(mem)) {
+			sb.Close()
+			return nil, &wray.Error{Code: wray.CodeInvalidModule, Message: fmt.Sprintf(
+				"a data segment at %d of %d bytes lies outside the memory of %d bytes", s.Offset, len(s.Data), len(mem))}
+		}
+		copy(mem[s.Offset:], s.Data)
+	}
+	sb.initialising = true
+	defer func() { sb.initialising = false }()
+	if m.meta.StartExport != "" {
+		if _, err := sb.run(sb.inst.ExportedFunction(m.meta.StartExport)); err != nil {
+			sb.Close()
+			return nil, fmt.Errorf("start function: %w", err)
+		}
+	}
+	if slices.Contains(m.meta.Exports, abi.ExportInitialize) {
+		if _, err := sb.run(sb.inst.ExportedFunction(abi.ExportInitialize)); err != nil {
+			sb.Close()
+			return nil, fmt.Errorf("_initialize: %w", err)
+		}
+	}
+	if m.Tasks() {
+		sb.initialising = false
+		if _, err := sb.run(sb.call, uint64(abi.OpWarmup), uint64(l.HeapReserve>>20)); err != nil {
+			sb.Close()
+			return nil, fmt.Errorf("warm-up: %w", err)
+		}
+	}
+	return sb, nil
+}
+
+// New makes a sandbox: from the snapshot where there is one.
+func (m *Module) New(l Limits) (*Sandbox, error) {
+	if m.snap == nil {
+		return m.initialise(l)
+	}
+	sb, err := m.instantiate(l, m.snap)
+	if err != nil {
+		return nil, err
+	}
+	sb.toSnapshot()
+	return sb, nil
+}
+
+// instantiate makes an instance over a memory of its own.
+func (m *Module) instantiate(l Limits, s *snapshot) (*Sandbox, error) {
+	l = l.withDefaults()
+	var img *image
+	if s != nil {
+		img = s.image
+	}
+	if m.meta.HasMemory && uint64(m.meta.MemoryMin)*wasmPage > uint64(l.Memory) || s != nil && uint64(s.pages)*wasmPage > uint64(l.Memory) {
+		return nil, &wray.Error{
+			Code: wray.CodeOutOfMemory, Message: "the module starts with more memory than the limit",
+			Limit: l.memoryLimit(),
+		}
+	}
+	mem, err := newLinearMemory(uint64(l.Memory), img)
+	if err != nil {
+		return nil, err
+	}
+	sb := &Sandbox{module: m, engine: m.engine, mem: mem, limits: l, turn: make(chan struct{}, 1), wake: make(chan struct{}, 1)}
+	ctx := experimental.WithMemoryAllocator(context.Background(), handOver{mem})
+	sb.inst, err = m.engine.rt.InstantiateModule(ctx, m.compiled, moduleConfig())
+	if err != nil {
+		_ = mem.release()
+		return nil, invalid(err)
+	}
+	if s != nil {
+		if have := mem.size / wasmPage; have < uint64(s.pages) {
+			sb.inst.Memory().Grow(s.pages - uint32(have))
+		}
+	}
+	sb.bind()
+	m.mu.Lock()
+	m.live++
+	m.mu.Unlock()
+	if m.attach != nil {
+		m.attach(sb)
+	}
+	return sb, nil
+}
+
+// bind looks up what the host calls and reads of the instance, once.
+func (sb *Sandbox) bind() {
+	if sb.module.Tasks() {
+		sb.call = sb.inst.ExportedFunction(abi.ExportCall)
+	}
+	global := func(name string) api.MutableGlobal {
+		g, _ := sb.inst.ExportedGlobal(name).(api.MutableGlobal)
+		return g
+	}
+	sb.fuel, sb.depth = global(rewrite.FuelExport), global(rewrite.DepthExport)
+	sb.globals = make([]api.MutableGlobal, len(sb.module.meta.Globals))
+	for i, name := range sb.module.meta.Globals {
+		sb.globals[i] = global(name)
+	}
+}

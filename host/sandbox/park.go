@@ -1,0 +1,250 @@
+package sandbox
+
+import (
+	"encoding/binary"
+	"sync"
+	"time"
+
+	"github.com/wray-project/wray"
+	"github.com/wray-project/wray/host/wasi"
+	"github.com/wray-project/wray/wasm/abi"
+)
+
+// Event is a record of the guest's event descriptor.
+type Event struct {
+	Kind   uint32
+	Handle uint32
+	Arg    uint64
+}
+
+// eventQueue holds what the guest has not read yet. Any goroutine may push;
+// the sandbox's own takes.
+type eventQueue struct {
+	mu       sync.Mutex
+	items    []Event // guarded by mu; from head on
+	head     int     // guarded by mu
+	deadlock bool    // guarded by mu; the guest was told once
+}
+
+func (q *eventQueue) push(e Event) {
+	q.mu.Lock()
+	q.items = append(q.items, e)
+	q.mu.Unlock()
+}
+
+func (q *eventQueue) empty() bool {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	return q.head == len(q.items)
+}
+
+// take writes whole records into p and returns their bytes.
+func (q *eventQueue) take(p []byte) int {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	n := 0
+	for q.head < len(q.items) && len(p)-n >= abi.EventSize {
+		e := q.items[q.head]
+		q.head++
+		binary.LittleEndian.PutUint32(p[n+abi.EventKind:], e.Kind)
+		binary.LittleEndian.PutUint32(p[n+abi.EventHandle:], e.Handle)
+		binary.LittleEndian.PutUint64(p[n+abi.EventArg:], e.Arg)
+		n += abi.EventSize
+	}
+	if q.head == len(q.items) {
+		q.items, q.head = q.items[:0], 0
+	}
+	return n
+}
+
+func (q *eventQueue) clear() {
+	q.mu.Lock()
+	q.items, q.head, q.deadlock = q.items[:0], 0, false
+	q.mu.Unlock()
+}
+
+// Notify gives the guest an event and ends its park. Any goroutine may call it.
+func (sb *Sandbox) Notify(e Event) {
+	sb.events.push(e)
+	sb.signal()
+}
+
+// OpenEvents gives the guest a descriptor for its events, non-blocking.
+func (sb *Sandbox) OpenEvents() (fd uint32, e wasi.Errno) {
+	return sb.wasi.Install(&eventFile{sb: sb}, wasi.FdNonblock)
+}
+
+// eventFile is the guest's event descriptor.
+type eventFile struct {
+	wasi.Stream
+	sb *Sandbox
+}
+
+// Stat says that the file is a stream, so that guests poll it.
+func (f *eventFile) Stat() (wasi.Filestat, wasi.Errno) {
+	return wasi.Filestat{Type: wasi.FiletypeSocketStream, Nlink: 1}, wasi.Success
+}
+
+// Read copies whole events.
+func (f *eventFile) Read(p []byte) (int, wasi.Errno) {
+	if len(p) < abi.EventSize {
+		return 0, wasi.EINVAL
+	}
+	if n := f.sb.events.take(p); n > 0 {
+		return n, wasi.Success
+	}
+	return 0, wasi.EAGAIN
+}
+
+// Ready reports whether there are events.
+func (f *eventFile) Ready() (read, write bool) { return !f.sb.events.empty(), false }
+
+// poller parks a sandbox until an event comes, a timer is over, or the call is
+// stopped. It is the one place where a guest that speaks wray_v1 waits.
+type poller Sandbox
+
+// Wait implements wasi.Poller. deadline is by the guest's clock, -1 for none;
+// events says whether the guest waits for its event descriptor.
+func (p *poller) Wait(deadline int64, files []wasi.Interest) wasi.Errno {
+	sb := (*Sandbox)(p)
+	now := sb.engine.clock.now()
+	sb.checkStop(now)
+	events := false
+	for i := range files {
+		if _, ok := files[i].File.(*eventFile); ok {
+			events = true
+		}
+	}
+	if events && !sb.events.empty() {
+		return wasi.Success
+	}
+	var until int64 // engine's clock; 0: no timer
+	if deadline >= 0 {
+		// The guest's clock goes in steps: wait until it shows the deadline.
+		until = (deadline+clockStep-1)/clockStep*clockStep - sb.monoBase
+		if until <= now {
+			return wasi.Success
+		}
+	}
+	if until == 0 && (!events || sb.hooks == nil || !sb.hooks.Outstanding(sb)) {
+		if sb.tellDeadlock(events) {
+			return wasi.Success
+		}
+	}
+	timed := until != 0
+	if d := sb.deadline.Load(); d != 0 && (until == 0 || d < until) {
+		until = d
+	}
+	sb.park(now, until, events, timed)
+	return wasi.Success
+}
+
+// tellDeadlock tells a guest that waits for nothing so, once, and ends it the
+// second time. It reports whether the guest has the event.
+func (sb *Sandbox) tellDeadlock(events bool) bool {
+	// What was outstanding a moment ago may have just arrived.
+	if events && !sb.events.empty() {
+		return true
+	}
+	sb.events.mu.Lock()
+	told := sb.events.deadlock
+	sb.events.deadlock = true
+	sb.events.mu.Unlock()
+	if events && !told {
+		sb.events.push(Event{Kind: abi.EventDeadlock})
+		return true
+	}
+	panic(&stop{err: &wray.Error{Code: wray.CodeDeadlock, Message: "everything in the guest waits, and for nothing",
+		Hint: "look in the trace for a Get of a value that nobody makes, or a channel that nobody sends on"}})
+}
+
+// park gives the turn back and waits for a signal or the time.
+func (sb *Sandbox) park(now, until int64, events, timed bool) {
+	sb.cpu += now - sb.sliceFrom
+	sb.engine.gate.leave()
+	hooked := events && sb.hooks != nil
+	if hooked {
+		sb.hooks.Park(sb, timed)
+	}
+	for {
+		if until == 0 {
+			<-sb.wake
+		} else if !sb.waitUntil(until) {
+			break
+		}
+		if sb.killed.Load() != nil || !events || !sb.events.empty() {
+			break
+		}
+	}
+	if hooked {
+		sb.hooks.Unpark(sb)
+	}
+	sb.engine.gate.enter(sb, true)
+	sb.sliceFrom = sb.engine.clock.now()
+	sb.checkStop(sb.sliceFrom)
+}
+
+// waitUntil waits for a signal and reports false when the time came first.
+func (sb *Sandbox) waitUntil(until int64) bool {
+	d := time.Duration(until - sb.engine.clock.now())
+	if d <= 0 {
+		return false
+	}
+	if sb.tmr == nil {
+		sb.tmr = time.NewTimer(d)
+	} else {
+		sb.tmr.Reset(d)
+	}
+	select {
+	case <-sb.wake:
+		sb.tmr.Stop()
+		return true
+	case <-sb.tmr.C:
+		return false
+	}
+}
+
+// Block parks the sandbox in a blocking import until ready reports true, the
+// time is over (d < 0: none), or the call is stopped. ready is called on the
+// sandbox's goroutine after each signal; use Signal to cause one.
+func (sb *Sandbox) Block(d time.Duration, ready func() bool) bool {
+	var until int64
+	now := sb.engine.clock.now()
+	if d >= 0 {
+		until = now + int64(d)
+	}
+	stopAt := until
+	if dl := sb.deadline.Load(); dl != 0 && (stopAt == 0 || dl < stopAt) {
+		stopAt = dl
+	}
+	sb.checkStop(now)
+	if ready() {
+		return true
+	}
+	sb.cpu += now - sb.sliceFrom
+	sb.engine.gate.leave()
+	if sb.hooks != nil {
+		sb.hooks.Park(sb, until != 0)
+	}
+	ok := false
+	for sb.killed.Load() == nil {
+		if stopAt == 0 {
+			<-sb.wake
+		} else if !sb.waitUntil(stopAt) {
+			break
+		}
+		if ok = ready(); ok {
+			break
+		}
+	}
+	if sb.hooks != nil {
+		sb.hooks.Unpark(sb)
+	}
+	sb.engine.gate.enter(sb, true)
+	sb.sliceFrom = sb.engine.clock.now()
+	sb.checkStop(sb.sliceFrom)
+	return ok
+}
+
+// Signal makes a sandbox that is parked in Block look again.
+func (sb *Sandbox) Signal() { sb.signal() }

@@ -1,0 +1,486 @@
+package worker
+
+import (
+	"errors"
+	"strings"
+	"time"
+
+	"github.com/wray-project/wray"
+	"github.com/wray-project/wray/objectstore"
+	"github.com/wray-project/wray/scheduler"
+	"github.com/wray-project/wray/wasm/abi"
+)
+
+// defaultRetries is how often a task is tried again after a system failure.
+const defaultRetries = 3
+
+func submitTasks(g *guest, v view, s []uint64) abi.Errno {
+	n := uint32(s[1])
+	if n > maxSubmit {
+		return abi.E2BIG
+	}
+	specs, ok := v.array(uint32(s[0]), n, abi.SpecSize)
+	if !ok {
+		return abi.EFAULT
+	}
+	done, ok := v.bytes(uint32(s[2]), 4)
+	if !ok {
+		return abi.EFAULT
+	}
+	for i := range n {
+		putU32(done, 0, i)
+		if e := g.submitOne(v, specs[i*abi.SpecSize:(i+1)*abi.SpecSize]); e != abi.Success {
+			return e
+		}
+	}
+	putU32(done, 0, n)
+	return abi.Success
+}
+
+// submitOne submits the task that a struct task_spec describes. Either the task
+// is taken and the guest has handles for its results, or nothing is kept.
+func (g *guest) submitOne(v view, b []byte) abi.Errno {
+	flags := u32(b, abi.SpecFlags)
+	if flags&^(abi.SpecFresh|abi.SpecStream|abi.SpecRetryErrors|abi.SpecHasCPU|abi.SpecHasRetries) != 0 {
+		return abi.EINVAL
+	}
+	f := g.job.function(u32(b, abi.SpecFn))
+	if f == nil {
+		return abi.ENOENT
+	}
+	name, e := v.str(u32(b, abi.SpecNamePtr), u32(b, abi.SpecNameLen))
+	if e != abi.Success {
+		return e
+	}
+	if name == "" {
+		name = f.name
+	}
+	t := &task{
+		id: g.w.newID(), job: g.job, fn: f, name: name, flags: flags,
+		resources: wray.Resources{CPU: wray.OneCPU},
+		timeout:   time.Duration(u64(b, abi.SpecTimeout)),
+		memory:    int64(u64(b, abi.SpecMemory)),
+	}
+	if t.timeout < 0 || t.memory < 0 || t.memory > 4<<30 {
+		return abi.EINVAL
+	}
+	if flags&abi.SpecHasCPU != 0 {
+		t.resources.CPU = wray.CPU(u32(b, abi.SpecCPU))
+	}
+	t.resources.Memory = t.memory
+	if f.command {
+		t.flags |= abi.SpecFresh
+	}
+	spec := scheduler.Spec{ID: t.id, Job: g.job.id, Name: name, Resources: t.resources,
+		Retries: defaultRetries, Timeout: int64(t.timeout)}
+	if flags&abi.SpecHasRetries != 0 {
+		spec.Retries = max(int(int32(u32(b, abi.SpecRetries))), scheduler.Forever)
+	}
+	if g.task != nil {
+		spec.Parent, spec.ParentAttempt = g.task.id, g.task.attempt
+	}
+	if p, n := u32(b, abi.SpecRetryOnPtr), u32(b, abi.SpecRetryOnLen); n > 0 {
+		list, e := v.str(p, n)
+		if e != abi.Success {
+			return e
+		}
+		t.retryOn = strings.Split(strings.TrimSuffix(list, "\x00"), "\x00")
+	}
+	if e := g.readArgs(v, t, u32(b, abi.SpecArgsPtr), u32(b, abi.SpecNargs)); e != abi.Success {
+		t.release()
+		return e
+	}
+	for i := range t.args {
+		spec.Bytes += int64(len(t.args[i].payload))
+	}
+	nresults := u32(b, abi.SpecNresults)
+	out, ok := v.array(u32(b, abi.SpecResultsPtr), nresults, 4)
+	if !ok || nresults > maxResults {
+		t.release()
+		return abi.EFAULT
+	}
+	if flags&abi.SpecStream != 0 {
+		if nresults != 1 {
+			t.release()
+			return abi.EINVAL
+		}
+		t.stream = objectstore.NewStream(t.id, int(u32(b, abi.SpecWindow)), func() { g.w.cancelTask(t.id) })
+	}
+	if e := g.declareResults(t, out); e != abi.Success {
+		return e
+	}
+	for _, o := range t.results {
+		spec.Results = append(spec.Results, o.ID())
+	}
+	err := g.w.submit(t, &spec)
+	switch {
+	case err == nil:
+		return abi.Success
+	case errQueueFull(err):
+		g.undoResults(t, out)
+		g.awaitQueue()
+		return abi.EAGAIN
+	}
+	// The task is refused for good: its results say why, as those of one that
+	// ran and failed would.
+	var we *wray.Error
+	if !errors.As(err, &we) {
+		we = &wray.Error{Code: wray.CodeInternal, Message: err.Error()}
+	}
+	t.fail(g.job.named(we, t.name, 0))
+	t.release()
+	return abi.Success
+}
+
+// maxResults bounds the results of one task.
+const maxResults = idStep - 1
+
+// readArgs copies the arguments: small values into the task, large ones into
+// the store, references as they are.
+func (g *guest) readArgs(v view, t *task, p, n uint32) abi.Errno {
+	if n == 0 {
+		return abi.Success
+	}
+	if n > maxArgs {
+		return abi.E2BIG
+	}
+	b, ok := v.array(p, n, abi.ArgSize)
+	if !ok {
+		return abi.EFAULT
+	}
+	t.args = make([]arg, 0, n)
+	for ; len(b) > 0; b = b[abi.ArgSize:] {
+		switch u32(b, abi.ArgKind) {
+		case abi.ArgKindHandle:
+			o, ok := g.handles.Object(u32(b, abi.ArgHandle))
+			if !ok {
+				return abi.EBADF
+			}
+			o.Retain()
+			t.args = append(t.args, arg{object: o})
+		case abi.ArgKindValue:
+			gv, e := v.value(b[abi.ArgValue:abi.ArgSize])
+			if e != abi.Success {
+				return e
+			}
+			if len(gv.payload) < inlineArg && len(gv.refs) == 0 {
+				t.args = append(t.args, arg{encoding: gv.encoding, meta: gv.meta, payload: append([]byte(nil), gv.payload...)})
+				continue
+			}
+			val, e := g.storable(gv)
+			if e != abi.Success {
+				return e
+			}
+			g.wantsRoom = false
+			o, err := g.w.store.TryPut(g.w.newID(), val)
+			if err != nil {
+				return g.storeErrno(err, val.Size())
+			}
+			t.args = append(t.args, arg{object: o})
+		default:
+			return abi.EINVAL
+		}
+	}
+	return abi.Success
+}
+
+// declareResults makes the task's results and gives the guest handles. On an
+// errno the task has been released.
+func (g *guest) declareResults(t *task, out []byte) abi.Errno {
+	if t.stream != nil {
+		h, err := g.handles.Add(t.stream)
+		if err != nil {
+			t.stream.Release()
+			t.release()
+			return abi.ENOMEM
+		}
+		putU32(out, 0, h)
+		return abi.Success
+	}
+	for i := 0; i < len(out)/4; i++ {
+		o, err := g.w.store.Declare(resultID(t.id, i))
+		if err == nil {
+			t.results = append(t.results, o)
+			o.Retain()
+			var h uint32
+			if h, err = g.handles.Add(o); err == nil {
+				putU32(out, 4*i, h)
+				continue
+			}
+			o.Release()
+		}
+		for j := range i {
+			g.handles.Drop(u32(out, 4*j))
+		}
+		t.release()
+		return abi.ENOMEM
+	}
+	return abi.Success
+}
+
+// undoResults takes back what declareResults gave, for a task that was not
+// taken.
+func (g *guest) undoResults(t *task, out []byte) {
+	if t.stream != nil {
+		_ = t.stream.End() // nobody makes it: dropping it cancels nothing
+		t.stream = nil
+	}
+	for i := 0; i < len(out); i += 4 {
+		g.handles.Drop(u32(out, i))
+	}
+	t.release()
+}
+
+// awaitQueue sends SPACE when the job's queue has room.
+func (g *guest) awaitQueue() {
+	j := g.job
+	j.mu.Lock()
+	defer j.mu.Unlock()
+	if g.wantsSpace {
+		return
+	}
+	g.wantsSpace = true
+	g.outstanding.Add(1)
+	j.waiting = append(j.waiting, g)
+}
+
+func cancelTask(g *guest, _ view, s []uint64) abi.Errno {
+	h := uint32(s[0])
+	if o, ok := g.handles.Object(h); ok {
+		if id := makerOf(o.ID()); !id.IsZero() {
+			g.w.cancelTask(id)
+		}
+		return abi.Success
+	}
+	if st, ok := g.handles.Stream(h); ok {
+		g.w.cancelTask(st.Task())
+		return abi.Success
+	}
+	return abi.EBADF
+}
+
+func taskInput(g *guest, v view, s []uint64) abi.Errno {
+	t := g.task
+	if t == nil {
+		return abi.ENOENT
+	}
+	outLen, ok := v.bytes(uint32(s[2]), 4)
+	if !ok {
+		return abi.EFAULT
+	}
+	head := abi.CallSize + abi.CallArgSize*len(t.args) + len(t.name)
+	buf, ok := v.bytes(uint32(s[0]), uint32(s[1]))
+	if !ok {
+		return abi.EFAULT
+	}
+	putU32(outLen, 0, uint32(head))
+	if len(buf) < head {
+		return abi.EOVERFLOW
+	}
+	clear(buf[:head])
+	putU32(buf, abi.CallIndex, t.fn.index)
+	putU32(buf, abi.CallNargs, uint32(len(t.args)))
+	putU32(buf, abi.CallNresults, uint32(len(t.results)))
+	if t.stream != nil {
+		putU32(buf, abi.CallFlags, abi.CallStream)
+		putU32(buf, abi.CallNresults, 1)
+		putU64(buf, abi.CallItemsDone, t.stream.ItemsDone())
+		t.items = t.stream.ItemsDone()
+	}
+	putU32(buf, abi.CallAttempt, uint32(t.attempt))
+	putU32(buf, abi.CallNameLen, uint32(len(t.name)))
+	putU64(buf, abi.CallTimeout, uint64(t.timeout))
+	putU64(buf, abi.CallTaskOwner, t.id.Owner)
+	putU64(buf, abi.CallTaskSeq, t.id.Seq)
+	at := abi.CallSize + abi.CallArgSize*len(t.args)
+	copy(buf[at:], t.name)
+	at = align8(at + len(t.name))
+	for i := range t.args {
+		a := &t.args[i]
+		d := buf[abi.CallSize+i*abi.CallArgSize:]
+		payload, encoding, meta := a.payload, a.encoding, a.meta
+		if o := a.object; o != nil {
+			info := o.Info()
+			payload, encoding, meta = o.Bytes(), info.Encoding, info.Meta
+			putU32(d, abi.CallArgNrefs, uint32(info.Refs))
+			if len(payload) >= inlineArg || info.Refs > 0 {
+				o.Retain()
+				h, err := g.handles.Add(o)
+				if err != nil {
+					o.Release()
+					return abi.ENOMEM
+				}
+				putU32(d, abi.CallArgHandle, h)
+			}
+		}
+		putU32(d, abi.CallArgEncoding, uint32(encoding))
+		putU32(d, abi.CallArgMeta, meta)
+		putU64(d, abi.CallArgLen, uint64(len(payload)))
+		switch {
+		case len(payload) < inlineArg && at+len(payload) <= len(buf):
+			putU32(d, abi.CallArgOffset, uint32(at))
+			copy(buf[at:], payload)
+			at = align8(at + len(payload))
+		case u32(d, abi.CallArgHandle) == 0:
+			// It has no handle and does not fit: the guest comes again with room
+			// for everything.
+			g.dropInput(buf, i)
+			putU32(outLen, 0, uint32(t.inputLen()))
+			return abi.EOVERFLOW
+		default:
+			putU32(d, abi.CallArgOffset, abi.NoOffset)
+		}
+	}
+	putU32(outLen, 0, uint32(min(at, len(buf))))
+	return abi.Success
+}
+
+// dropInput drops the handles that taskInput made for the first n arguments.
+func (g *guest) dropInput(buf []byte, n int) {
+	for i := range n {
+		if h := u32(buf, abi.CallSize+i*abi.CallArgSize+abi.CallArgHandle); h != 0 {
+			g.handles.Drop(h)
+		}
+	}
+}
+
+// inputLen returns the bytes that taskInput needs for everything.
+func (t *task) inputLen() int {
+	n := align8(abi.CallSize + abi.CallArgSize*len(t.args) + len(t.name))
+	for i := range t.args {
+		if l := len(t.args[i].bytes()); l < inlineArg {
+			n = align8(n + l)
+		}
+	}
+	return n
+}
+
+func align8(n int) int { return (n + 7) &^ 7 }
+
+func taskReturn(g *guest, v view, s []uint64) abi.Errno {
+	g.wantsRoom = false
+	t := g.task
+	if t == nil || t.stream != nil {
+		return abi.EPERM
+	}
+	if s[0] >= uint64(len(t.results)) {
+		return abi.EINVAL
+	}
+	gv, e := v.valueAt(uint32(s[1]))
+	if e != abi.Success {
+		return e
+	}
+	if gv.encoding == abi.EncodingError {
+		return abi.EINVAL // that is what task_fail is for
+	}
+	val, e := g.storable(gv)
+	if e != abi.Success {
+		return e
+	}
+	// A result that was given stays given, even when the attempt then fails.
+	err := t.results[s[0]].TrySeal(val)
+	if errors.Is(err, objectstore.ErrSealed) {
+		return abi.Success // by an earlier attempt
+	}
+	return g.storeErrno(err, val.Size())
+}
+
+func taskFail(g *guest, v view, s []uint64) abi.Errno {
+	t := g.task
+	if t == nil {
+		return abi.EPERM
+	}
+	gv, e := v.valueAt(uint32(s[0]))
+	if e != abi.Success {
+		return e
+	}
+	if gv.encoding != abi.EncodingError || len(gv.payload) > maxFailure {
+		return abi.EINVAL
+	}
+	err := objectstore.DecodeFailure(gv.payload)
+	switch err.Code {
+	case wray.CodeUserError, wray.CodePanic, wray.CodeBadArgument, wray.CodeDeadlock, wray.CodeCanceled,
+		wray.CodeTimeout, wray.CodeDependencyFailed, wray.CodeUnknownFunction, wray.CodeStoreFull, wray.CodeOutOfMemory:
+	default:
+		// A guest does not speak for the platform.
+		err.Code = wray.CodeUserError
+	}
+	t.failure = err
+	return abi.Success
+}
+
+// maxFailure bounds what a guest may say of a failure.
+const maxFailure = 1 << 20
+
+func taskYield(g *guest, v view, s []uint64) abi.Errno {
+	g.wantsRoom = false
+	t := g.task
+	if t == nil || t.stream == nil {
+		return abi.EPERM
+	}
+	gv, e := v.valueAt(uint32(s[0]))
+	if e != abi.Success {
+		return e
+	}
+	val, e := g.storable(gv)
+	if e != abi.Success {
+		return e
+	}
+	err := g.w.store.PutItem(t.stream, g.w.newID(), t.items, val)
+	switch {
+	case err == nil:
+		t.items++
+		return abi.Success
+	case errors.Is(err, objectstore.ErrDropped):
+		return abi.ECANCELED
+	case errors.Is(err, objectstore.ErrEnded):
+		return abi.EPERM
+	case errors.Is(err, objectstore.ErrWindow):
+		g.wantsRoom = true
+		g.outstanding.Add(1)
+		epoch := g.epoch.Load()
+		t.stream.OnRoom(func() {
+			if g.epoch.Load() == epoch {
+				g.event(abi.EventRoom, 0)
+			}
+		})
+		return abi.EAGAIN
+	}
+	return g.storeErrno(err, val.Size())
+}
+
+func streamNext(g *guest, v view, s []uint64) abi.Errno {
+	out, ok := v.bytes(uint32(s[1]), 4)
+	if !ok {
+		return abi.EFAULT
+	}
+	h := uint32(s[0])
+	st, ok := g.handles.Stream(h)
+	if !ok {
+		return abi.EBADF
+	}
+	o, err := st.Next()
+	switch {
+	case err == nil:
+		return g.give(o, out)
+	case errors.Is(err, objectstore.ErrNotReady):
+		if s[2]&abi.FlagWatch != 0 {
+			g.outstanding.Add(1)
+			epoch := g.epoch.Load()
+			st.Watch(streamWatcher(func() {
+				if g.epoch.Load() == epoch {
+					g.event(abi.EventReady, h)
+				}
+			}))
+		}
+		return abi.EAGAIN
+	}
+	putU32(out, 0, 0)
+	return abi.Success
+}
+
+// streamWatcher is a function as an objectstore.StreamWatcher.
+type streamWatcher func()
+
+// StreamReady calls f.
+func (f streamWatcher) StreamReady(*objectstore.Stream) { f() }

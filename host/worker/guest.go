@@ -1,0 +1,282 @@
+package worker
+
+import (
+	"bytes"
+	"fmt"
+	"slices"
+	"sync/atomic"
+
+	"github.com/wray-project/wray"
+	"github.com/wray-project/wray/host/sandbox"
+	"github.com/wray-project/wray/host/wasi"
+	"github.com/wray-project/wray/objectstore"
+	"github.com/wray-project/wray/scheduler"
+	"github.com/wray-project/wray/wasm/abi"
+)
+
+// guest is the worker's side of one sandbox: what its handles mean, what it
+// runs, and where its output goes. It belongs to the goroutine that runs the
+// sandbox, except where a field says otherwise.
+type guest struct {
+	w       *Worker
+	job     *job
+	module  *module
+	sb      *sandbox.Sandbox
+	handles *objectstore.Handles
+	memory  int64              // the limit it was made with
+	windows map[uint32]*window // mapped objects by address
+
+	driver bool
+	task   *task      // what it runs, nil for a driver
+	run    chan *task // an executor's next task; closed to end it
+
+	watches    []*watch // of objects that were not there
+	wantsSpace bool     // waits for room in the job's queue
+	wantsRoom  bool     // waits for room in the store or in a stream
+	// cancelSpace withdraws the wait for room in the store; may be nil.
+	cancelSpace func() bool
+	// epoch counts resets, so that what was asked for before one gives no event
+	// after it. Any goroutine reads it.
+	epoch atomic.Uint64
+
+	// outstanding counts events that are on their way: watches, room, space.
+	// Any goroutine.
+	outstanding atomic.Int32
+	blocked     bool          // has given its CPU back
+	used        bool          // has run a task since it was clean
+	resumed     chan struct{} // the task has its CPU again; one at most
+
+	stdout, stderr lineWriter
+}
+
+// attach gives a new sandbox its guest, before any of its code runs.
+func (m *module) attach(sb *sandbox.Sandbox) {
+	g := &guest{w: m.job.w, job: m.job, module: m, sb: sb,
+		run: make(chan *task, 1), resumed: make(chan struct{}, 1), windows: map[uint32]*window{}}
+	sb.Host = g
+	sb.SetHooks(g)
+	g.handles = objectstore.NewHandles(maxHandles)
+	g.stdout = lineWriter{g: g, stream: Stdout}
+	g.stderr = lineWriter{g: g, stream: Stderr}
+	g.configure([]string{m.name}, nil, nil, nil)
+}
+
+// maxHandles bounds the handles of one sandbox.
+const maxHandles = 1 << 20
+
+// newGuest makes a sandbox of the module, with memory bytes at most or the
+// job's default for 0.
+func (m *module) newGuest(memory int64) (*guest, error) {
+	l := m.job.sandboxLimits(memory)
+	sb, err := m.m.New(l)
+	if err != nil {
+		return nil, prepareError(m.name, err)
+	}
+	g := sb.Host.(*guest)
+	g.memory = memory
+	return g, nil
+}
+
+// configure sets what the guest's next calls see.
+func (g *guest) configure(args, env []string, stdin wasi.File, dirs []DirSpec) {
+	c := wasi.Config{Args: args, Env: env, Stdin: stdin, Stdout: g.stdout.Write, Stderr: g.stderr.Write}
+	for _, d := range dirs {
+		c.Dirs = append(c.Dirs, wasi.Dir{GuestPath: d.Guest, ReadOnly: d.ReadOnly, FS: d.FS})
+	}
+	if err := g.sb.Configure(&c); err != nil {
+		// What came in from outside was checked when the job was made.
+		panic(fmt.Sprintf("BUG: %v", err))
+	}
+}
+
+// reset gives the sandbox back clean, or reports that it cannot be.
+func (g *guest) reset() bool {
+	g.drop()
+	g.task, g.used = nil, false
+	if !g.sb.Reset() {
+		return false
+	}
+	g.configure([]string{g.module.name}, nil, nil, nil)
+	return true
+}
+
+func (g *guest) close() {
+	g.flush()
+	g.drop()
+	g.sb.Close()
+}
+
+// drop gives back the guest's handles, windows and watches.
+func (g *guest) drop() {
+	g.epoch.Add(1)
+	if g.cancelSpace != nil {
+		g.cancelSpace()
+		g.cancelSpace = nil
+	}
+	for _, w := range g.watches {
+		w.cancel()
+	}
+	clear(g.watches)
+	g.watches = g.watches[:0]
+	for at := range g.windows {
+		g.unmap(at)
+	}
+	g.handles.Reset()
+	g.outstanding.Store(0)
+	g.wantsSpace, g.wantsRoom, g.blocked = false, false, false
+}
+
+// endTask forgets what the last task waited for, before the next one.
+func (g *guest) endTask() {
+	g.task = nil
+	g.sb.SetDeadline(0)
+}
+
+// watch is a guest's wait for an object. It gives at most one event.
+type watch struct {
+	g      *guest
+	handle uint32
+	object wray.ID
+	w      *objectstore.Watch
+	done   atomic.Bool
+}
+
+// watchObject has the guest told when o is there.
+func (g *guest) watchObject(o *objectstore.Object, handle uint32) {
+	w := &watch{g: g, handle: handle, object: o.ID()}
+	g.outstanding.Add(1)
+	w.w = o.Watch(w)
+	if !w.done.Load() {
+		if len(g.watches) >= 64 && len(g.watches) == cap(g.watches) {
+			g.watches = slices.DeleteFunc(g.watches, func(w *watch) bool { return w.done.Load() })
+		}
+		g.watches = append(g.watches, w)
+	}
+}
+
+// ObjectReady implements objectstore.Watcher.
+func (w *watch) ObjectReady(*objectstore.Object) {
+	if !w.done.Swap(true) {
+		w.g.event(abi.EventReady, w.handle)
+	}
+}
+
+// cancel makes sure that no event comes any more.
+func (w *watch) cancel() {
+	w.done.Store(true)
+	w.w.Cancel()
+}
+
+// flush passes on what the guest printed without ending the line.
+func (g *guest) flush() {
+	g.stdout.flush()
+	g.stderr.flush()
+}
+
+// name is what the guest's output is headed with: its task, "" for the driver.
+func (g *guest) name() string {
+	if g.task == nil {
+		return ""
+	}
+	return g.task.label()
+}
+
+// Park implements sandbox.Hooks: a task that waits for an object gives its CPU
+// back.
+func (g *guest) Park(_ *sandbox.Sandbox, timed bool) {
+	if g.task == nil || g.outstanding.Load() == 0 {
+		return
+	}
+	var on scheduler.Wait
+	if !timed {
+		on = g.waitsFor()
+	}
+	g.blocked = true
+	g.w.blocked(g.task, on)
+}
+
+// waitsFor tells the scheduler what can end the guest's wait.
+func (g *guest) waitsFor() (on scheduler.Wait) {
+	g.watches = slices.DeleteFunc(g.watches, func(w *watch) bool { return w.done.Load() })
+	for _, w := range g.watches {
+		on.Objects = append(on.Objects, w.object)
+	}
+	on.Space = g.wantsSpace
+	if g.wantsRoom {
+		on = scheduler.Wait{} // a reader or the store decides
+	}
+	return on
+}
+
+// Unpark implements sandbox.Hooks: the task gets its CPU again before it runs.
+func (g *guest) Unpark(*sandbox.Sandbox) {
+	if !g.blocked {
+		return
+	}
+	g.blocked = false
+	g.w.unblocked(g)
+}
+
+// Outstanding implements sandbox.Hooks.
+func (g *guest) Outstanding(*sandbox.Sandbox) bool { return g.outstanding.Load() > 0 }
+
+// event gives the guest an event that outstanding counted.
+func (g *guest) event(kind, handle uint32) {
+	g.notify(kind, handle)
+	g.outstanding.Add(-1)
+}
+
+// notify gives the guest an event that it did not wait for.
+func (g *guest) notify(kind, handle uint32) {
+	g.sb.Notify(sandbox.Event{Kind: kind, Handle: handle})
+}
+
+// lineWriter passes output on in whole lines, so that tasks do not mix within
+// one.
+type lineWriter struct {
+	g      *guest
+	stream Stream
+	buf    []byte
+}
+
+const maxLine = 64 << 10
+
+// Write never fails. A guest that prints fast waits here until the node has
+// taken what it printed.
+func (l *lineWriter) Write(p []byte) (int, error) {
+	n := len(p)
+	if len(l.buf) == 0 {
+		// Whole lines pass without a copy.
+		if i := bytes.LastIndexByte(p, '\n'); i >= 0 {
+			l.out(p[:i+1])
+			p = p[i+1:]
+		}
+		l.buf = append(l.buf, p...)
+	} else {
+		l.buf = append(l.buf, p...)
+		if i := bytes.LastIndexByte(l.buf, '\n'); i >= 0 {
+			l.out(l.buf[:i+1])
+			l.buf = append(l.buf[:0], l.buf[i+1:]...)
+		}
+	}
+	if len(l.buf) > maxLine {
+		l.flush()
+	}
+	return n, nil
+}
+
+func (l *lineWriter) flush() {
+	if len(l.buf) > 0 {
+		l.out(l.buf)
+		l.buf = l.buf[:0]
+	}
+}
+
+func (l *lineWriter) out(p []byte) {
+	g := l.g
+	if t := g.task; t != nil && t.fn.command {
+		t.capture(l.stream, p)
+		return
+	}
+	g.w.out.Output(g.job.id, g.name(), l.stream, p)
+}

@@ -1,0 +1,34 @@
+package worker
+
+import "github.com/wray-project/wray/wasm/abi"
+
+// onPressure asks every guest that may hold what it no longer needs to drop
+// it. The store calls it when something was refused for want of room.
+func (w *Worker) onPressure(int64) {
+	w.mu.Lock()
+	jobs := make([]*job, 0, len(w.jobs))
+	for _, j := range w.jobs {
+		jobs = append(jobs, j)
+	}
+	w.mu.Unlock()
+	for _, j := range jobs {
+		j.reclaim()
+	}
+}
+
+// reclaim tells a job's driver to collect its garbage, and ends sandboxes that
+// rest: what they hold, nobody uses.
+func (j *job) reclaim() {
+	if g := j.driver.Load(); g != nil {
+		g.notify(abi.EventReclaim, 0)
+	}
+	for _, m := range j.modules {
+		m.mu.Lock()
+		idle := m.idle
+		m.idle = nil
+		m.mu.Unlock()
+		for _, g := range idle {
+			close(g.run)
+		}
+	}
+}

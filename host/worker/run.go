@@ -1,0 +1,343 @@
+package worker
+
+import (
+	"context"
+	"errors"
+	"time"
+
+	"github.com/wray-project/wray"
+	"github.com/wray-project/wray/objectstore"
+	"github.com/wray-project/wray/scheduler"
+	"github.com/wray-project/wray/wasm/abi"
+)
+
+// This file is the thin driver around the scheduler: every change goes through
+// step, which gives the machine an event and carries out what it decides.
+
+// step runs f on the scheduler and acts on the decisions. self, where not nil,
+// is a guest that is idle now: if one of the decisions starts a task that it
+// can run, step returns that task instead of handing it to another goroutine.
+func (w *Worker) step(self *guest, f func(*scheduler.Scheduler)) *task {
+	w.mu.Lock()
+	f(w.sched)
+	return w.actLocked(self)
+}
+
+// action is a decision with what is needed to carry it out.
+type action struct {
+	scheduler.Decision
+	task   *task
+	runner *guest
+	job    *job
+}
+
+// actLocked carries out what the scheduler decided, and releases w.mu. It
+// returns a task for self to run, or nil.
+func (w *Worker) actLocked(self *guest) (mine *task) {
+	// Acting calls the store and other guests, which needs the lock free, so
+	// decisions are copied out. Most steps make one or none.
+	var few [4]action
+	acts := few[:0]
+	w.decisions = w.sched.Ready(w.decisions[:0])
+	for _, d := range w.decisions {
+		a := action{Decision: d, job: w.jobs[d.Job]}
+		if t := w.tasks[d.Task]; t != nil {
+			a.task, a.runner = t, t.runner
+			switch d.Kind {
+			case scheduler.Start:
+				t.attempt = d.Attempt
+			case scheduler.Stop:
+				t.stopped = d.Code
+			case scheduler.Done:
+				delete(w.tasks, d.Task)
+			}
+		}
+		if d.Kind == scheduler.JobEnded {
+			delete(w.jobs, d.Job)
+		}
+		acts = append(acts, a)
+	}
+	clear(w.decisions) // lets go of errors
+	w.pokeTickerLocked()
+	w.mu.Unlock()
+
+	for i := range acts {
+		a := &acts[i]
+		switch a.Kind {
+		case scheduler.Start:
+			if mine == nil && self != nil && self.fits(a.task) {
+				mine = a.task
+			} else {
+				a.task.fn.module.dispatch(a.task)
+			}
+		case scheduler.Stop:
+			if a.runner != nil {
+				a.runner.stop(a.task, a.Code)
+			}
+		case scheduler.Resume:
+			a.runner.resumed <- struct{}{} // buffered
+		case scheduler.Done:
+			if a.Err != nil {
+				a.task.fail(a.task.job.named(a.Err, a.task.name, a.Attempt))
+			} else if a.task.stream != nil {
+				_ = a.task.stream.End()
+			}
+			a.task.release()
+		case scheduler.Space:
+			a.job.space()
+		case scheduler.JobEnded:
+			close(a.job.tasks)
+		}
+	}
+	return mine
+}
+
+// submit gives a task to the scheduler. On an error the task was not taken and
+// is still the caller's.
+func (w *Worker) submit(t *task, spec *scheduler.Spec) error {
+	w.mu.Lock()
+	for i := range t.args {
+		if o := t.args[i].object; o != nil && !o.Ready() {
+			spec.Deps = append(spec.Deps, o.ID())
+		}
+	}
+	waits := len(spec.Deps) > 0
+	if err := w.sched.Submit(w.now(), spec); err != nil {
+		w.mu.Unlock()
+		return err
+	}
+	w.tasks[t.id] = t
+	var objects []*objectstore.Object
+	if waits {
+		// Once the lock is free the task may end and release its arguments.
+		for i := range t.args {
+			if o := t.args[i].object; o != nil {
+				o.Retain()
+				objects = append(objects, o)
+			}
+		}
+	}
+	w.actLocked(nil)
+	for _, o := range objects {
+		o.Watch(objectstore.WatcherFunc(w.objectReady))
+		o.Release()
+	}
+	return nil
+}
+
+// objectReady tells the scheduler that what tasks depend on is there.
+func (w *Worker) objectReady(o *objectstore.Object) {
+	id, err := o.ID(), o.Err()
+	w.step(nil, func(s *scheduler.Scheduler) {
+		if err != nil {
+			s.ObjectFailed(w.now(), id, err)
+		} else {
+			s.ObjectReady(w.now(), id)
+		}
+	})
+}
+
+// blocked tells the scheduler that a task waits for objects.
+func (w *Worker) blocked(t *task, on scheduler.Wait) {
+	w.step(nil, func(s *scheduler.Scheduler) { s.Blocked(w.now(), t.id, t.attempt, on) })
+}
+
+// unblocked waits until the guest's task has its CPU again.
+func (w *Worker) unblocked(g *guest) {
+	t := g.task
+	w.step(nil, func(s *scheduler.Scheduler) { s.Unblocked(w.now(), t.id, t.attempt) })
+	<-g.resumed
+}
+
+// cancelTask cancels a task and what it submitted.
+func (w *Worker) cancelTask(id wray.ID) {
+	w.step(nil, func(s *scheduler.Scheduler) { s.Cancel(w.now(), id, true) })
+}
+
+// tickLoop tells the scheduler the time when it matters.
+func (w *Worker) tickLoop(ctx context.Context) {
+	defer w.wg.Done()
+	timer := time.NewTimer(time.Hour)
+	defer timer.Stop()
+	for {
+		w.mu.Lock()
+		next, ok := w.sched.NextDeadline()
+		w.nextTick = 0
+		if ok {
+			w.nextTick = max(next, 1)
+		}
+		w.mu.Unlock()
+		d := time.Hour
+		if ok {
+			d = max(time.Duration(next-w.now()), 0)
+		}
+		timer.Reset(d)
+		select {
+		case <-ctx.Done():
+			return
+		case <-w.wakeTick:
+		case <-timer.C:
+			w.step(nil, func(s *scheduler.Scheduler) { s.Tick(w.now()) })
+		}
+	}
+}
+
+// pokeTickerLocked wakes the ticker when something is due earlier than it
+// sleeps.
+func (w *Worker) pokeTickerLocked() {
+	next, ok := w.sched.NextDeadline()
+	if !ok || w.nextTick != 0 && w.nextTick <= next {
+		return
+	}
+	select {
+	case w.wakeTick <- struct{}{}:
+	default:
+	}
+}
+
+// space tells the job's guests that the queue has room.
+func (j *job) space() {
+	j.mu.Lock()
+	waiting := j.waiting
+	j.waiting = nil
+	j.mu.Unlock()
+	for _, g := range waiting {
+		g.event(abi.EventSpace, 0)
+	}
+}
+
+// fits reports whether an idle guest can run t.
+func (g *guest) fits(t *task) bool {
+	return g.module == t.fn.module && g.memory == t.memory
+}
+
+// stop ends the guest's attempt of t, if it still runs it. A task is told
+// first, and killed when it has not ended a moment later; one past its
+// deadline is killed at once.
+func (g *guest) stop(t *task, code wray.Code) {
+	if code == wray.CodeTimeout {
+		g.killTask(t, &wray.Error{Code: code, Message: "ran longer than its timeout of " + t.timeout.String(),
+			Hint: "give it more time with sdk.Timeout, or --timeout"})
+		return
+	}
+	err := wray.Errorf(wray.CodeCanceled, "the task was canceled")
+	g.w.mu.Lock()
+	if t.runner == g {
+		g.notify(abi.EventCancel, 0)
+	}
+	g.w.mu.Unlock()
+	time.AfterFunc(cancelGrace, func() { g.killTask(t, err) })
+}
+
+// cancelGrace is what a canceled task has to end by itself.
+const cancelGrace = 10 * time.Millisecond
+
+// killTask stops the guest if it still runs t. Holding the lock keeps the
+// guest from taking another task meanwhile.
+func (g *guest) killTask(t *task, err *wray.Error) {
+	g.w.mu.Lock()
+	defer g.w.mu.Unlock()
+	if t.runner == g {
+		g.sb.Kill(err)
+	}
+}
+
+// dispatch gives a started task to an idle executor, or to a new one.
+func (m *module) dispatch(t *task) {
+	m.mu.Lock()
+	for i := len(m.idle) - 1; i >= 0; i-- {
+		if g := m.idle[i]; g.memory == t.memory {
+			m.idle = append(m.idle[:i], m.idle[i+1:]...)
+			m.mu.Unlock()
+			g.run <- t // buffered; an idle executor takes it
+			return
+		}
+	}
+	m.mu.Unlock()
+	m.job.executors.Add(1)
+	go m.executor(t)
+}
+
+// executor runs tasks in one sandbox until none is left for it and the module
+// has enough idle ones.
+func (m *module) executor(t *task) {
+	defer m.job.executors.Done()
+	w := m.job.w
+	var g *guest
+	for t != nil {
+		if g == nil {
+			var err error
+			if g, err = m.newGuest(t.memory); err != nil {
+				t = w.finish(nil, t, m.job.named(err, t.name, t.attempt))
+				continue
+			}
+		}
+		if g.used && t.flags&abi.SpecFresh != 0 && !g.reset() {
+			g.close()
+			g = nil
+			continue
+		}
+		g.used = true
+		w.mu.Lock()
+		t.runner = g
+		stopped := t.stopped
+		t.stopped = 0
+		w.mu.Unlock()
+		if stopped != 0 {
+			g.sb.Kill(wray.Errorf(stopped, "the task was stopped before it began"))
+		}
+		err := g.execute(t)
+		g.endTask()
+		if g.sb.Spoilt() && !g.reset() {
+			g.close()
+			g = nil
+		}
+		t = w.finish(g, t, err)
+		if t == nil && g != nil {
+			t = m.rest(g)
+		}
+	}
+	if g != nil {
+		g.close()
+	}
+}
+
+// finish tells the scheduler how an attempt ended and returns the next task
+// for g.
+func (w *Worker) finish(g *guest, t *task, err *wray.Error) *task {
+	w.mu.Lock()
+	t.runner, t.stopped = nil, 0
+	if g != nil {
+		g.sb.Forgive()
+	}
+	w.sched.Finished(w.now(), t.id, t.attempt, scheduler.Outcome{Err: err, Retryable: err != nil && t.retryable(err)})
+	return w.actLocked(g)
+}
+
+// rest puts an idle guest into the pool and waits for its next task. It
+// returns nil when the guest is to be closed.
+func (m *module) rest(g *guest) *task {
+	m.mu.Lock()
+	if m.closing || len(m.idle) >= m.job.w.cfg.WarmSandbox {
+		m.mu.Unlock()
+		return nil
+	}
+	m.idle = append(m.idle, g)
+	m.mu.Unlock()
+	return <-g.run
+}
+
+// closeIdle ends the executors that rest, and those that come to rest later.
+func (m *module) closeIdle() {
+	m.mu.Lock()
+	m.closing = true
+	idle := m.idle
+	m.idle = nil
+	m.mu.Unlock()
+	for _, g := range idle {
+		close(g.run)
+	}
+}
+
+// errQueueFull reports whether a submission is to be tried again later.
+func errQueueFull(err error) bool { return errors.Is(err, scheduler.ErrQueueFull) }

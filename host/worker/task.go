@@ -1,0 +1,229 @@
+package worker
+
+import (
+	"errors"
+	"fmt"
+	"slices"
+	"time"
+
+	"github.com/fxamacker/cbor/v2"
+
+	"github.com/wray-project/wray"
+	"github.com/wray-project/wray/host/sandbox"
+	"github.com/wray-project/wray/host/wasi"
+	"github.com/wray-project/wray/objectstore"
+	"github.com/wray-project/wray/wasm/abi"
+)
+
+// task is a submitted call of a function, from submission to its final
+// result.
+type task struct {
+	id        wray.ID
+	job       *job
+	fn        *function
+	parent    wray.ID // the task that submitted it, zero for the driver
+	name      string
+	resources wray.Resources
+	memory    int64 // of the sandbox, 0 for the job's default
+	flags     uint32
+	retryOn   []string
+	timeout   time.Duration
+
+	args    []arg
+	results []*objectstore.Object // one reference each, held by the task
+	stream  *objectstore.Stream   // with SpecStream, instead of results; the readers hold the references
+	items   uint64                // given by this attempt; belongs to the runner
+
+	// The rest belongs to the goroutine that runs the task.
+	attempt int
+	failure *wray.Error // given by task_fail
+	stdout  []byte      // of a command
+	stderr  []byte
+
+	runner  *guest    // the guest that runs it; guarded by Worker.mu
+	stopped wray.Code // stopped before it had a runner; guarded by Worker.mu
+}
+
+// arg is an argument: a small value copied at submission, or an object.
+type arg struct {
+	encoding abi.Encoding
+	meta     uint32
+	payload  []byte
+	object   *objectstore.Object // one reference, held by the task; nil for a small value
+}
+
+// label names the task in logs and errors.
+func (t *task) label() string { return t.name }
+
+// release gives back what the task holds.
+func (t *task) release() {
+	for _, a := range t.args {
+		if a.object != nil {
+			a.object.Release()
+		}
+	}
+	for _, o := range t.results {
+		o.Release()
+	}
+	t.args, t.results, t.stream = nil, nil, nil
+}
+
+// fail makes everybody who waits for the task's results see err.
+func (t *task) fail(err *wray.Error) {
+	for _, o := range t.results {
+		_ = o.Fail(err) // sealed ones keep their value
+	}
+	if t.stream != nil {
+		_ = t.job.w.store.FailStream(t.stream, t.job.w.newID(), err)
+	}
+}
+
+// execute runs one attempt of a task in the guest and returns its failure.
+func (g *guest) execute(t *task) *wray.Error {
+	g.task = t
+	t.failure, t.stdout, t.stderr = nil, nil, nil
+	if t.timeout > 0 {
+		g.sb.SetDeadline(t.timeout)
+	}
+	var err error
+	if t.fn.command {
+		err = g.executeCommand(t)
+	} else {
+		_, err = g.sb.Call(abi.OpTask, 0)
+	}
+	g.flush()
+	if err == nil && t.failure == nil {
+		if err = t.complete(); err == nil {
+			return nil
+		}
+	}
+	e := t.failure
+	if err != nil {
+		e = t.asError(err)
+	}
+	e = t.job.named(e, t.name, t.attempt)
+	return e
+}
+
+// complete checks that a task that ended well gave all its results.
+func (t *task) complete() error {
+	for i, o := range t.results {
+		if !o.Ready() {
+			return wray.Errorf(wray.CodeBadArgument, "the task returned without its result %d of %d", i, len(t.results))
+		}
+	}
+	return nil
+}
+
+// asError makes a typed error of what a call ended with.
+func (t *task) asError(err error) *wray.Error {
+	var exit *sandbox.ExitError
+	if errors.As(err, &exit) {
+		if t.failure != nil {
+			return t.failure // it explained itself before it left
+		}
+		return &wray.Error{Code: wray.CodeExit, ExitCode: int(exit.Code),
+			Message: fmt.Sprintf("the task called exit(%d) instead of returning", exit.Code),
+			Hint:    "return a value or an error; os.Exit is for drivers"}
+	}
+	var e *wray.Error
+	if errors.As(err, &e) {
+		if e.Code == wray.CodeDeadlock && t.failure != nil {
+			e = t.failure
+		}
+		return e
+	}
+	return &wray.Error{Code: wray.CodeInternal, Message: err.Error()}
+}
+
+// retryable reports whether a failure asks for another attempt.
+func (t *task) retryable(e *wray.Error) bool {
+	switch {
+	case e.Code.System():
+		return true
+	case e.Code == wray.CodeCanceled, e.Code == wray.CodeUnknownFunction, e.Code == wray.CodeBadArgument:
+		return false
+	case t.flags&abi.SpecRetryErrors != 0:
+		return true
+	}
+	for _, s := range e.Sentinels {
+		if slices.Contains(t.retryOn, s) {
+			return true
+		}
+	}
+	return false
+}
+
+// maxCapture bounds what is kept of a command's output.
+const maxCapture = 64 << 20
+
+// capture keeps what a command prints.
+func (t *task) capture(s Stream, p []byte) {
+	buf := &t.stdout
+	if s == Stderr {
+		buf = &t.stderr
+	}
+	if len(*buf)+len(p) > maxCapture {
+		panic(sandbox.Stop(&wray.Error{Code: wray.CodeLimitExceeded, Message: "the command printed more than can be kept",
+			Limit: &wray.Limit{Name: "output", Value: maxCapture, Unit: "bytes"}, Hint: "write to a granted directory instead"}))
+	}
+	*buf = append(*buf, p...)
+}
+
+// executeCommand runs a plain WASI command as a task: its arguments,
+// environment and stdin are the task's arguments, stdout, stderr and the exit
+// code its results.
+func (g *guest) executeCommand(t *task) error {
+	var argv, env []string
+	var stdin wasi.File
+	for i, a := range t.args {
+		b := a.bytes()
+		var err error
+		switch i {
+		case 0:
+			err = cbor.Unmarshal(b, &argv)
+		case 1:
+			m := map[string]string{}
+			err = cbor.Unmarshal(b, &m)
+			for k, v := range m {
+				env = append(env, k+"="+v)
+			}
+			slices.Sort(env)
+		case 2:
+			stdin = wasi.NewBytes(b)
+		default:
+			err = errors.New("a command takes arguments, environment and stdin")
+		}
+		if err != nil {
+			return wray.Errorf(wray.CodeBadArgument, "argument %d of command %s: %v", i, t.name, err)
+		}
+	}
+	g.configure(append([]string{t.fn.name}, argv...), env, stdin, g.job.spec.Dirs)
+	code, err := g.sb.Start()
+	g.flush()
+	if err != nil {
+		return err
+	}
+	exit, _ := cbor.Marshal(code)
+	for i, v := range []objectstore.Value{
+		{Encoding: abi.EncodingRaw, Payload: t.stdout},
+		{Encoding: abi.EncodingRaw, Payload: t.stderr},
+		{Encoding: abi.EncodingCBOR, Payload: exit},
+	} {
+		if i >= len(t.results) {
+			break
+		}
+		if err := t.results[i].TrySeal(v); err != nil && !errors.Is(err, objectstore.ErrSealed) {
+			return fmt.Errorf("keep the command's output: %w", err)
+		}
+	}
+	return nil
+}
+
+// bytes returns the argument's payload, valid while the task holds it.
+func (a *arg) bytes() []byte {
+	if a.object != nil {
+		return a.object.Bytes()
+	}
+	return a.payload
+}

@@ -1,0 +1,176 @@
+// Package worker is one tenant on one node: it ties the sandbox engine, the
+// scheduler and the object store together and serves the guests' imports.
+//
+// A job's driver and its tasks live in the same worker, so a task never
+// crosses a process. What lies outside, files and output, is asked of the node
+// through [Outside].
+package worker
+
+import (
+	"context"
+	"crypto/rand"
+	"encoding/binary"
+	"fmt"
+	"runtime"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/wray-project/wray"
+	"github.com/wray-project/wray/host/sandbox"
+	"github.com/wray-project/wray/objectstore"
+	"github.com/wray-project/wray/scheduler"
+)
+
+// Config configures a Worker.
+type Config struct {
+	Node        string         // the node's name, for errors
+	CacheDir    string         // compiled code; empty: compile here (tests)
+	Capacity    wray.Resources // what tasks may hold; zero fields: the machine's
+	StoreBytes  int64          // the object store's capacity
+	Slots       int            // sandboxes that run at once; 0: one for each processor
+	Outside     Outside
+	WarmSandbox int // idle sandboxes kept for each module; 0: 4 for each slot
+}
+
+// Worker runs jobs.
+type Worker struct {
+	cfg    Config
+	out    Outside
+	engine *sandbox.Engine
+	store  *objectstore.Store
+	owner  uint64
+	seq    atomic.Uint64
+	start  time.Time
+
+	wg     sync.WaitGroup // executors and the ticker
+	cancel context.CancelFunc
+
+	// mu guards the scheduler and the tasks. It is held for microseconds, never
+	// across a call into a guest or the store's callbacks.
+	mu        sync.Mutex
+	sched     *scheduler.Machine   // guarded by mu
+	tasks     map[wray.ID]*task    // guarded by mu; not finished
+	jobs      map[wray.ID]*job     // guarded by mu
+	decisions []scheduler.Decision // guarded by mu; reused
+	closed    bool                 // guarded by mu
+	wakeTick  chan struct{}        // tells the ticker of an earlier deadline
+}
+
+// New returns a worker. Close it.
+func New(ctx context.Context, cfg Config) (*Worker, error) {
+	if cfg.Slots <= 0 {
+		cfg.Slots = runtime.NumCPU()
+	}
+	if cfg.Capacity.CPU <= 0 {
+		cfg.Capacity.CPU = wray.CPUs(float64(cfg.Slots))
+	}
+	if cfg.Capacity.Memory <= 0 {
+		cfg.Capacity.Memory = defaultMemory()
+	}
+	if cfg.StoreBytes <= 0 {
+		cfg.StoreBytes = cfg.Capacity.Memory * 3 / 10
+	}
+	if cfg.WarmSandbox <= 0 {
+		cfg.WarmSandbox = 4 * cfg.Slots
+	}
+	w := &Worker{cfg: cfg, out: cfg.Outside, start: time.Now(),
+		tasks: map[wray.ID]*task{}, jobs: map[wray.ID]*job{}, wakeTick: make(chan struct{}, 1)}
+	var seed [8]byte
+	if _, err := rand.Read(seed[:]); err != nil {
+		return nil, fmt.Errorf("draw the worker's identity: %w", err)
+	}
+	w.owner = binary.LittleEndian.Uint64(seed[:])
+	var err error
+	if w.engine, err = sandbox.NewEngine(ctx, sandbox.Config{
+		CacheDir: cfg.CacheDir, Modules: []sandbox.HostModule{HostModule()}, Slots: cfg.Slots,
+	}); err != nil {
+		return nil, err
+	}
+	if w.store, err = objectstore.New(objectstore.Config{Capacity: cfg.StoreBytes, OnPressure: w.onPressure}); err != nil {
+		_ = w.engine.Close(ctx)
+		return nil, err
+	}
+	if w.sched, err = scheduler.New(scheduler.Config{Capacity: cfg.Capacity}); err != nil {
+		_ = w.store.Close()
+		_ = w.engine.Close(ctx)
+		return nil, err
+	}
+	tctx, cancel := context.WithCancel(ctx)
+	w.cancel = cancel
+	w.wg.Add(1)
+	go w.tickLoop(tctx)
+	return w, nil
+}
+
+// idStep is the distance between the IDs of two tasks: a task's results have
+// the numbers in between, so that an object names its maker.
+const idStep = 1 << 12
+
+// newID returns an ID that nothing else has, of a task or an object that no
+// task makes.
+func (w *Worker) newID() wray.ID { return wray.ID{Owner: w.owner, Seq: w.seq.Add(idStep)} }
+
+// resultID returns the ID of a task's result.
+func resultID(task wray.ID, index int) wray.ID {
+	return wray.ID{Owner: task.Owner, Seq: task.Seq + 1 + uint64(index)}
+}
+
+// makerOf returns the task that makes an object, or the zero ID.
+func makerOf(object wray.ID) wray.ID {
+	if object.Seq%idStep == 0 {
+		return wray.ID{}
+	}
+	return wray.ID{Owner: object.Owner, Seq: object.Seq &^ (idStep - 1)}
+}
+
+// now is the worker's monotonic time in nanoseconds.
+func (w *Worker) now() int64 { return int64(time.Since(w.start)) }
+
+// Close ends every job, waits for what runs, and frees everything. It is
+// idempotent.
+func (w *Worker) Close(ctx context.Context) error {
+	w.mu.Lock()
+	if w.closed {
+		w.mu.Unlock()
+		return nil
+	}
+	w.closed = true
+	jobs := make([]*job, 0, len(w.jobs))
+	for _, j := range w.jobs {
+		jobs = append(jobs, j)
+	}
+	w.mu.Unlock()
+	for _, j := range jobs {
+		if g := j.driver.Load(); g != nil {
+			g.sb.Kill(wray.Errorf(wray.CodeCanceled, "the worker is closing"))
+		}
+	}
+	for _, j := range jobs {
+		<-j.ended
+	}
+	w.cancel()
+	w.wg.Wait()
+	err := w.store.Close()
+	if cerr := w.engine.Close(ctx); err == nil {
+		err = cerr
+	}
+	return err
+}
+
+// Stats is a picture of the worker.
+type Stats struct {
+	Tasks scheduler.Stats
+	Store objectstore.Stats
+}
+
+// Stats returns the worker's figures.
+func (w *Worker) Stats() Stats {
+	w.mu.Lock()
+	s := w.sched.Stats(w.now())
+	w.mu.Unlock()
+	return Stats{Tasks: s, Store: w.store.Stats()}
+}
+
+// fallbackMemory is the memory assumed of a machine that does not tell.
+const fallbackMemory = 4 << 30
