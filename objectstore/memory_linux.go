@@ -1,0 +1,110 @@
+package objectstore
+
+import (
+	"errors"
+	"fmt"
+	"os"
+	"unsafe"
+
+	"golang.org/x/sys/unix"
+)
+
+// systemMemory makes segments of memfds.
+func systemMemory() memory { return memfdMemory{} }
+
+// Bounds of what the process may hold. A segment takes a descriptor and a
+// mapping; half of the descriptors and a quarter of the mappings (the kernel's
+// default, vm.max_map_count, is 65530) are left to everything else.
+const maxMappings = 65530 / 4
+
+func defaultMaxSegments() int {
+	var lim unix.Rlimit
+	if err := unix.Getrlimit(unix.RLIMIT_NOFILE, &lim); err != nil {
+		return 512
+	}
+	return int(min(lim.Cur/2, maxMappings))
+}
+
+// hugePage is the size from which the kernel may use huge pages.
+const hugePage = 2 << 20
+
+// memfdMemory makes each segment a memfd with one shared writable mapping, the
+// store's own. Its length is sealed, so that a window never ends in a hole
+// (reading past the end of a file kills the process).
+type memfdMemory struct{}
+
+func (memfdMemory) make(n int64) (mem []byte, fd int, err error) {
+	const flags = unix.MFD_CLOEXEC | unix.MFD_ALLOW_SEALING
+	fd, err = unix.MemfdCreate("wray-object", flags|unix.MFD_NOEXEC_SEAL) // since 6.3
+	if errors.Is(err, unix.EINVAL) {
+		fd, err = unix.MemfdCreate("wray-object", flags)
+	}
+	if err != nil {
+		return nil, -1, fmt.Errorf("memfd_create: %w", err)
+	}
+	defer func() {
+		if err != nil {
+			_ = unix.Close(fd) // err says more
+		}
+	}()
+	if err := unix.Ftruncate(fd, n); err != nil {
+		return nil, -1, fmt.Errorf("ftruncate memfd to %d bytes: %w", n, err)
+	}
+	if _, err := unix.FcntlInt(uintptr(fd), unix.F_ADD_SEALS, unix.F_SEAL_SHRINK|unix.F_SEAL_GROW); err != nil {
+		return nil, -1, fmt.Errorf("seal memfd: %w", err)
+	}
+	p, err := unix.MmapPtr(fd, 0, nil, uintptr(n), unix.PROT_READ|unix.PROT_WRITE, unix.MAP_SHARED)
+	if err != nil {
+		return nil, -1, fmt.Errorf("map memfd of %d bytes: %w", n, err)
+	}
+	mem = unsafe.Slice((*byte)(p), n)
+	// Advice: a kernel that does not take it is slower, not wrong.
+	_ = unix.Madvise(mem, unix.MADV_DONTDUMP)
+	if n >= hugePage {
+		_ = unix.Madvise(mem, unix.MADV_HUGEPAGE)
+	}
+	return mem, fd, nil
+}
+
+func (memfdMemory) free(mem []byte, fd int) {
+	if err := unix.MunmapPtr(unsafe.Pointer(unsafe.SliceData(mem)), uintptr(len(mem))); err != nil {
+		panic("BUG: objectstore: munmap: " + err.Error())
+	}
+	if err := unix.Close(fd); err != nil {
+		panic("BUG: objectstore: close memfd: " + err.Error())
+	}
+}
+
+func (memfdMemory) write(fd int, p []byte) (done int) {
+	for done < len(p) {
+		n, err := unix.Pwrite(fd, p[done:], int64(done))
+		if errors.Is(err, unix.EINTR) {
+			continue
+		}
+		if err != nil || n == 0 {
+			break
+		}
+		done += n
+	}
+	return done
+}
+
+func (memfdMemory) populate(mem []byte) {
+	// Where the kernel cannot (before 5.14), the pages fault one by one.
+	_ = unix.Madvise(mem, unix.MADV_POPULATE_WRITE)
+}
+
+func (memfdMemory) sealWrites(fd int) {
+	// Kernels before 5.1 cannot; then who gets a descriptor must be trusted
+	// not to write.
+	_, _ = unix.FcntlInt(uintptr(fd), unix.F_ADD_SEALS, unix.F_SEAL_FUTURE_WRITE|unix.F_SEAL_SEAL)
+}
+
+// duplicate returns a descriptor of fd that its receiver closes.
+func duplicate(fd int) (*os.File, error) {
+	d, err := unix.FcntlInt(uintptr(fd), unix.F_DUPFD_CLOEXEC, 3)
+	if err != nil {
+		return nil, fmt.Errorf("duplicate memfd: %w", err)
+	}
+	return os.NewFile(uintptr(d), "wray-object"), nil
+}

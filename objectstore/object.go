@@ -1,0 +1,307 @@
+package objectstore
+
+import (
+	"context"
+	"sync"
+	"sync/atomic"
+
+	wray "github.com/wray-project/wray"
+	"github.com/wray-project/wray/wasm/abi"
+)
+
+// State is where an object is in its life.
+type State uint32
+
+// States. An object leaves Pending once and is then final.
+const (
+	Pending State = iota
+	Sealed        // it has a value
+	Failed        // it has an error: its encoding is abi.EncodingError
+
+	// claimed is Pending to everyone but the goroutine that is about to make
+	// the object final.
+	claimed
+)
+
+// String returns the state's name.
+func (s State) String() string {
+	switch s {
+	case Pending, claimed:
+		return "pending"
+	case Sealed:
+		return "sealed"
+	case Failed:
+		return "failed"
+	}
+	return "unknown"
+}
+
+// finalState is the state of an object whose value has encoding e.
+func finalState(e abi.Encoding) State {
+	if e == abi.EncodingError {
+		return Failed
+	}
+	return Sealed
+}
+
+// tinyMax is the length of the payloads that fit into Object itself, which
+// saves them an allocation.
+const tinyMax = 31
+
+// Object is a value, or the promise of one. Whoever has a reference may use
+// it, in any goroutine, until that reference is released; its methods panic
+// where they can tell that the caller has none.
+type Object struct {
+	refs  atomic.Int64
+	state atomic.Uint32
+
+	// What follows to charge is written before state is final, by the one
+	// goroutine that claimed the object, and never after.
+	encoding abi.Encoding
+	meta     uint32
+	id       wray.ID
+	store    *Store
+	payload  []byte    // in tiny, in the heap, or in segment.mem
+	table    []*Object // each with a reference that this object owns
+	segment  *segment  // nil where payload is in the heap
+	charge   int64     // bytes to give back as the object goes, segment apart
+
+	mu      sync.Mutex
+	watches watchList // guarded by mu
+
+	// Guarded by the lock of the index's shard.
+	sameBucket *Object
+	indexed    bool
+
+	// dying links objects without references for the reaper, which alone owns
+	// them.
+	dying *Object
+
+	tiny [tinyMax]byte
+}
+
+// ID returns the object's ID.
+func (o *Object) ID() wray.ID { return o.id }
+
+// State returns Pending, Sealed or Failed.
+func (o *Object) State() State {
+	if st := State(o.state.Load()); st != claimed {
+		return st
+	}
+	return Pending
+}
+
+// Ready reports whether the object is sealed or failed.
+func (o *Object) Ready() bool {
+	st := State(o.state.Load())
+	return st == Sealed || st == Failed
+}
+
+// Retain adds a reference. The caller must have one, or be in a callback whose
+// contract lends it one.
+func (o *Object) Retain() {
+	if o.refs.Add(1) <= 1 {
+		panic("BUG: objectstore: Retain of a released object " + o.id.String())
+	}
+}
+
+// tryRetain adds a reference unless there is none left.
+func (o *Object) tryRetain() bool {
+	for {
+		n := o.refs.Load()
+		if n <= 0 {
+			return false
+		}
+		if o.refs.CompareAndSwap(n, n+1) {
+			return true
+		}
+	}
+}
+
+// Release gives a reference back. With the last one the object goes, and with
+// it the references it holds on others. A Release that frees many objects
+// frees the first reapInline itself and leaves the others to a goroutine.
+func (o *Object) Release() {
+	switch n := o.refs.Add(-1); {
+	case n == 0:
+		o.store.reap(o)
+	case n < 0:
+		panic("BUG: objectstore: Release of a released object " + o.id.String())
+	}
+}
+
+// mustBeFinal panics where the caller has no reference or did not look at the
+// state: what it is about to read is not there, or may be another object's.
+func (o *Object) mustBeFinal() {
+	if o.refs.Load() <= 0 {
+		panic("BUG: objectstore: use of a released object " + o.id.String())
+	}
+	if !o.Ready() {
+		panic("BUG: objectstore: read of a pending object " + o.id.String())
+	}
+}
+
+// Bytes returns the payload where it lies. The caller must not write to it and
+// must not read it after it released its reference: the memory is then used
+// for other objects, or not there. Panics for a pending object.
+func (o *Object) Bytes() []byte {
+	o.mustBeFinal()
+	return o.payload
+}
+
+// Info is what there is to say of a final object besides its payload.
+type Info struct {
+	Encoding abi.Encoding
+	Meta     uint32
+	Len      int64 // of the payload, in bytes
+	Refs     int   // references in the value
+	Mappable bool  // Pin works
+}
+
+// Info describes the object. Panics for a pending one.
+func (o *Object) Info() Info {
+	o.mustBeFinal()
+	return Info{
+		Encoding: o.encoding,
+		Meta:     o.meta,
+		Len:      int64(len(o.payload)),
+		Refs:     len(o.table),
+		Mappable: o.segment.mappable(),
+	}
+}
+
+// Refs returns the objects that the value names, in order. The slice and the
+// references belong to the object: the caller retains what it keeps. Panics
+// for a pending object.
+func (o *Object) Refs() []*Object {
+	o.mustBeFinal()
+	return o.table
+}
+
+// Err returns the failure of a failed object, and nil for a sealed one. The
+// payload may come from a guest: one that is not an error's encoding gives a
+// CodeInternal error that says so. Panics for a pending object.
+func (o *Object) Err() *wray.Error {
+	o.mustBeFinal()
+	if o.encoding != abi.EncodingError {
+		return nil
+	}
+	return DecodeFailure(o.payload)
+}
+
+// Header describes the object in the form that travels. Panics for a pending
+// object.
+func (o *Object) Header() Header {
+	o.mustBeFinal()
+	h := Header{Encoding: o.encoding, Meta: o.meta, Len: uint64(len(o.payload))}
+	for _, r := range o.table {
+		h.Refs = append(h.Refs, r.id)
+	}
+	return h
+}
+
+// TrySeal gives a pending object the value v, as [Store.TryPut] would; a value
+// of encoding ERROR fails it. Watches are notified before TrySeal returns.
+//
+// Errors: those of TryPut, less ErrExists; ErrSealed, when somebody was first.
+func (o *Object) TrySeal(v Value) error {
+	if err := v.validate(); err != nil {
+		return err
+	}
+	if o.Ready() {
+		return ErrSealed
+	}
+	r, err := o.store.take(v.Size())
+	if err != nil {
+		return err
+	}
+	return o.sealInto(v, r)
+}
+
+// sealInto gives o the value v in the room r, which it uses up.
+func (o *Object) sealInto(v Value, r room) error {
+	if err := o.claim(v.Refs); err != nil {
+		o.store.giveBack(r)
+		return err
+	}
+	o.fill(v.Encoding, v.Meta, v.Refs, o.store.copyIn(o, v.Payload, r))
+	o.publish()
+	return nil
+}
+
+// Fail gives a pending object the failure e, cut to a bounded size. It needs
+// no room: a task must be able to fail in a full store. ErrSealed: somebody
+// was first.
+func (o *Object) Fail(e *wray.Error) error {
+	if err := o.claim(nil); err != nil {
+		return err
+	}
+	p := EncodeFailure(e)
+	o.fill(abi.EncodingError, 0, nil, o.store.copyIn(o, p, o.store.takeAnyway(Size{Payload: int64(len(p))})))
+	o.publish()
+	return nil
+}
+
+// claim makes the caller the one who may fill o. A value that names the object
+// it is to be the value of could never be released, so it is refused.
+func (o *Object) claim(refs []*Object) error {
+	for _, r := range refs {
+		if r == o {
+			return wray.Errorf(wray.CodeBadArgument, "the value of object %v refers to itself", o.id)
+		}
+	}
+	if !o.state.CompareAndSwap(uint32(Pending), uint32(claimed)) {
+		return ErrSealed
+	}
+	return nil
+}
+
+// body is a payload in its place, with what is to be given back for it.
+type body struct {
+	payload []byte
+	segment *segment
+	charge  int64
+}
+
+// fill writes what never changes after. Only the goroutine that claimed or
+// made o may call it.
+func (o *Object) fill(e abi.Encoding, meta uint32, refs []*Object, b body) {
+	o.encoding, o.meta = e, meta
+	o.payload, o.segment, o.charge = b.payload, b.segment, b.charge
+	if len(refs) > 0 {
+		o.table = make([]*Object, len(refs))
+		for i, r := range refs {
+			if r.store != o.store {
+				panic("BUG: objectstore: reference to an object of another store " + r.id.String())
+			}
+			r.Retain()
+			o.table[i] = r
+		}
+	}
+}
+
+// publish makes a claimed and filled object final and tells who watches.
+func (o *Object) publish() {
+	o.mu.Lock()
+	o.state.Store(uint32(finalState(o.encoding)))
+	list := o.watches.takeAll()
+	o.mu.Unlock()
+	list.notify(o)
+}
+
+// Wait returns when the object is ready, or with the cause of ctx's end. The
+// caller keeps its reference meanwhile.
+func (o *Object) Wait(ctx context.Context) error {
+	if o.Ready() {
+		return nil
+	}
+	done := make(chan struct{})
+	w := o.Watch(WatcherFunc(func(*Object) { close(done) }))
+	select {
+	case <-done:
+		return nil
+	case <-ctx.Done():
+		w.Cancel()
+		return context.Cause(ctx)
+	}
+}
