@@ -121,7 +121,7 @@ func fdAllocate(s *System, _ memory, a []uint64) Errno {
 		return e
 	case n == 0 || off > math.MaxInt64 || n > math.MaxInt64:
 		return EINVAL
-	case off+n > math.MaxInt64:
+	case off+n > math.MaxInt64 || n > uint64(s.cfg.Limits.MaxAllocate):
 		return EFBIG
 	}
 	return sl.disk.allocate(int64(off), int64(n))

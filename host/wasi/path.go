@@ -56,9 +56,6 @@ func pathOpen(s *System, mem memory, a []uint64) Errno {
 	// to read or write where that was not asked for. Taking rights away with
 	// fd_fdstat_set_rights works as specified.
 	asked := base & (RightFdRead | RightFdWrite)
-	if oflags&oflagDirectory != 0 || at.slash {
-		asked = 0
-	}
 	if asked&^parent.inherit != 0 {
 		return ENOTCAPABLE
 	}

@@ -19,13 +19,18 @@ type Limits struct {
 	// MaxSubscriptions bounds the subscriptions of one poll_oneoff; beyond it
 	// is EINVAL.
 	MaxSubscriptions int
+	// MaxAllocate bounds the bytes of one fd_allocate, the one call that takes
+	// disk space without writing; beyond it is EFBIG. How much a guest may
+	// write in all is for a quota on the file system to say.
+	MaxAllocate int64
 }
 
 // Default limits.
 const (
 	DefaultMaxFiles         = 64
 	DefaultMaxReadWrite     = 4 << 20
-	DefaultMaxRandom        = 16 << 20
+	DefaultMaxRandom        = 64 << 20
+	DefaultMaxAllocate      = 1 << 30
 	DefaultMaxSubscriptions = 1024
 )
 
@@ -49,6 +54,9 @@ func (l *Limits) ensureDefaults() {
 	set(&l.MaxReadWrite, DefaultMaxReadWrite)
 	set(&l.MaxRandom, DefaultMaxRandom)
 	set(&l.MaxSubscriptions, DefaultMaxSubscriptions)
+	if l.MaxAllocate <= 0 {
+		l.MaxAllocate = DefaultMaxAllocate
+	}
 }
 
 // Dir grants a directory to the guest as a preopened descriptor.
@@ -176,9 +184,10 @@ type System struct {
 	cfg  Config
 	live bool
 
-	// fds is the table of descriptors. Its capacity is all it ever needs, so
-	// pointers into it stay good.
+	// fds is the table of descriptors, of at most room. Its capacity is no
+	// less, so pointers into it stay good.
 	fds    []slot
+	room   int
 	opened int // descriptors with guest set
 
 	stdout, stderr sink
@@ -220,8 +229,9 @@ func (s *System) Reset(cfg *Config) error {
 	if s.cfg.Resolution <= 0 {
 		s.cfg.Resolution = 1000
 	}
-	if n := 3 + len(cfg.Dirs) + s.cfg.Limits.MaxFiles + hostFiles; cap(s.fds) < n {
-		s.fds = make([]slot, 0, n)
+	s.room = 3 + len(cfg.Dirs) + s.cfg.Limits.MaxFiles + hostFiles
+	if cap(s.fds) < s.room {
+		s.fds = make([]slot, 0, s.room)
 	}
 
 	in := cfg.Stdin
@@ -322,7 +332,7 @@ func (s *System) alloc() (uint32, *slot) {
 			return uint32(i), &s.fds[i]
 		}
 	}
-	if len(s.fds) == cap(s.fds) {
+	if len(s.fds) == s.room {
 		return 0, nil
 	}
 	s.fds = append(s.fds, slot{})
