@@ -32,7 +32,7 @@ func want(t *testing.T, what string, got, want wasi.Errno) {
 	}
 }
 
-func must(t *testing.T, err error) {
+func must(t testing.TB, err error) {
 	t.Helper()
 	if err != nil {
 		t.Fatal(err)
@@ -177,17 +177,18 @@ func testStat(t *testing.T, open func(*testing.T, string) wasi.FS) {
 	want(t, "SetTimes of nothing", fs.SetTimes("no", wasi.Times{}, true), wasi.ENOENT)
 }
 
-const secret = "the secret outside"
+// Secret is what the files outside hold.
+const Secret = "the secret outside"
 
-// outside makes a directory with a tree in it and a secret beside it, and
+// Outside makes a directory with a tree in it and a secret beside it, and
 // returns the tree, full of ways out, and what must not change.
-func outside(t *testing.T) (tree, out string) {
+func Outside(t testing.TB) (tree, out string) {
 	t.Helper()
 	top := t.TempDir()
 	tree, out = filepath.Join(top, "tree"), filepath.Join(top, "out")
 	must(t, os.MkdirAll(filepath.Join(tree, "d"), 0o777))
 	must(t, os.MkdirAll(filepath.Join(out, "sub"), 0o777))
-	must(t, os.WriteFile(filepath.Join(out, "secret"), []byte(secret), 0o666))
+	must(t, os.WriteFile(filepath.Join(out, "secret"), []byte(Secret), 0o666))
 	must(t, os.WriteFile(filepath.Join(tree, "f"), []byte("inside"), 0o666))
 	for name, target := range map[string]string{
 		"abs":     filepath.Join(out, "secret"),
@@ -208,8 +209,8 @@ func outside(t *testing.T) (tree, out string) {
 	return tree, out
 }
 
-// ways are paths that lead out of the tree of outside.
-func ways(out string) []string {
+// Ways are paths that lead out of the tree of Outside.
+func Ways(out string) []string {
 	abs := strings.TrimPrefix(filepath.ToSlash(out), "/")
 	return []string{
 		"..", "../out/secret", "d/../../out/secret", "f/../../out/secret", "no/../../out/secret",
@@ -223,11 +224,11 @@ func ways(out string) []string {
 // testEscape tries every operation on every way out. Whatever it answers,
 // nothing outside may be read or changed.
 func testEscape(t *testing.T, open func(*testing.T, string) wasi.FS) {
-	tree, out := outside(t)
+	tree, out := Outside(t)
 	fs := open(t, tree)
-	before := describe(t, out)
+	before := Describe(t, out)
 	tried := 0
-	for _, way := range ways(out) {
+	for _, way := range Ways(out) {
 		for _, flags := range []wasi.OpenFlags{
 			wasi.OpenRead, wasi.OpenRead | wasi.OpenNoFollow, wasi.OpenRead | wasi.OpenDirectory,
 			wasi.OpenRead | wasi.OpenDirectory | wasi.OpenNoFollow,
@@ -277,10 +278,10 @@ func testEscape(t *testing.T, open func(*testing.T, string) wasi.FS) {
 			}
 		}
 	}
-	if after := describe(t, out); after != before {
+	if after := Describe(t, out); after != before {
 		t.Errorf("outside changed:\n%s\nto:\n%s", before, after)
 	}
-	t.Logf("%d attempts over %d ways", tried, len(ways(out)))
+	t.Logf("%d attempts over %d ways", tried, len(Ways(out)))
 }
 
 func renameBack(fs wasi.FS, way string) wasi.Errno {
@@ -291,7 +292,9 @@ func renameBack(fs wasi.FS, way string) wasi.Errno {
 	return e
 }
 
-func describe(t *testing.T, dir string) string {
+// Describe returns a description of all below dir: names, modes, times of
+// change, contents. Two differ if anything was changed.
+func Describe(t testing.TB, dir string) string {
 	t.Helper()
 	var b strings.Builder
 	must(t, filepath.Walk(dir, func(p string, fi os.FileInfo, err error) error {
@@ -318,7 +321,7 @@ const RaceIterations = 10_000
 // testRace swaps a directory on the way with a link that leads out, over and
 // over, while every operation goes through it.
 func testRace(t *testing.T, open func(*testing.T, string) wasi.FS) {
-	tree, out := outside(t)
+	tree, out := Outside(t)
 	fs := open(t, tree)
 	inner := filepath.Join(tree, "swap")
 	must(t, os.Mkdir(inner, 0o777))
@@ -346,7 +349,7 @@ func testRace(t *testing.T, open func(*testing.T, string) wasi.FS) {
 		}
 	}()
 
-	before := describe(t, out)
+	before := Describe(t, out)
 	n := RaceIterations
 	if testing.Short() {
 		n /= 20
@@ -390,7 +393,7 @@ func testRace(t *testing.T, open func(*testing.T, string) wasi.FS) {
 	stop.Store(true)
 	<-done
 	must(t, failed)
-	if after := describe(t, out); after != before {
+	if after := Describe(t, out); after != before {
 		t.Errorf("outside changed:\n%s\nto:\n%s", before, after)
 	}
 	t.Logf("%d rounds of 16 operations, %d swaps, %d opens reached the file inside, %d refused",
