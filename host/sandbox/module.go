@@ -39,6 +39,7 @@ type snapshot struct {
 	pages   uint32 // of linear memory
 	globals []uint64
 	mono    int64 // the guest's monotonic clock
+	events  bool  // the guest holds its event descriptor
 }
 
 // LoadOptions says how a module's sandboxes are made.
@@ -106,7 +107,7 @@ func (m *Module) Prepare(l Limits) error {
 	if !m.meta.Resettable {
 		return nil
 	}
-	s := &snapshot{globals: make([]uint64, len(sb.globals)), mono: sb.monotonic()}
+	s := &snapshot{globals: make([]uint64, len(sb.globals)), mono: sb.monotonic(), events: sb.eventsOpen}
 	for i, g := range sb.globals {
 		s.globals[i] = g.Get()
 	}

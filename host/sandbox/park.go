@@ -71,6 +71,7 @@ func (sb *Sandbox) Notify(e Event) {
 
 // OpenEvents gives the guest a descriptor for its events, non-blocking.
 func (sb *Sandbox) OpenEvents() (fd uint32, e wasi.Errno) {
+	sb.eventsOpen = true
 	return sb.wasi.Install(&eventFile{sb: sb}, wasi.FdNonblock)
 }
 

@@ -51,6 +51,8 @@ type Sandbox struct {
 	wake chan struct{} // ends a park; one at most
 	tmr  *time.Timer   // for parks with a deadline
 
+	eventsOpen bool // the guest has opened its event descriptor
+
 	deadline atomic.Int64         // engine's clock, ns; 0 for none
 	killed   atomic.Pointer[stop] // set by Kill, taken at the next tick or park
 	events   eventQueue           // for the guest's event descriptor
@@ -129,7 +131,18 @@ func (sb *Sandbox) Configure(c *wasi.Config) error {
 	c.Random = randomBytes
 	c.Yield = sb.yield
 	c.Limits.MaxFiles = sb.limits.Files
-	return sb.wasi.Reset(c)
+	if err := sb.wasi.Reset(c); err != nil {
+		return err
+	}
+	if s := sb.module.snap; s != nil && s.events {
+		// The guest opened its events before the snapshot and goes on using the
+		// descriptor. With the same grants as then it has the same number; if
+		// not, the guest finds it closed and opens another.
+		if _, e := sb.OpenEvents(); e != wasi.Success {
+			return fmt.Errorf("install the event descriptor: errno %d", e)
+		}
+	}
+	return nil
 }
 
 func exitGuest(code uint32) { panic(&stop{exit: true, code: code}) }

@@ -58,7 +58,17 @@ func (m *module) attach(sb *sandbox.Sandbox) {
 	g.handles = objectstore.NewHandles(maxHandles)
 	g.stdout = lineWriter{g: g, stream: Stdout}
 	g.stderr = lineWriter{g: g, stream: Stderr}
-	g.configure([]string{m.name}, nil, nil, nil)
+	g.configure(m.args(), nil)
+}
+
+// args are the arguments that the module's sandboxes see. Guests read them,
+// the environment and the granted directories while they initialise, so they
+// are part of the snapshot and the same for driver and tasks.
+func (m *module) args() []string {
+	if m == m.job.byName[""] {
+		return append([]string{m.name}, m.job.spec.Args...)
+	}
+	return []string{m.name}
 }
 
 // maxHandles bounds the handles of one sandbox.
@@ -78,9 +88,10 @@ func (m *module) newGuest(memory int64) (*guest, error) {
 }
 
 // configure sets what the guest's next calls see.
-func (g *guest) configure(args, env []string, stdin wasi.File, dirs []DirSpec) {
-	c := wasi.Config{Args: args, Env: env, Stdin: stdin, Stdout: g.stdout.Write, Stderr: g.stderr.Write}
-	for _, d := range dirs {
+func (g *guest) configure(args []string, stdin wasi.File, env ...string) {
+	c := wasi.Config{Args: args, Env: append(slices.Clone(g.job.spec.Env), env...), Stdin: stdin,
+		Stdout: g.stdout.Write, Stderr: g.stderr.Write}
+	for _, d := range g.job.spec.Dirs {
 		c.Dirs = append(c.Dirs, wasi.Dir{GuestPath: d.Guest, ReadOnly: d.ReadOnly, FS: d.FS})
 	}
 	if err := g.sb.Configure(&c); err != nil {
@@ -96,7 +107,7 @@ func (g *guest) reset() bool {
 	if !g.sb.Reset() {
 		return false
 	}
-	g.configure([]string{g.module.name}, nil, nil, nil)
+	g.configure(g.module.args(), nil)
 	return true
 }
 
@@ -278,5 +289,7 @@ func (l *lineWriter) out(p []byte) {
 		t.capture(l.stream, p)
 		return
 	}
-	g.w.out.Output(g.job.id, g.name(), l.stream, p)
+	if g.job.spec.Output != nil {
+		g.job.spec.Output(g.name(), l.stream, p)
+	}
 }

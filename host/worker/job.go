@@ -25,6 +25,9 @@ type JobSpec struct {
 	Dirs    []DirSpec
 	Stdin   wasi.File // the driver's, may be nil
 	Limits  Limits
+	// Output takes what the job prints, from many goroutines. task is the name
+	// of the task, "" for the driver. p is borrowed for the call.
+	Output func(task string, s Stream, p []byte)
 }
 
 // ModuleSpec is a compiled module.
@@ -57,14 +60,6 @@ const (
 	Stdout Stream = 1
 	Stderr Stream = 2
 )
-
-// Outside is what a worker asks of the node. Its methods are called from many
-// goroutines.
-type Outside interface {
-	// Output passes on what a job printed. task is the name and ID of the task,
-	// "" for the driver. p is borrowed for the call.
-	Output(job wray.ID, task string, s Stream, p []byte)
-}
 
 // job is a running program.
 type job struct {
@@ -126,6 +121,10 @@ func (w *Worker) Run(ctx context.Context, spec JobSpec) (int, error) {
 	for i, ms := range spec.Modules {
 		m := &module{job: j, name: ms.Name, declByName: map[string]uint32{}}
 		var err error
+		if i == 0 {
+			j.byName[""] = m
+		}
+		j.byName[ms.Name] = m
 		m.m, err = w.engine.Load(ctx, ms.Artifact, sandbox.LoadOptions{Native: ms.Native, Attach: m.attach})
 		if err != nil {
 			return 0, fmt.Errorf("load module %s: %w", ms.Name, err)
@@ -135,10 +134,6 @@ func (w *Worker) Run(ctx context.Context, spec JobSpec) (int, error) {
 		}
 		m.prepared = true
 		j.modules = append(j.modules, m)
-		if i == 0 {
-			j.byName[""] = m
-		}
-		j.byName[ms.Name] = m
 	}
 	w.mu.Lock()
 	if w.closed {
@@ -191,7 +186,7 @@ func (j *job) runDriver(ctx context.Context) (int, error) {
 	g.driver = true
 	j.driver.Store(g)
 	defer j.driver.Store(nil)
-	g.configure(append([]string{j.spec.Modules[0].Name}, j.spec.Args...), j.spec.Env, j.spec.Stdin, j.spec.Dirs)
+	g.configure(m.args(), j.spec.Stdin)
 	if j.spec.Limits.Timeout > 0 {
 		g.sb.SetDeadline(j.spec.Limits.Timeout)
 	}

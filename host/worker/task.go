@@ -198,7 +198,7 @@ func (g *guest) executeCommand(t *task) error {
 			return wray.Errorf(wray.CodeBadArgument, "argument %d of command %s: %v", i, t.name, err)
 		}
 	}
-	g.configure(append([]string{t.fn.name}, argv...), env, stdin, g.job.spec.Dirs)
+	g.configure(append([]string{t.fn.name}, argv...), stdin, env...)
 	code, err := g.sb.Start()
 	g.flush()
 	if err != nil {

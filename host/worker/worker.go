@@ -3,7 +3,7 @@
 //
 // A job's driver and its tasks live in the same worker, so a task never
 // crosses a process. What lies outside, files and output, is asked of the node
-// through [Outside].
+// through the link that [Serve] reads.
 package worker
 
 import (
@@ -29,14 +29,12 @@ type Config struct {
 	Capacity    wray.Resources // what tasks may hold; zero fields: the machine's
 	StoreBytes  int64          // the object store's capacity
 	Slots       int            // sandboxes that run at once; 0: one for each processor
-	Outside     Outside
-	WarmSandbox int // idle sandboxes kept for each module; 0: 4 for each slot
+	WarmSandbox int            // idle sandboxes kept for each module; 0: 4 for each slot
 }
 
 // Worker runs jobs.
 type Worker struct {
 	cfg    Config
-	out    Outside
 	engine *sandbox.Engine
 	store  *objectstore.Store
 	owner  uint64
@@ -49,11 +47,12 @@ type Worker struct {
 	// mu guards the scheduler and the tasks. It is held for microseconds, never
 	// across a call into a guest or the store's callbacks.
 	mu        sync.Mutex
-	sched     *scheduler.Machine   // guarded by mu
+	sched     *scheduler.Scheduler // guarded by mu
 	tasks     map[wray.ID]*task    // guarded by mu; not finished
 	jobs      map[wray.ID]*job     // guarded by mu
 	decisions []scheduler.Decision // guarded by mu; reused
 	closed    bool                 // guarded by mu
+	nextTick  int64                // guarded by mu; when the ticker wakes, 0 for not
 	wakeTick  chan struct{}        // tells the ticker of an earlier deadline
 }
 
@@ -74,7 +73,7 @@ func New(ctx context.Context, cfg Config) (*Worker, error) {
 	if cfg.WarmSandbox <= 0 {
 		cfg.WarmSandbox = 4 * cfg.Slots
 	}
-	w := &Worker{cfg: cfg, out: cfg.Outside, start: time.Now(),
+	w := &Worker{cfg: cfg, start: time.Now(),
 		tasks: map[wray.ID]*task{}, jobs: map[wray.ID]*job{}, wakeTick: make(chan struct{}, 1)}
 	var seed [8]byte
 	if _, err := rand.Read(seed[:]); err != nil {

@@ -1,0 +1,158 @@
+package main
+
+import (
+	"bytes"
+	"context"
+	"fmt"
+	"hash/fnv"
+	"io"
+	"os"
+	"sync"
+	"time"
+
+	"golang.org/x/term"
+
+	"github.com/wray-project/wray/host/node"
+	"github.com/wray-project/wray/host/worker"
+)
+
+// printer shows what a job prints: the driver's lines as they are, a task's
+// headed with its name, and below them on a terminal a line of progress.
+type printer struct {
+	out, err     io.Writer
+	outTTY, errT bool
+
+	mu     sync.Mutex
+	status string // guarded by mu; the progress line on the terminal now
+}
+
+func newPrinter(out, err io.Writer) *printer {
+	return &printer{out: out, err: err, outTTY: isTerminal(out), errT: isTerminal(err)}
+}
+
+func isTerminal(w io.Writer) bool {
+	f, ok := w.(*os.File)
+	return ok && term.IsTerminal(int(f.Fd()))
+}
+
+// print writes what a job printed. What goes to a terminal is stripped of
+// control characters: guests may not drive it.
+func (p *printer) print(task string, s worker.Stream, b []byte) {
+	w, tty := p.out, p.outTTY
+	if s == worker.Stderr {
+		w, tty = p.err, p.errT
+	}
+	var buf bytes.Buffer
+	if task == "" && !tty {
+		buf.Write(b)
+	} else {
+		for line := range bytes.Lines(b) {
+			if task != "" {
+				buf.WriteString(heading(task, tty))
+			}
+			if tty {
+				line = plain(line)
+			}
+			buf.Write(line)
+			if task != "" && !bytes.HasSuffix(line, []byte("\n")) {
+				buf.WriteByte('\n')
+			}
+		}
+	}
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.clearLocked()
+	// A reader that went away ends the program by SIGPIPE; there is nobody else
+	// to tell.
+	_, _ = w.Write(buf.Bytes())
+	p.drawLocked()
+}
+
+// heading is what a task's lines begin with, in a colour of the task's own on
+// a terminal.
+func heading(task string, tty bool) string {
+	name := string(plain([]byte(task)))
+	if !tty {
+		return "(" + name + ") "
+	}
+	h := fnv.New32a()
+	h.Write([]byte(task))
+	return fmt.Sprintf("\x1b[3%dm(%s)\x1b[0m ", 1+h.Sum32()%6, name)
+}
+
+// plain replaces control characters other than tab and newline.
+func plain(b []byte) []byte {
+	clean := true
+	for _, c := range b {
+		if c < 0x20 && c != '\t' && c != '\n' || c == 0x7f {
+			clean = false
+			break
+		}
+	}
+	if clean {
+		return b
+	}
+	return bytes.Map(func(r rune) rune {
+		switch {
+		case r == '\t', r == '\n':
+			return r
+		case r < 0x20, r >= 0x7f && r < 0xa0:
+			return '\uFFFD'
+		}
+		return r
+	}, b)
+}
+
+// progress keeps a line of progress on standard error while the job runs, if
+// that is a terminal. The result ends it and waits for that.
+func (p *printer) progress(ctx context.Context, n *node.Node) (stop func()) {
+	if !p.errT {
+		return func() {}
+	}
+	ctx, cancel := context.WithCancel(ctx)
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		t := time.NewTicker(200 * time.Millisecond)
+		defer t.Stop()
+		for {
+			select {
+			case <-ctx.Done():
+				p.set("")
+				return
+			case <-t.C:
+			}
+			s, err := n.Stats(ctx)
+			if err != nil || s.Running+s.Waiting == 0 {
+				p.set("")
+				continue
+			}
+			line := fmt.Sprintf("tasks: %d running, %d waiting, %d done", s.Running, s.Waiting, s.Finished)
+			if s.Failed > 0 {
+				line += fmt.Sprintf(", %d failed", s.Failed)
+			}
+			p.set(line)
+		}
+	}()
+	return func() { cancel(); <-done }
+}
+
+func (p *printer) set(status string) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.clearLocked()
+	p.status = status
+	p.drawLocked()
+}
+
+func (p *printer) clearLocked() {
+	if p.status != "" {
+		_, _ = io.WriteString(p.err, "\r\x1b[K")
+	}
+}
+
+func (p *printer) drawLocked() {
+	if p.status != "" {
+		_, _ = io.WriteString(p.err, p.status)
+	}
+}

@@ -1,0 +1,221 @@
+package main
+
+import (
+	"fmt"
+	"os"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"github.com/wray-project/wray"
+	"github.com/wray-project/wray/host/node"
+	"github.com/wray-project/wray/host/worker"
+)
+
+// runOptions are the flags of wray run.
+type runOptions struct {
+	dirs    []string
+	env     []string
+	with    []string
+	memory  size
+	stack   size
+	store   size
+	files   int
+	timeout time.Duration
+	cpus    float64
+	weak    bool
+}
+
+func newRun() *cobra.Command {
+	var o runOptions
+	cmd := &cobra.Command{
+		Use:   "run PACKAGE|FILE.wasm [-- ARG...]",
+		Short: "Run a program's tasks in sandboxes on this machine",
+		Long: `Run builds a Go package for WebAssembly, or takes a .wasm file, and runs it: the
+driver and each of its tasks in a sandbox that reaches nothing it is not granted.
+
+The exit code is the driver's. What tasks print is headed with their name; what
+the driver prints is not, so that it can be piped.`,
+		Example: `  wray run ./examples/wordcount
+  wray run ./examples/wordcount --dir .:/here:ro -- /here/README.md
+  wray run tool.wasm --env LEVEL=3 -- --verbose`,
+		Args: func(cmd *cobra.Command, args []string) error {
+			if len(args) == 0 {
+				return &usageError{withHint(fmt.Errorf("run needs a package directory or a .wasm file"), "see wray run --help")}
+			}
+			return nil
+		},
+		ValidArgsFunction: func(_ *cobra.Command, args []string, _ string) ([]string, cobra.ShellCompDirective) {
+			if len(args) == 0 {
+				return []string{"wasm"}, cobra.ShellCompDirectiveFilterFileExt
+			}
+			return nil, cobra.ShellCompDirectiveDefault
+		},
+		RunE: func(cmd *cobra.Command, args []string) error { return o.run(cmd, args) },
+	}
+	f := cmd.Flags()
+	f.StringArrayVar(&o.dirs, "dir", nil, "grant a directory, as `HOST:GUEST[:ro]`")
+	f.StringArrayVar(&o.env, "env", nil, "set a variable of the driver's environment, as `KEY=VALUE`")
+	f.StringArrayVar(&o.with, "with", nil, "submit another module with the job, as `[NAME=]FILE.wasm` or a package")
+	f.Var(&o.memory, "memory", "most memory of one sandbox (default 1GiB)")
+	f.Var(&o.stack, "stack", "most native stack of one sandbox (default 32MiB)")
+	f.Var(&o.store, "object-store-memory", "memory of the object store (default three tenths of the machine's)")
+	f.IntVar(&o.files, "max-files", 0, "most open files of one sandbox (default 64)")
+	f.DurationVar(&o.timeout, "timeout", 0, "end the job after this time")
+	f.Float64Var(&o.cpus, "cpus", 0, "cores that tasks may hold (default all)")
+	f.BoolVar(&o.weak, "allow-weak-jail", false, "run on a machine that cannot lock the worker up: a guest that breaks out of its sandbox then has your rights")
+	return cmd
+}
+
+func (o *runOptions) run(cmd *cobra.Command, args []string) error {
+	ctx := cmd.Context()
+	cache, err := node.CacheDir()
+	if err != nil {
+		return err
+	}
+	n, err := node.New(node.Config{
+		CacheDir: cache, StoreBytes: int64(o.store), AllowWeak: o.weak, Capacity: wray.Resources{CPU: wray.CPUs(o.cpus)},
+	})
+	if err != nil {
+		return err
+	}
+	defer n.Close()
+	p, err := loadProgram(ctx, args[0], cache)
+	if err != nil {
+		return err
+	}
+	job := node.Job{
+		Name: p.name, Modules: []node.Module{{Name: p.name, Wasm: p.wasm}}, Args: args[1:], Env: o.env,
+		Limits: worker.Limits{Memory: int64(o.memory), Stack: int32(min(int64(o.stack), 1<<30)), Files: o.files, Timeout: o.timeout},
+	}
+	for _, e := range o.env {
+		if !strings.Contains(e, "=") {
+			return &usageError{withHint(fmt.Errorf("--env %s has no value", e), "write --env %s=VALUE", e)}
+		}
+	}
+	if job.Dirs, err = o.grants(p.dirs); err != nil {
+		return err
+	}
+	for _, w := range o.with {
+		name, file, ok := strings.Cut(w, "=")
+		if !ok {
+			name, file = "", w
+		}
+		wp, err := loadProgram(ctx, file, cache)
+		if err != nil {
+			return fmt.Errorf("--with %s: %w", w, err)
+		}
+		if name == "" {
+			name = wp.name
+		}
+		job.Modules = append(job.Modules, node.Module{Name: name, Wasm: wp.wasm})
+	}
+	if in, ok := cmd.InOrStdin().(*os.File); ok {
+		job.Stdin = in
+	}
+	out := newPrinter(cmd.OutOrStdout(), cmd.ErrOrStderr())
+	job.Output = out.print
+	stop := out.progress(ctx, n)
+	code, err := n.Run(ctx, job)
+	stop()
+	if err != nil {
+		return err
+	}
+	if code != 0 {
+		return &exitError{code}
+	}
+	return nil
+}
+
+// grants turns --dir values into directories: those of the command line, then
+// those the program asks for whose place is still free.
+func (o *runOptions) grants(own []string) ([]node.Dir, error) {
+	var dirs []node.Dir
+	seen := map[string]bool{}
+	for i, d := range append(append([]string{}, o.dirs...), own...) {
+		g, err := parseDir(d)
+		if err != nil {
+			return nil, err
+		}
+		if seen[g.Guest] {
+			if i < len(o.dirs) {
+				return nil, &usageError{fmt.Errorf("--dir grants %s twice", g.Guest)}
+			}
+			continue
+		}
+		seen[g.Guest] = true
+		dirs = append(dirs, g)
+	}
+	return dirs, nil
+}
+
+func parseDir(s string) (node.Dir, error) {
+	bad := func(what string) (node.Dir, error) {
+		return node.Dir{}, &usageError{withHint(fmt.Errorf("--dir %s: %s", s, what), "write --dir HOST:GUEST, or --dir HOST:GUEST:ro for reading alone")}
+	}
+	var d node.Dir
+	rest := s
+	if r, ok := strings.CutSuffix(rest, ":ro"); ok {
+		rest, d.ReadOnly = r, true
+	}
+	i := strings.LastIndex(rest, ":")
+	if i <= 0 || i == len(rest)-1 {
+		return bad("it needs a directory of the host and a path for the guest")
+	}
+	d.Host, d.Guest = rest[:i], rest[i+1:]
+	if !strings.HasPrefix(d.Guest, "/") {
+		return bad("the guest's path must begin with /")
+	}
+	st, err := os.Stat(d.Host)
+	if err != nil {
+		return bad("there is no such directory")
+	}
+	if !st.IsDir() {
+		return bad(filepath.Base(d.Host) + " is not a directory")
+	}
+	return d, nil
+}
+
+// size is a flag of bytes, such as 512MiB.
+type size int64
+
+var sizeUnits = []struct {
+	suffix string
+	bytes  int64
+}{{"GiB", 1 << 30}, {"MiB", 1 << 20}, {"KiB", 1 << 10}, {"GB", 1e9}, {"MB", 1e6}, {"KB", 1e3}, {"B", 1}, {"", 1}}
+
+// Set implements pflag.Value.
+func (s *size) Set(text string) error {
+	for _, u := range sizeUnits {
+		num, ok := strings.CutSuffix(text, u.suffix)
+		if !ok {
+			continue
+		}
+		x, err := strconv.ParseFloat(strings.TrimSpace(num), 64)
+		if err != nil || x <= 0 || x*float64(u.bytes) > 1<<50 {
+			break
+		}
+		*s = size(x * float64(u.bytes))
+		return nil
+	}
+	return fmt.Errorf("%q is not a size: write 512MiB or 2GiB", text)
+}
+
+// String implements pflag.Value.
+func (s *size) String() string {
+	if *s == 0 {
+		return ""
+	}
+	for _, u := range sizeUnits {
+		if int64(*s)%u.bytes == 0 && int64(*s) >= u.bytes {
+			return strconv.FormatInt(int64(*s)/u.bytes, 10) + u.suffix
+		}
+	}
+	return strconv.FormatInt(int64(*s), 10)
+}
+
+// Type implements pflag.Value.
+func (s *size) Type() string { return "SIZE" }

@@ -1,0 +1,252 @@
+// Package node is the composition root of a node: it starts the processes,
+// holds what they may not (files, keys, sockets), and wires the parts
+// together. It never decodes, compiles or runs guest code.
+package node
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"strings"
+	"sync"
+
+	"github.com/wray-project/wray"
+	"github.com/wray-project/wray/host/codecache"
+	"github.com/wray-project/wray/host/link"
+	"github.com/wray-project/wray/host/sandbox"
+	"github.com/wray-project/wray/host/wasi"
+	"github.com/wray-project/wray/host/worker"
+)
+
+// Config configures a node. The zero value is a laptop: one tenant, the whole
+// machine, the user's cache directory.
+type Config struct {
+	Name       string         // in errors; default the host's name
+	CacheDir   string         // default wray in the user's cache directory
+	Tenant     string         // default "local"
+	Capacity   wray.Resources // what tasks may hold; default the machine's
+	StoreBytes int64          // the object store; default three tenths of memory
+	Slots      int            // sandboxes that run at once; default the processors
+	// AllowWeak lets a worker run on a machine that cannot lock it up. It opens
+	// the host to a guest that breaks out of its sandbox.
+	AllowWeak bool
+}
+
+// Node is a running node.
+type Node struct {
+	cfg   Config
+	cache *codecache.Cache
+
+	mu     sync.Mutex
+	worker *workerProcess // guarded by mu; nil before the first job and after a death
+	runs   uint64         // guarded by mu
+	closed bool           // guarded by mu
+}
+
+// New returns a node. Its worker starts with the first job. Close it.
+func New(cfg Config) (*Node, error) {
+	if cfg.Name == "" {
+		cfg.Name, _ = os.Hostname()
+	}
+	if cfg.Tenant == "" {
+		cfg.Tenant = "local"
+	}
+	if cfg.CacheDir == "" {
+		dir, err := CacheDir()
+		if err != nil {
+			return nil, err
+		}
+		cfg.CacheDir = dir
+	}
+	cache, err := codecache.Open(codecache.Config{
+		Root: cfg.CacheDir, Identity: sandbox.Identity(),
+		Compiler: codecache.Compiler{Args: []string{CompilerVerb}, AllowWeak: cfg.AllowWeak},
+	})
+	if err != nil {
+		return nil, fmt.Errorf("open the code cache: %w", err)
+	}
+	return &Node{cfg: cfg, cache: cache}, nil
+}
+
+// CacheDir returns where compiled code is kept: $WRAY_CACHE, or wray in the
+// user's cache directory.
+func CacheDir() (string, error) {
+	if dir := os.Getenv("WRAY_CACHE"); dir != "" {
+		return filepath.Abs(dir)
+	}
+	dir, err := os.UserCacheDir()
+	if err != nil {
+		return "", fmt.Errorf("no cache directory: %w; set WRAY_CACHE", err)
+	}
+	return filepath.Join(dir, "wray"), nil
+}
+
+// Close stops the worker and waits for it. It is idempotent.
+func (n *Node) Close() error {
+	n.mu.Lock()
+	w := n.worker
+	n.worker, n.closed = nil, true
+	n.mu.Unlock()
+	if w != nil {
+		w.close()
+	}
+	return n.cache.Close()
+}
+
+// Job is a program to run.
+type Job struct {
+	Name    string
+	Modules []Module // the first is the driver's
+	Args    []string
+	Env     []string // key=value; nothing else is in the environment
+	Dirs    []Dir
+	Stdin   *os.File // may be nil
+	Limits  worker.Limits
+	// Output takes what the job prints. It is called on one goroutine.
+	Output func(task string, s worker.Stream, p []byte)
+}
+
+// Module is a module of a job.
+type Module struct {
+	Name string
+	Wasm []byte
+}
+
+// Dir is a directory of the host that a job is granted.
+type Dir struct {
+	Host     string
+	Guest    string
+	ReadOnly bool
+}
+
+// Run runs a job to its end and returns its driver's exit code. An error says
+// why there is none. Canceling ctx ends the job.
+func (n *Node) Run(ctx context.Context, j Job) (int, error) {
+	r := &run{job: j}
+	defer r.close()
+	body := worker.RunBody{Name: j.Name, Args: j.Args, Env: j.Env, Memory: j.Limits.Memory,
+		Stack: j.Limits.Stack, Files: j.Limits.Files, Timeout: int64(j.Limits.Timeout)}
+	for _, d := range j.Dirs {
+		root, err := os.OpenRoot(d.Host)
+		if err != nil {
+			return 0, fmt.Errorf("grant %s: %w", d.Host, err)
+		}
+		r.roots = append(r.roots, root)
+		fs := wasi.RootFS(root)
+		if d.ReadOnly {
+			fs = wasi.ReadOnly(fs)
+		}
+		r.dirs = append(r.dirs, fs)
+		body.Dirs = append(body.Dirs, worker.DirBody{Guest: d.Guest, ReadOnly: d.ReadOnly})
+	}
+	// The worker starts while the cache is looked through.
+	type started struct {
+		w   *workerProcess
+		err error
+	}
+	ready := make(chan started, 1)
+	go func() {
+		w, err := n.startWorker(ctx)
+		ready <- started{w, err}
+	}()
+	var files []*os.File
+	var cerr error
+	for _, m := range j.Modules {
+		e, err := n.cache.Get(ctx, n.cfg.Tenant, m.Wasm)
+		if err != nil {
+			cerr = err
+			break
+		}
+		f, err := os.Open(e.ArtifactPath)
+		if err != nil {
+			cerr = err
+			break
+		}
+		r.files = append(r.files, f)
+		files = append(files, f)
+		body.Modules = append(body.Modules, worker.ModuleBody{Name: m.Name, Native: e.NativePath})
+	}
+	s := <-ready
+	if cerr != nil {
+		return 0, cerr
+	}
+	if s.err != nil {
+		return 0, s.err
+	}
+	if j.Stdin != nil {
+		body.Stdin = true
+		files = append(files, j.Stdin)
+	}
+	body.Run = s.w.add(r)
+	defer s.w.remove(body.Run)
+	b, err := link.Marshal(body)
+	if err != nil {
+		return 0, fmt.Errorf("describe the job: %w", err)
+	}
+	m, err := s.w.conn.Call(ctx, link.Message{Kind: worker.KindRun, Body: b, Files: files})
+	if err != nil {
+		return 0, n.callError(ctx, s.w, err)
+	}
+	m.CloseFiles()
+	var ran worker.RanBody
+	if err := link.Unmarshal(m.Body, &ran); err != nil {
+		return 0, fmt.Errorf("the worker's answer: %w", err)
+	}
+	return ran.ExitCode, nil
+}
+
+// callError says why a job has no exit code.
+func (n *Node) callError(ctx context.Context, w *workerProcess, err error) error {
+	if ctx.Err() != nil {
+		return &wray.Error{Code: wray.CodeCanceled, Message: "the job was canceled"}
+	}
+	if !errors.Is(err, link.ErrClosed) {
+		return err
+	}
+	exit := w.proc.Wait()
+	n.mu.Lock()
+	if n.worker == w {
+		n.worker = nil // the next job gets a new one
+	}
+	n.mu.Unlock()
+	return &wray.Error{
+		Code: wray.CodeWorkerDied, Node: n.cfg.Name, Message: fmt.Sprintf("the worker process %s", exit),
+		Trace: strings.TrimSpace(w.proc.Stderr()), Hint: "other jobs are not affected; run this one again, with less memory or fewer tasks if it was killed",
+	}
+}
+
+// Stats returns the tasks of the running worker.
+func (n *Node) Stats(ctx context.Context) (worker.StatsBody, error) {
+	n.mu.Lock()
+	w := n.worker
+	n.mu.Unlock()
+	var s worker.StatsBody
+	if w == nil {
+		return s, nil
+	}
+	m, err := w.conn.Call(ctx, link.Message{Kind: worker.KindStats})
+	if err != nil {
+		return s, err
+	}
+	m.CloseFiles()
+	return s, link.Unmarshal(m.Body, &s)
+}
+
+// run is a job that a worker runs.
+type run struct {
+	job   Job
+	roots []*os.Root
+	dirs  []wasi.FS
+	files []*os.File
+}
+
+func (r *run) close() {
+	for _, f := range r.files {
+		f.Close()
+	}
+	for _, root := range r.roots {
+		root.Close()
+	}
+}

@@ -1,0 +1,190 @@
+package node
+
+import (
+	"context"
+	"fmt"
+	"os"
+	"runtime"
+	"sync"
+
+	"github.com/wray-project/wray"
+	"github.com/wray-project/wray/host/codecache"
+	"github.com/wray-project/wray/host/jail"
+	"github.com/wray-project/wray/host/link"
+	"github.com/wray-project/wray/host/sandbox"
+	"github.com/wray-project/wray/host/worker"
+)
+
+// The verbs under which the program runs as another kind of process. They are
+// not for users.
+const (
+	WorkerVerb   = "worker-process"
+	CompilerVerb = "compiler-process"
+)
+
+// linkFD is the descriptor of a child's end of its link.
+const linkFD = 3
+
+// workerProcess is a tenant's worker, as the node sees it.
+type workerProcess struct {
+	proc   *jail.Process
+	conn   *link.Conn
+	jail   string
+	served chan struct{} // closed when the link has ended
+
+	mu   sync.Mutex
+	runs map[uint64]*run // guarded by mu
+	last uint64          // guarded by mu
+}
+
+// startWorker returns the tenant's worker and starts it when there is none.
+func (n *Node) startWorker(ctx context.Context) (*workerProcess, error) {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	if n.closed {
+		return nil, wray.Errorf(wray.CodeCanceled, "the node is closing")
+	}
+	if n.worker != nil {
+		return n.worker, nil
+	}
+	conn, child, err := link.Pair(worker.LinkOptions())
+	if err != nil {
+		return nil, fmt.Errorf("start a worker: %w", err)
+	}
+	dir := n.cache.Dir(n.cfg.Tenant)
+	args := []string{WorkerVerb, dir}
+	if n.cfg.AllowWeak {
+		args = append(args, "weak")
+	}
+	proc, err := jail.Spawn(jail.Config{Args: args, Files: []*os.File{child}, MaxProcs: runtime.NumCPU() + 1})
+	child.Close()
+	if err != nil {
+		conn.Close()
+		return nil, fmt.Errorf("start a worker: %w", err)
+	}
+	w := &workerProcess{proc: proc, conn: conn, served: make(chan struct{}), runs: map[uint64]*run{}}
+	go func() {
+		defer close(w.served)
+		_ = conn.Serve(context.Background(), w.handle) // the reason is in conn.Err
+	}()
+	b, err := link.Marshal(worker.StartBody{
+		Node: n.cfg.Name, CacheDir: dir, CPU: int64(n.cfg.Capacity.CPU), Memory: n.cfg.Capacity.Memory,
+		StoreBytes: n.cfg.StoreBytes, Slots: n.cfg.Slots,
+	})
+	if err == nil {
+		var m link.Message
+		if m, err = conn.Call(ctx, link.Message{Kind: worker.KindStart, Body: b}); err == nil {
+			m.CloseFiles()
+			var s worker.StartedBody
+			err = link.Unmarshal(m.Body, &s)
+			w.jail = s.Jail
+		}
+	}
+	if err != nil {
+		w.close()
+		if msg := proc.Stderr(); msg != "" {
+			err = fmt.Errorf("%w\n%s", err, msg)
+		}
+		return nil, fmt.Errorf("start a worker: %w", err)
+	}
+	n.worker = w
+	return w, nil
+}
+
+// close ends the process and waits for it.
+func (w *workerProcess) close() {
+	w.conn.Close()
+	<-w.served
+	w.proc.Kill()
+	w.proc.Wait()
+}
+
+// add gives a job its number.
+func (w *workerProcess) add(r *run) uint64 {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.last++
+	w.runs[w.last] = r
+	return w.last
+}
+
+func (w *workerProcess) remove(n uint64) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	delete(w.runs, n)
+}
+
+func (w *workerProcess) get(n uint64) *run {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	return w.runs[n]
+}
+
+// handle serves what the worker asks for. The worker may have been taken over
+// by a guest: every field is checked here or by whom it is handed to.
+func (w *workerProcess) handle(_ context.Context, m link.Message) (link.Message, error) {
+	defer m.CloseFiles()
+	switch m.Kind {
+	case worker.KindOutput:
+		var b worker.OutputBody
+		if err := link.Unmarshal(m.Body, &b); err != nil {
+			return link.Message{}, err
+		}
+		if r := w.get(b.Run); r != nil && r.job.Output != nil {
+			r.job.Output(b.Task, b.Stream, b.Data)
+		}
+		return link.Message{}, nil
+	case worker.KindFS:
+		var b worker.FSBody
+		if err := link.Unmarshal(m.Body, &b); err != nil {
+			return link.Message{}, err
+		}
+		r := w.get(b.Run)
+		if r == nil || b.Dir < 0 || b.Dir >= len(r.dirs) {
+			return link.Message{}, wray.Errorf(wray.CodeDenied, "no such directory is granted")
+		}
+		reply, f := worker.ServeFS(r.dirs[b.Dir], b)
+		out := link.Message{}
+		if f != nil {
+			out.Files = []*os.File{f}
+		}
+		var err error
+		out.Body, err = link.Marshal(reply)
+		return out, err
+	}
+	return link.Message{}, fmt.Errorf("unknown message %d", m.Kind)
+}
+
+// RunWorker is the program of a worker process. args are those after its verb.
+func RunWorker(args []string) int {
+	if len(args) < 1 {
+		return childFailed(fmt.Errorf("a worker needs its cache directory"))
+	}
+	p := jail.Worker(args[0], linkFD)
+	p.AllowWeak = len(args) > 1 && args[1] == "weak"
+	applied, err := jail.Enter(p)
+	if err != nil {
+		return childFailed(err)
+	}
+	conn, err := link.FromFile(os.NewFile(linkFD, "link"), worker.LinkOptions())
+	if err != nil {
+		return childFailed(err)
+	}
+	defer conn.Close()
+	if err := worker.Serve(context.Background(), conn, applied.String()); err != nil {
+		return childFailed(err)
+	}
+	return 0
+}
+
+// RunCompiler is the program of a compiler process.
+func RunCompiler([]string) int {
+	return codecache.RunCompiler(os.NewFile(linkFD, "link"), func(ctx context.Context, wasm []byte, dir string) error {
+		return sandbox.Compile(ctx, wasm, dir, sandbox.CompileOptions{Modules: []sandbox.HostModule{worker.HostModule()}})
+	})
+}
+
+func childFailed(err error) int {
+	fmt.Fprintln(os.Stderr, "wray:", err)
+	return 1
+}

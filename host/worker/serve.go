@@ -1,0 +1,158 @@
+package worker
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"sync"
+	"time"
+
+	"github.com/wray-project/wray"
+	"github.com/wray-project/wray/host/link"
+	"github.com/wray-project/wray/host/sandbox"
+	"github.com/wray-project/wray/host/wasi"
+)
+
+// Serve is a worker process: it runs the jobs that the node at the other end
+// of conn asks for, until the link ends. jail says what the process has put
+// itself under, for the node to report.
+func Serve(ctx context.Context, conn *link.Conn, jail string) error {
+	s := &server{conn: conn, jail: jail}
+	err := conn.Serve(ctx, s.handle)
+	s.mu.Lock()
+	w := s.w
+	s.mu.Unlock()
+	if w != nil {
+		err = errors.Join(err, w.Close(context.WithoutCancel(ctx)))
+	}
+	return err
+}
+
+type server struct {
+	conn *link.Conn
+	jail string
+
+	mu sync.Mutex
+	w  *Worker // guarded by mu; set by the first KindStart
+}
+
+func (s *server) handle(ctx context.Context, m link.Message) (link.Message, error) {
+	switch m.Kind {
+	case KindStart:
+		return s.start(m)
+	case KindRun:
+		return s.run(ctx, m)
+	case KindStats:
+		return s.stats()
+	}
+	m.CloseFiles()
+	return link.Message{}, fmt.Errorf("unknown message %d", m.Kind)
+}
+
+func (s *server) start(m link.Message) (link.Message, error) {
+	m.CloseFiles()
+	var b StartBody
+	if err := link.Unmarshal(m.Body, &b); err != nil {
+		return link.Message{}, err
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.w != nil {
+		return link.Message{}, errors.New("started twice")
+	}
+	// The worker outlives the call.
+	var err error
+	s.w, err = New(context.Background(), Config{
+		Node: b.Node, CacheDir: b.CacheDir, StoreBytes: b.StoreBytes, Slots: b.Slots,
+		Capacity: wray.Resources{CPU: wray.CPU(b.CPU), Memory: b.Memory},
+	})
+	if err != nil {
+		return link.Message{}, err
+	}
+	return reply(StartedBody{Jail: s.jail})
+}
+
+func reply(v any) (link.Message, error) {
+	b, err := link.Marshal(v)
+	return link.Message{Body: b}, err
+}
+
+func (s *server) stats() (link.Message, error) {
+	s.mu.Lock()
+	w := s.w
+	s.mu.Unlock()
+	if w == nil {
+		return link.Message{}, errors.New("not started")
+	}
+	t := w.Stats().Tasks
+	return reply(StatsBody{
+		Waiting: int64(t.Waiting), Running: int64(t.Running),
+		Finished: int64(t.Finished), Failed: int64(t.Failed),
+	})
+}
+
+func (s *server) run(ctx context.Context, m link.Message) (link.Message, error) {
+	defer m.CloseFiles()
+	var b RunBody
+	if err := link.Unmarshal(m.Body, &b); err != nil {
+		return link.Message{}, err
+	}
+	s.mu.Lock()
+	w := s.w
+	s.mu.Unlock()
+	files := len(b.Modules)
+	if b.Stdin {
+		files++
+	}
+	switch {
+	case w == nil:
+		return link.Message{}, errors.New("not started")
+	case len(m.Files) != files:
+		return link.Message{}, fmt.Errorf("%d files for a job that needs %d", len(m.Files), files)
+	}
+	spec := JobSpec{Name: b.Name, Args: b.Args, Env: b.Env, Limits: Limits{
+		Memory: b.Memory, Stack: b.Stack, Files: b.Files, Timeout: time.Duration(b.Timeout)}}
+	for i, mb := range b.Modules {
+		raw, err := io.ReadAll(m.Files[i])
+		if err != nil {
+			return link.Message{}, fmt.Errorf("read artifact %s: %w", mb.Name, err)
+		}
+		a, err := sandbox.DecodeArtifact(raw)
+		if err != nil {
+			return link.Message{}, fmt.Errorf("artifact %s: %w", mb.Name, err)
+		}
+		spec.Modules = append(spec.Modules, ModuleSpec{Name: mb.Name, Artifact: a, Native: mb.Native})
+	}
+	for i, d := range b.Dirs {
+		spec.Dirs = append(spec.Dirs, DirSpec{Guest: d.Guest, ReadOnly: d.ReadOnly,
+			FS: &remoteFS{ctx: ctx, conn: s.conn, run: b.Run, dir: i}})
+	}
+	if b.Stdin {
+		in := m.Files[len(m.Files)-1]
+		spec.Stdin = wasi.NewReader(readOnlyFile{in})
+		stop := context.AfterFunc(ctx, func() { in.Close() })
+		defer stop()
+	}
+	spec.Output = func(task string, st Stream, p []byte) {
+		for len(p) > 0 {
+			n := min(len(p), 256<<10)
+			body, err := link.Marshal(OutputBody{Run: b.Run, Task: task, Stream: st, Data: p[:n]})
+			if err != nil || s.conn.Send(link.Message{Kind: KindOutput, Body: body}) != nil {
+				return // the node is gone, and this process with it
+			}
+			p = p[n:]
+		}
+	}
+	code, err := w.Run(ctx, spec)
+	if err != nil {
+		return link.Message{}, err
+	}
+	return reply(RanBody{ExitCode: code})
+}
+
+// readOnlyFile hides that a file can be closed: the message owns it.
+type readOnlyFile struct{ f *os.File }
+
+func (r readOnlyFile) Read(p []byte) (int, error) { return r.f.Read(p) }

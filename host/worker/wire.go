@@ -1,0 +1,124 @@
+package worker
+
+import (
+	"time"
+
+	"github.com/wray-project/wray/host/link"
+	"github.com/wray-project/wray/host/wasi"
+)
+
+// The messages between a node and a worker. A worker's messages are hostile
+// input to the node: link bounds their size and decodes them strictly, and the
+// node checks every field.
+const (
+	KindStart  link.Kind = 1 // node: request StartBody, reply StartedBody
+	KindRun    link.Kind = 2 // node: request RunBody with files, reply RanBody
+	KindStats  link.Kind = 3 // node: request, reply StatsBody
+	KindOutput link.Kind = 4 // worker: notice OutputBody
+	KindFS     link.Kind = 5 // worker: request FSBody, reply FSReply and perhaps a file
+)
+
+// StartBody tells a worker what it has.
+type StartBody struct {
+	Node       string `cbor:"1,keyasint"`
+	CacheDir   string `cbor:"2,keyasint"`
+	CPU        int64  `cbor:"3,keyasint"` // wray.CPU; 0: the machine's
+	Memory     int64  `cbor:"4,keyasint"`
+	StoreBytes int64  `cbor:"5,keyasint"`
+	Slots      int    `cbor:"6,keyasint"`
+}
+
+// StartedBody tells what the worker has put itself under.
+type StartedBody struct {
+	Jail string `cbor:"1,keyasint"`
+}
+
+// RunBody is a job. The message's files are the modules' artifacts in order,
+// then the driver's standard input where Stdin is set.
+type RunBody struct {
+	Run     uint64       `cbor:"1,keyasint"` // the node's number for the job
+	Name    string       `cbor:"2,keyasint"`
+	Modules []ModuleBody `cbor:"3,keyasint"`
+	Args    []string     `cbor:"4,keyasint"`
+	Env     []string     `cbor:"5,keyasint"`
+	Dirs    []DirBody    `cbor:"6,keyasint"`
+	Stdin   bool         `cbor:"7,keyasint"`
+	Memory  int64        `cbor:"8,keyasint"`
+	Stack   int32        `cbor:"9,keyasint"`
+	Files   int          `cbor:"10,keyasint"`
+	Timeout int64        `cbor:"11,keyasint"` // ns
+}
+
+// ModuleBody is a module of a job.
+type ModuleBody struct {
+	Name   string `cbor:"1,keyasint"`
+	Native string `cbor:"2,keyasint"` // path of the compiled code
+}
+
+// DirBody is a granted directory, by its position.
+type DirBody struct {
+	Guest    string `cbor:"1,keyasint"`
+	ReadOnly bool   `cbor:"2,keyasint"`
+}
+
+// RanBody is how a job ended. A job without an exit code ends as a failure of
+// the call.
+type RanBody struct {
+	ExitCode int `cbor:"1,keyasint"`
+}
+
+// StatsBody is a picture of the worker's tasks.
+type StatsBody struct {
+	Waiting  int64 `cbor:"1,keyasint"`
+	Running  int64 `cbor:"2,keyasint"`
+	Finished int64 `cbor:"3,keyasint"`
+	Failed   int64 `cbor:"4,keyasint"`
+}
+
+// OutputBody is what a job printed.
+type OutputBody struct {
+	Run    uint64 `cbor:"1,keyasint"`
+	Task   string `cbor:"2,keyasint"`
+	Stream Stream `cbor:"3,keyasint"`
+	Data   []byte `cbor:"4,keyasint"`
+}
+
+// FSOp is an operation on a granted directory.
+type FSOp uint8
+
+// The operations, as wasi.FS has them.
+const (
+	FSOpen FSOp = iota + 1
+	FSStat
+	FSSetTimes
+	FSMkdir
+	FSUnlink
+	FSRmdir
+	FSRename
+	FSLink
+	FSSymlink
+	FSReadlink
+)
+
+// FSBody asks for an operation.
+type FSBody struct {
+	Run    uint64 `cbor:"1,keyasint"`
+	Dir    int    `cbor:"2,keyasint"` // position in RunBody.Dirs
+	Op     FSOp   `cbor:"3,keyasint"`
+	Path   string `cbor:"4,keyasint"`
+	Path2  string `cbor:"5,keyasint,omitempty"`
+	Flags  uint32 `cbor:"6,keyasint,omitempty"`
+	Follow bool   `cbor:"7,keyasint,omitempty"`
+	Atim   int64  `cbor:"8,keyasint,omitempty"`
+	Mtim   int64  `cbor:"9,keyasint,omitempty"`
+}
+
+// FSReply is its result.
+type FSReply struct {
+	Errno uint16        `cbor:"1,keyasint"`
+	Stat  wasi.Filestat `cbor:"2,keyasint"`
+	Text  string        `cbor:"3,keyasint,omitempty"`
+}
+
+// LinkOptions is how both ends open the link.
+func LinkOptions() link.Options { return link.Options{WriteTimeout: time.Minute} }
