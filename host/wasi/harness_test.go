@@ -71,15 +71,8 @@ func grant(t testing.TB, guestPath, dir string) wasi.Dir {
 	if err != nil {
 		t.Fatal(err)
 	}
-	fs, err := wasi.RootFS(root)
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() {
-		fs.Close()
-		root.Close()
-	})
-	return wasi.Dir{GuestPath: guestPath, FS: fs, Symlinks: true}
+	t.Cleanup(func() { root.Close() })
+	return wasi.Dir{GuestPath: guestPath, FS: wasi.RootFS(root), Symlinks: true}
 }
 
 type systemKey struct{}

@@ -13,34 +13,23 @@ import (
 // an escape by symbolic link and trailing slash, GO-2026-4970).
 type rootFS struct {
 	root *os.Root
-	base *os.File // the tree itself, for operations on its own entries
 
 	// escapes is the error that os.Root returns, and does not export, for a
 	// path that leads out of it.
 	escapes error
 }
 
-// RootFS returns the FS of root, which stays the caller's to close, after it
-// has closed the FS. It is for the process that may open files.
-func RootFS(root *os.Root) (interface {
-	FS
-	Close() error
-}, error) {
-	base, err := root.Open(".")
-	if err != nil {
-		return nil, err
-	}
-	r := &rootFS{root: root, base: base}
-	_, err = root.Stat("..")
+// RootFS returns the FS of root, which stays the caller's to close. It is for
+// the process that may open files.
+func RootFS(root *os.Root) FS {
+	r := &rootFS{root: root}
+	_, err := root.Stat("..")
 	var pe *fs.PathError
 	if errors.As(err, &pe) {
 		r.escapes = pe.Err
 	}
-	return r, nil
+	return r
 }
-
-// Close gives back what RootFS opened.
-func (r *rootFS) Close() error { return r.base.Close() }
 
 func (r *rootFS) errno(err error) Errno {
 	if err == nil {

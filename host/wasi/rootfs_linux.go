@@ -16,19 +16,15 @@ import (
 // at calls f with the descriptor of the directory that holds p, and the name
 // of p in it. The last element of p is not "." or "..".
 func (r *rootFS) at(p string, f func(dirfd int, name string) error) Errno {
-	dir, name := path.Split(p)
 	if isDot(p) {
 		return EINVAL
 	}
-	parent := r.base
-	if dir != "" {
-		d, err := r.root.OpenFile(path.Clean(dir), unix.O_PATH|unix.O_DIRECTORY, 0)
-		if err != nil {
-			return r.errno(err)
-		}
-		defer d.Close()
-		parent = d
+	dir, name := path.Split(p)
+	parent, err := r.root.OpenFile(path.Clean(dir), unix.O_PATH|unix.O_DIRECTORY, 0)
+	if err != nil {
+		return r.errno(err)
 	}
+	defer parent.Close()
 	for {
 		if err := f(int(parent.Fd()), name); err != unix.EINTR {
 			return r.errno(err)
