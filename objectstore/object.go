@@ -205,7 +205,7 @@ func (o *Object) Header() Header {
 //
 // Errors: those of TryPut, less ErrExists; ErrSealed, when somebody was first.
 func (o *Object) TrySeal(v Value) error {
-	if err := v.validate(); err != nil {
+	if err := o.store.admits(&v); err != nil {
 		return err
 	}
 	if o.Ready() {
@@ -271,9 +271,6 @@ func (o *Object) fill(e abi.Encoding, meta uint32, refs []*Object, b body) {
 	if len(refs) > 0 {
 		o.table = make([]*Object, len(refs))
 		for i, r := range refs {
-			if r.store != o.store {
-				panic("BUG: objectstore: reference to an object of another store " + r.id.String())
-			}
 			r.Retain()
 			o.table[i] = r
 		}

@@ -162,7 +162,8 @@ func (s *Store) recycle(g *segment) {
 		}
 	}
 	start := false
-	if g.fd >= 0 && !g.warming && g.warm.Load() < g.dirty {
+	// Where somebody waits for room the segment may have to go at once.
+	if g.fd >= 0 && !g.warming && g.warm.Load() < g.dirty && s.space.waiting.Load() == 0 {
 		g.warming = true
 		p.cold = append(p.cold, g)
 		start = !p.warming

@@ -34,7 +34,7 @@ func (r *Reservation) use(v Value) (room, error) {
 	if r.used.Swap(true) {
 		panic("BUG: objectstore: reservation used twice")
 	}
-	err := v.validate()
+	err := r.store.admits(&v)
 	switch {
 	case err != nil:
 	case r.store.closed.Load():
@@ -127,7 +127,7 @@ func (b *Buffer) Put(id wray.ID, e abi.Encoding, meta uint32, refs []*Object) (*
 // [Object.TrySeal], less ErrFull.
 func (b *Buffer) Seal(o *Object, e abi.Encoding, meta uint32, refs []*Object) error {
 	b.mustBeOpen()
-	err := checkShape(e, meta, uint64(len(b.body.payload)), uint64(len(refs)))
+	err := b.store.admits(&Value{Encoding: e, Meta: meta, Payload: b.body.payload, Refs: refs})
 	if err == nil && len(refs) != b.size.Refs {
 		err = wray.Errorf(wray.CodeInternal, "%d references do not fit a reservation of %d", len(refs), b.size.Refs)
 	}

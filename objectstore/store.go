@@ -215,7 +215,7 @@ func (s *Store) Declare(id wray.ID) (*Object, error) {
 // when there can never be; one of CodeBadArgument, when v is not valid;
 // ErrExists; ErrClosed.
 func (s *Store) TryPut(id wray.ID, v Value) (*Object, error) {
-	if err := v.validate(); err != nil {
+	if err := s.admits(&v); err != nil {
 		return nil, err
 	}
 	r, err := s.take(v.Size())
@@ -223,6 +223,17 @@ func (s *Store) TryPut(id wray.ID, v Value) (*Object, error) {
 		return nil, err
 	}
 	return s.putInto(id, v, r)
+}
+
+// admits reports what no object of this store may hold. A reference to another
+// store's object is a bug of the worker and would cross tenants: it panics.
+func (s *Store) admits(v *Value) error {
+	for _, r := range v.Refs {
+		if r.store != s {
+			panic("BUG: objectstore: reference to an object of another store " + r.id.String())
+		}
+	}
+	return checkShape(v.Encoding, v.Meta, uint64(len(v.Payload)), uint64(len(v.Refs)))
 }
 
 // putInto makes the sealed object id from v in the room r, which it uses up.

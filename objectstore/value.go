@@ -29,13 +29,8 @@ type Size struct {
 // Size returns how much room v needs.
 func (v Value) Size() Size { return Size{Payload: int64(len(v.Payload)), Refs: len(v.Refs)} }
 
-// validate reports what no object may hold, as a *wray.Error of
-// CodeBadArgument: values come from guests.
-func (v *Value) validate() error {
-	return checkShape(v.Encoding, v.Meta, uint64(len(v.Payload)), uint64(len(v.Refs)))
-}
-
-// checkShape holds the rules of docs/ABI.md "Values" that do not need the
+// checkShape reports what no value may be, as a *wray.Error: values come from
+// guests. It holds the rules of docs/ABI.md "Values" that do not need the
 // payload's bytes.
 func checkShape(e abi.Encoding, meta uint32, length, refs uint64) error {
 	switch {
