@@ -202,15 +202,12 @@ func (g *guest) awaitSpace(size objectstore.Size) {
 		return // one SPACE is on its way
 	}
 	g.wantsRoom = true
-	g.outstanding.Add(1)
-	epoch := g.epoch.Load()
+	epoch := g.expect()
 	cancel := g.w.store.OnSpace(size, func(r *objectstore.Reservation, err error) {
 		if r != nil {
 			r.Cancel()
 		}
-		if g.epoch.Load() == epoch {
-			g.event(abi.EventSpace, 0)
-		}
+		g.event(epoch, abi.EventSpace, 0)
 	})
 	g.cancelSpace = cancel
 }
@@ -378,17 +375,18 @@ func objectWait(g *guest, v view, s []uint64) abi.Errno {
 	var watches []*objectstore.Watch
 	for _, o := range objects {
 		if !o.Ready() {
-			g.outstanding.Add(1)
+			epoch := g.expect()
 			watches = append(watches, o.Watch(objectstore.WatcherFunc(func(*objectstore.Object) {
-				g.outstanding.Add(-1)
-				g.sb.Signal()
+				if g.unexpect(epoch) {
+					g.sb.Signal()
+				}
 			})))
 		}
 	}
 	defer func() {
 		for _, w := range watches {
 			if w.Cancel() {
-				g.outstanding.Add(-1)
+				g.unexpect(g.out.epoch) // only this goroutine changes it
 			}
 		}
 	}()

@@ -15,6 +15,7 @@ import (
 const defaultRetries = 3
 
 func submitTasks(g *guest, v view, s []uint64) abi.Errno {
+	g.wantsSpace, g.wantsRoom = false, false
 	n := uint32(s[1])
 	if n > maxSubmit {
 		return abi.E2BIG
@@ -240,8 +241,7 @@ func (g *guest) awaitQueue() {
 		return
 	}
 	g.wantsSpace = true
-	g.outstanding.Add(1)
-	j.waiting = append(j.waiting, g)
+	j.waiting = append(j.waiting, queued{g, g.expect()})
 }
 
 func cancelTask(g *guest, _ view, s []uint64) abi.Errno {
@@ -437,13 +437,8 @@ func taskYield(g *guest, v view, s []uint64) abi.Errno {
 		return abi.EPERM
 	case errors.Is(err, objectstore.ErrWindow):
 		g.wantsRoom = true
-		g.outstanding.Add(1)
-		epoch := g.epoch.Load()
-		t.stream.OnRoom(func() {
-			if g.epoch.Load() == epoch {
-				g.event(abi.EventRoom, 0)
-			}
-		})
+		epoch := g.expect()
+		t.stream.OnRoom(func() { g.event(epoch, abi.EventRoom, 0) })
 		return abi.EAGAIN
 	}
 	return g.storeErrno(err, val.Size())
@@ -465,13 +460,8 @@ func streamNext(g *guest, v view, s []uint64) abi.Errno {
 		return g.give(o, out)
 	case errors.Is(err, objectstore.ErrNotReady):
 		if s[2]&abi.FlagWatch != 0 {
-			g.outstanding.Add(1)
-			epoch := g.epoch.Load()
-			st.Watch(streamWatcher(func() {
-				if g.epoch.Load() == epoch {
-					g.event(abi.EventReady, h)
-				}
-			}))
+			epoch := g.expect()
+			st.Watch(streamWatcher(func() { g.event(epoch, abi.EventReady, h) }))
 		}
 		return abi.EAGAIN
 	}

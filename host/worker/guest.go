@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"fmt"
 	"slices"
+	"sync"
 	"sync/atomic"
 
 	"github.com/wray-project/wray"
@@ -35,16 +36,19 @@ type guest struct {
 	wantsRoom  bool     // waits for room in the store or in a stream
 	// cancelSpace withdraws the wait for room in the store; may be nil.
 	cancelSpace func() bool
-	// epoch counts resets, so that what was asked for before one gives no event
-	// after it. Any goroutine reads it.
-	epoch atomic.Uint64
+	// reclaimed is when the guest was last asked to collect. Any goroutine.
+	reclaimed atomic.Int64
 
-	// outstanding counts events that are on their way: watches, room, space.
-	// Any goroutine.
-	outstanding atomic.Int32
-	blocked     bool          // has given its CPU back
-	used        bool          // has run a task since it was clean
-	resumed     chan struct{} // the task has its CPU again; one at most
+	// out counts the events that are on their way: watches, room, space. Any
+	// goroutine.
+	out struct {
+		sync.Mutex
+		n     int    // guarded by Mutex
+		epoch uint64 // guarded by Mutex; counts resets, so that what was asked for before one gives no event after it
+	}
+	blocked bool          // has given its CPU back
+	used    bool          // has run a task since it was clean
+	resumed chan struct{} // the task has its CPU again; one at most
 
 	stdout, stderr lineWriter
 }
@@ -119,13 +123,12 @@ func (g *guest) close() {
 
 // drop gives back the guest's handles, windows and watches.
 func (g *guest) drop() {
-	g.epoch.Add(1)
 	if g.cancelSpace != nil {
 		g.cancelSpace()
 		g.cancelSpace = nil
 	}
 	for _, w := range g.watches {
-		w.cancel()
+		w.w.Cancel()
 	}
 	clear(g.watches)
 	g.watches = g.watches[:0]
@@ -133,7 +136,9 @@ func (g *guest) drop() {
 		g.unmap(at)
 	}
 	g.handles.Reset()
-	g.outstanding.Store(0)
+	g.out.Lock()
+	g.out.n, g.out.epoch = 0, g.out.epoch+1
+	g.out.Unlock()
 	g.wantsSpace, g.wantsRoom, g.blocked = false, false, false
 }
 
@@ -147,15 +152,15 @@ func (g *guest) endTask() {
 type watch struct {
 	g      *guest
 	handle uint32
+	epoch  uint64
 	object wray.ID
 	w      *objectstore.Watch
-	done   atomic.Bool
+	done   atomic.Bool // the event was sent
 }
 
 // watchObject has the guest told when o is there.
 func (g *guest) watchObject(o *objectstore.Object, handle uint32) {
-	w := &watch{g: g, handle: handle, object: o.ID()}
-	g.outstanding.Add(1)
+	w := &watch{g: g, handle: handle, object: o.ID(), epoch: g.expect()}
 	w.w = o.Watch(w)
 	if !w.done.Load() {
 		if len(g.watches) >= 64 && len(g.watches) == cap(g.watches) {
@@ -167,15 +172,8 @@ func (g *guest) watchObject(o *objectstore.Object, handle uint32) {
 
 // ObjectReady implements objectstore.Watcher.
 func (w *watch) ObjectReady(*objectstore.Object) {
-	if !w.done.Swap(true) {
-		w.g.event(abi.EventReady, w.handle)
-	}
-}
-
-// cancel makes sure that no event comes any more.
-func (w *watch) cancel() {
 	w.done.Store(true)
-	w.w.Cancel()
+	w.g.event(w.epoch, abi.EventReady, w.handle)
 }
 
 // flush passes on what the guest printed without ending the line.
@@ -195,7 +193,7 @@ func (g *guest) name() string {
 // Park implements sandbox.Hooks: a task that waits for an object gives its CPU
 // back.
 func (g *guest) Park(_ *sandbox.Sandbox, timed bool) {
-	if g.task == nil || g.outstanding.Load() == 0 {
+	if g.task == nil || !g.Outstanding(nil) {
 		return
 	}
 	var on scheduler.Wait
@@ -229,12 +227,41 @@ func (g *guest) Unpark(*sandbox.Sandbox) {
 }
 
 // Outstanding implements sandbox.Hooks.
-func (g *guest) Outstanding(*sandbox.Sandbox) bool { return g.outstanding.Load() > 0 }
+func (g *guest) Outstanding(*sandbox.Sandbox) bool {
+	g.out.Lock()
+	defer g.out.Unlock()
+	return g.out.n > 0
+}
 
-// event gives the guest an event that outstanding counted.
-func (g *guest) event(kind, handle uint32) {
-	g.notify(kind, handle)
-	g.outstanding.Add(-1)
+// expect counts an event that is on its way. Whoever sends it passes the
+// result to event or to unexpect.
+func (g *guest) expect() (epoch uint64) {
+	g.out.Lock()
+	defer g.out.Unlock()
+	g.out.n++
+	return g.out.epoch
+}
+
+// unexpect takes back an expect whose event does not come, and reports whether
+// the guest is still the one that expected it.
+func (g *guest) unexpect(epoch uint64) bool {
+	g.out.Lock()
+	defer g.out.Unlock()
+	if g.out.epoch != epoch {
+		return false
+	}
+	g.out.n--
+	return true
+}
+
+// event gives the guest an event that it expects.
+func (g *guest) event(epoch uint64, kind, handle uint32) {
+	g.out.Lock()
+	defer g.out.Unlock()
+	if g.out.epoch == epoch {
+		g.out.n--
+		g.notify(kind, handle)
+	}
 }
 
 // notify gives the guest an event that it did not wait for.

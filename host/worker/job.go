@@ -73,11 +73,17 @@ type job struct {
 
 	mu      sync.Mutex
 	funcs   []*function // guarded by mu; by the number that guests use, less one
-	waiting []*guest    // guarded by mu; told when the queue has room
+	waiting []queued    // guarded by mu; told when the queue has room
 
 	driver atomic.Pointer[guest]
 	tasks  chan struct{} // closed when the last task is done
 	ended  chan struct{} // closed when everything of the job is freed
+}
+
+// queued is a guest that waits for room in the job's queue.
+type queued struct {
+	g     *guest
+	epoch uint64
 }
 
 // module is a job's module with its idle sandboxes.
@@ -118,6 +124,7 @@ func (w *Worker) Run(ctx context.Context, spec JobSpec) (int, error) {
 	if len(spec.Modules) == 0 {
 		return 0, errors.New("a job needs a module")
 	}
+	defer j.unload(context.WithoutCancel(ctx))
 	for i, ms := range spec.Modules {
 		m := &module{job: j, name: ms.Name, declByName: map[string]uint32{}}
 		var err error
@@ -129,11 +136,11 @@ func (w *Worker) Run(ctx context.Context, spec JobSpec) (int, error) {
 		if err != nil {
 			return 0, fmt.Errorf("load module %s: %w", ms.Name, err)
 		}
+		j.modules = append(j.modules, m)
 		if err := m.m.Prepare(j.sandboxLimits(0)); err != nil {
 			return 0, prepareError(ms.Name, err)
 		}
 		m.prepared = true
-		j.modules = append(j.modules, m)
 	}
 	w.mu.Lock()
 	if w.closed {
@@ -211,6 +218,13 @@ func (j *job) runDriver(ctx context.Context) (int, error) {
 		return 0, j.named(err, "driver", 0)
 	}
 	return int(code), nil
+}
+
+// unload lets the job's modules go, when their sandboxes are closed.
+func (j *job) unload(ctx context.Context) {
+	for _, m := range j.modules {
+		m.m.Close(ctx)
+	}
 }
 
 // named adds where an error happened.

@@ -1,6 +1,10 @@
 package worker
 
-import "github.com/wray-project/wray/wasm/abi"
+import (
+	"time"
+
+	"github.com/wray-project/wray/wasm/abi"
+)
 
 // onPressure asks every guest that may hold what it no longer needs to drop
 // it. The store calls it when something was refused for want of room.
@@ -9,6 +13,11 @@ func (w *Worker) onPressure(int64) {
 	jobs := make([]*job, 0, len(w.jobs))
 	for _, j := range w.jobs {
 		jobs = append(jobs, j)
+	}
+	for _, t := range w.tasks {
+		if t.runner != nil {
+			t.runner.tellReclaim()
+		}
 	}
 	w.mu.Unlock()
 	for _, j := range jobs {
@@ -20,7 +29,7 @@ func (w *Worker) onPressure(int64) {
 // rest: what they hold, nobody uses.
 func (j *job) reclaim() {
 	if g := j.driver.Load(); g != nil {
-		g.notify(abi.EventReclaim, 0)
+		g.tellReclaim()
 	}
 	for _, m := range j.modules {
 		m.mu.Lock()
@@ -32,3 +41,17 @@ func (j *job) reclaim() {
 		}
 	}
 }
+
+// tellReclaim asks the guest to collect garbage, unless it has been asked a
+// moment ago. Any goroutine may call it.
+func (g *guest) tellReclaim() {
+	now := g.w.now()
+	last := g.reclaimed.Load()
+	if last != 0 && now-last < int64(reclaimEvery) || !g.reclaimed.CompareAndSwap(last, now) {
+		return
+	}
+	g.notify(abi.EventReclaim, 0)
+}
+
+// reclaimEvery keeps a store under pressure from doing nothing but asking.
+const reclaimEvery = 5 * time.Millisecond

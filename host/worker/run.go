@@ -201,8 +201,8 @@ func (j *job) space() {
 	waiting := j.waiting
 	j.waiting = nil
 	j.mu.Unlock()
-	for _, g := range waiting {
-		g.event(abi.EventSpace, 0)
+	for _, q := range waiting {
+		q.g.event(q.epoch, abi.EventSpace, 0)
 	}
 }
 
