@@ -139,7 +139,7 @@ func fdReaddir(s *System, mem memory, a []uint64) Errno {
 	case e != Success:
 		return e
 	case !sl.dir:
-		return ENOTDIR
+		return EBADF // not ENOTDIR: C libraries expect what other hosts say
 	case sl.base&RightFdReaddir == 0:
 		return ENOTCAPABLE
 	}
@@ -147,7 +147,7 @@ func fdReaddir(s *System, mem memory, a []uint64) Errno {
 	if !ok || !mem.has(uint32(a[4]), sizePtr) {
 		return EFAULT
 	}
-	d, e := s.onDisk(sl, ENOTDIR)
+	d, e := s.onDisk(sl, EBADF)
 	if e != Success {
 		return e
 	}

@@ -2,6 +2,7 @@ package wasi_test
 
 import (
 	"encoding/json"
+	"fmt"
 	"maps"
 	"os"
 	"os/exec"
@@ -62,4 +63,78 @@ func TestSuite(t *testing.T) {
 	}
 }
 
-var _ = exec.Command
+// TestToolchains runs commands that other toolchains made (Rust, Zig, C with
+// wasi-libc, TinyGo), which the module of wazero carries.
+func TestToolchains(t *testing.T) {
+	b, err := exec.Command("go", "list", "-m", "-f", "{{.Dir}}", "github.com/tetratelabs/wazero").Output()
+	if err != nil {
+		t.Fatal(err)
+	}
+	testdata := filepath.Join(strings.TrimSpace(string(b)), "imports", "wasi_snapshot_preview1", "testdata")
+	dir := t.TempDir()
+	tree(t, dir, "dir/-", "dir/a-/", "dir/ab-/", "empty/")
+	var tons []string
+	for i := range 1000 {
+		tons = append(tons, fmt.Sprintf("./%d", i))
+		tree(t, dir, fmt.Sprintf("tons/%d", i))
+	}
+	slices.Sort(tons)
+	for _, name := range []string{"cargo-wasi", "zig-cc", "zig", "tinygo"} {
+		t.Run(name, func(t *testing.T) {
+			wasm, err := os.ReadFile(filepath.Join(testdata, name, "wasi.wasm"))
+			if err != nil {
+				t.Skip(err)
+			}
+			mod := compile(t, wasm)
+			do := func(root string, change func(*wasi.Config), args ...string) (lines []string) {
+				t.Helper()
+				cfg, _ := config()
+				cfg.Args = append([]string{"wasi"}, args...)
+				d := grant(t, "/", filepath.Join(dir, root))
+				d.ReadOnly = args[0] == "ls"
+				cfg.Dirs = []wasi.Dir{d}
+				if change != nil {
+					change(cfg)
+				}
+				code, out, errs := command(t, mod, cfg)
+				if code != 0 {
+					t.Errorf("%v: exit code %d: %s", args, code, errs)
+				}
+				for line := range strings.Lines(out + errs) {
+					if line != "./.\n" && line != "./..\n" { // some list these, some do not
+						lines = append(lines, strings.TrimSuffix(line, "\n"))
+					}
+				}
+				return lines
+			}
+			sorted := func(lines []string) []string {
+				slices.Sort(lines)
+				return lines
+			}
+			same := func(what string, got []string, want ...string) {
+				t.Helper()
+				if !slices.Equal(got, want) {
+					t.Errorf("%s: %q, want %q", what, got, want)
+				}
+			}
+			same("ls", sorted(do("dir", nil, "ls", ".")), "./-", "./a-", "./ab-")
+			same("ls of nothing", do("dir", nil, "ls", "./a-"))
+			same("ls of a file", do("dir", nil, "ls", "-"), "ENOTDIR")
+			same("ls of much", sorted(do("tons", nil, "ls", ".")), tons...)
+			if name != "tinygo" { // its directories cannot be read twice
+				same("ls twice", sorted(do("dir", nil, "ls", ".", "repeat")), "./-", "./-", "./a-", "./a-", "./ab-", "./ab-")
+			}
+			same("stat", do("dir", nil, "stat"), "stdin isatty: false", "stdout isatty: false", "stderr isatty: false", "/ isatty: false")
+			switch name {
+			case "zig":
+				same("preopen", do("dir", nil, "preopen"), "0: stdin", "1: stdout", "2: stderr", "3: /")
+			case "zig-cc":
+				same("sleep", do("dir", nil, "sleepmillis", "30"), "OK")
+				same("poll, ready", do("dir", nil, "poll", "10"), "STDIN")
+				same("poll, not ready", do("dir", func(c *wasi.Config) { c.Stdin = &queue{} }, "poll", "0", "30"), "NOINPUT")
+				same("O_RDONLY", do("empty", nil, "open-rdonly"), "OK")
+				same("O_WRONLY", do("empty", nil, "open-wronly"), "OK")
+			}
+		})
+	}
+}

@@ -1,6 +1,10 @@
 package wasi
 
-import "os"
+import (
+	"os"
+	"path"
+	"strings"
+)
 
 // OpenFlags say how FS.Open opens a file.
 type OpenFlags uint32
@@ -54,7 +58,8 @@ type FS interface {
 	Rename(from, to string) Errno
 	// Link makes to a hard link of from, which is not followed.
 	Link(from, to string) Errno
-	// Symlink makes path a symbolic link with the given target.
+	// Symlink makes path a symbolic link with the given target; EPERM for a
+	// target that is absolute or, as far as names tell, leads out of the tree.
 	Symlink(target, path string) Errno
 	Readlink(path string) (string, Errno)
 }
@@ -82,3 +87,23 @@ func (readOnly) Rmdir(string) Errno                                { return EROF
 func (readOnly) Rename(string, string) Errno                       { return EROFS }
 func (readOnly) Link(string, string) Errno                         { return EROFS }
 func (readOnly) Symlink(string, string) Errno                      { return EROFS }
+
+// NoSymlinks returns fs without the making of symbolic links: EPERM. Like
+// ReadOnly it is for the process that opens files on behalf of others; a
+// System needs no more than Dir.Symlinks unset.
+func NoSymlinks(fs FS) FS { return noSymlinks{fs} }
+
+type noSymlinks struct{ FS }
+
+func (noSymlinks) Symlink(string, string) Errno { return EPERM }
+
+// staysInside reports whether a symbolic link at p with the given target leads
+// to a place in the tree, as far as names tell. A backslash separates elements
+// on some systems.
+func staysInside(p, target string) bool {
+	if target == "" || target[0] == '/' || strings.ContainsRune(target, '\\') {
+		return false
+	}
+	p = path.Join(path.Dir(p), target)
+	return p != ".." && !strings.HasPrefix(p, "../")
+}

@@ -2,7 +2,7 @@ package wasi
 
 import (
 	"os"
-	"path"
+	"strings"
 	"syscall"
 
 	"golang.org/x/sys/unix"
@@ -19,8 +19,12 @@ func (r *rootFS) at(p string, f func(dirfd int, name string) error) Errno {
 	if isDot(p) {
 		return EINVAL
 	}
-	dir, name := path.Split(p)
-	parent, err := r.root.OpenFile(path.Clean(dir), unix.O_PATH|unix.O_DIRECTORY, 0)
+	// Not path.Dir: it would take "link/.." for nothing.
+	dir, name := ".", p
+	if i := strings.LastIndexByte(p, '/'); i >= 0 {
+		dir, name = p[:i], p[i+1:]
+	}
+	parent, err := r.root.OpenFile(dir, unix.O_PATH|unix.O_DIRECTORY, 0)
 	if err != nil {
 		return r.errno(err)
 	}
@@ -129,6 +133,9 @@ func (r *rootFS) Link(from, to string) Errno {
 }
 
 func (r *rootFS) Symlink(target, p string) Errno {
+	if !staysInside(p, target) {
+		return EPERM
+	}
 	return r.at(p, func(dirfd int, name string) error { return unix.Symlinkat(target, dirfd, name) })
 }
 

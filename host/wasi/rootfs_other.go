@@ -104,6 +104,9 @@ func (r *rootFS) Link(from, to string) Errno {
 }
 
 func (r *rootFS) Symlink(target, p string) Errno {
+	if !staysInside(p, target) {
+		return EPERM
+	}
 	return r.errno(r.root.Symlink(filepath.FromSlash(target), filepath.FromSlash(p)))
 }
 

@@ -65,9 +65,9 @@ type Dir struct {
 	GuestPath string
 	// ReadOnly refuses every change with EROFS before FS is asked.
 	ReadOnly bool
-	// Symlinks lets the guest make symbolic links. Even then a target must be
-	// relative and stay inside the directory, since programs of the host may
-	// follow it one day that do not know of the grant.
+	// Symlinks lets the guest make symbolic links. A target must be relative
+	// and stay inside the directory; but a link can be moved, so programs of
+	// the host that follow links should not work there.
 	Symlinks bool
 	// FS opens files in the directory. It outlives the System.
 	FS FS

@@ -127,6 +127,9 @@ func testEntries(t *testing.T, open func(*testing.T, string) wasi.FS) {
 	want(t, "Link of nothing", fs.Link("no", "x"), wasi.ENOENT)
 	want(t, "Symlink", fs.Symlink("f", "s"), 0)
 	want(t, "Symlink again", fs.Symlink("f", "s"), wasi.EEXIST)
+	for _, target := range []string{"/etc/passwd", "..", "../x", "d/../../x"} {
+		want(t, "Symlink to "+target, fs.Symlink(target, "out"), wasi.EPERM)
+	}
 	target, e := fs.Readlink("s")
 	if target != "f" || e != 0 {
 		t.Errorf("Readlink: %q, %v", target, e)
@@ -168,6 +171,18 @@ func testStat(t *testing.T, open func(*testing.T, string) wasi.FS) {
 			t.Errorf("Stat(%q, %v): type %d, %v", tc.path, tc.follow, st.Type, e)
 		}
 	}
+	// ".." after a link is the parent of where the link leads.
+	must(t, os.MkdirAll(filepath.Join(dir, "a", "b"), 0o777))
+	must(t, os.Symlink("a/b", filepath.Join(dir, "ab")))
+	want(t, "Mkdir by a link and ..", fs.Mkdir("ab/../made"), 0)
+	for _, follow := range []bool{false, true} {
+		for path, e := range map[string]wasi.Errno{"ab/../made": 0, "a/made": 0, "made": wasi.ENOENT, "ab/../f": wasi.ENOENT} {
+			if _, got := fs.Stat(path, follow); got != e {
+				t.Errorf("Stat(%q, %v): %v, want %v", path, follow, got, e)
+			}
+		}
+	}
+
 	when := time.Unix(1_000_000_000, 123456000)
 	want(t, "SetTimes", fs.SetTimes("l", wasi.Times{Atim: wasi.OmitTime, Mtim: when.UnixNano()}, true), 0)
 	st, e := fs.Stat("f", false)
