@@ -47,11 +47,14 @@ func (n *Node) startWorker(ctx context.Context) (*workerProcess, error) {
 	if n.worker != nil {
 		return n.worker, nil
 	}
+	dir, err := n.cache.Dir(n.cfg.Tenant)
+	if err != nil {
+		return nil, err
+	}
 	conn, child, err := link.Pair(worker.LinkOptions())
 	if err != nil {
 		return nil, fmt.Errorf("start a worker: %w", err)
 	}
-	dir := n.cache.Dir(n.cfg.Tenant)
 	args := []string{WorkerVerb, dir}
 	if n.cfg.AllowWeak {
 		args = append(args, "weak")
@@ -178,8 +181,8 @@ func RunWorker(args []string) int {
 }
 
 // RunCompiler is the program of a compiler process.
-func RunCompiler([]string) int {
-	return codecache.RunCompiler(os.NewFile(linkFD, "link"), func(ctx context.Context, wasm []byte, dir string) error {
+func RunCompiler(args []string) int {
+	return codecache.RunCompiler(args, func(ctx context.Context, wasm []byte, dir string) error {
 		return sandbox.Compile(ctx, wasm, dir, sandbox.CompileOptions{Modules: []sandbox.HostModule{worker.HostModule()}})
 	})
 }
