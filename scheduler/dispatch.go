@@ -1,0 +1,266 @@
+package scheduler
+
+import "github.com/wray-project/wray"
+
+// maxShapes is how many different shapes of one job's queued tasks have a
+// queue each. Within such a queue the first task may start when any may, so
+// that admission looks at one task for each, however many wait.
+const maxShapes = 64
+
+// shape is all that decides whether a queued task may start.
+type shape struct {
+	res   wray.Resources
+	inner bool // see heldBack
+}
+
+func (t *task) shape() shape { return shape{t.res, t.inner} }
+
+// queue is a list of tasks that wait for resources.
+type queue struct {
+	shape       shape // of all of them, except in job.overflow and Scheduler.resume
+	first, last *task
+}
+
+func (q *queue) add(t *task) {
+	t.queue = q
+	t.prev, t.next = q.last, nil
+	if q.last != nil {
+		q.last.next = t
+	} else {
+		q.first = t
+	}
+	q.last = t
+}
+
+func (q *queue) remove(t *task) {
+	if t.prev != nil {
+		t.prev.next = t.next
+	} else {
+		q.first = t.next
+	}
+	if t.next != nil {
+		t.next.prev = t.prev
+	} else {
+		q.last = t.prev
+	}
+	t.next, t.prev, t.queue = nil, nil, nil
+}
+
+// queueFor returns the queue for tasks of a shape. Of the shapes beyond
+// maxShapes all share one queue, in which only the first task is considered
+// (until memory is short: see sweep).
+func (j *job) queueFor(shape shape) *queue {
+	var empty *queue
+	for _, q := range j.queues {
+		if q.shape == shape {
+			return q
+		}
+		if q.first == nil {
+			empty = q
+		}
+	}
+	if empty != nil {
+		empty.shape = shape
+		return empty
+	}
+	if len(j.queues) < maxShapes {
+		q := &queue{shape: shape}
+		j.queues = append(j.queues, q)
+		return q
+	}
+	return &j.overflow
+}
+
+// enqueue puts t, which waits for nothing else, at the end of its queue.
+func (s *Scheduler) enqueue(t *task) {
+	j := t.job
+	s.move(t, queued)
+	s.queued++
+	t.turn = s.queued
+	t.inner = t.parent != nil && t.parent.res.Memory > 0
+	j.queueFor(t.shape()).add(t)
+	if j.index < 0 {
+		j.index = len(s.active)
+		s.active = append(s.active, j)
+	}
+}
+
+// dequeue takes t, queued or resuming, out of its queue; move must follow.
+func (s *Scheduler) dequeue(t *task) {
+	t.queue.remove(t)
+	if t.state != queued {
+		return
+	}
+	if s.starvation.task == t {
+		s.starvation = starvation{}
+	}
+	if j := t.job; j.count[queued] == 1 {
+		last := s.active[len(s.active)-1]
+		s.active[j.index] = last
+		last.index = j.index
+		s.active[len(s.active)-1] = nil
+		s.active = s.active[:len(s.active)-1]
+		j.index = -1
+	}
+}
+
+// dispatch gives out what is free: to attempts that want their CPU back, then
+// to tasks that have not started.
+func (s *Scheduler) dispatch() {
+	for t := s.resume.first; t != nil && t.res.CPU <= s.free.CPU; t = s.resume.first {
+		s.dequeue(t)
+		s.move(t, running)
+		s.emit(Decision{Kind: Resume, Task: t.id, Job: t.job.id, Attempt: t.attempt})
+	}
+	for {
+		t := s.pick()
+		if t == nil {
+			return
+		}
+		s.start(t)
+	}
+}
+
+func (s *Scheduler) start(t *task) {
+	s.dequeue(t)
+	s.move(t, running)
+	s.starts++
+	t.job.served = s.starts
+	t.attempt++
+	if t.timeout > 0 {
+		s.setTimer(t, t.timeout)
+	}
+	s.emit(Decision{Kind: Start, Task: t.id, Job: t.job.id, Attempt: t.attempt})
+}
+
+// pick returns the task to start next, or nil. Jobs come in the order of their
+// dominant shares, the smallest first, and with equal shares the one that has
+// not been served for longest; a job's tasks in the order in which they became
+// able to run. The first that fits is taken.
+func (s *Scheduler) pick() *task {
+	var due, fits *task // the first in that order, and the first that may start
+	var dueShare, fitsShare float64
+	for _, j := range s.active {
+		share := j.share(s.config.Capacity)
+		isDue := due == nil || before(j, share, due.job, dueShare)
+		mayFit := fits == nil || before(j, share, fits.job, fitsShare)
+		if !isDue && !mayFit {
+			continue
+		}
+		head, fit := s.heads(j)
+		if isDue {
+			due, dueShare = head, share
+		}
+		if mayFit && fit != nil {
+			fits, fitsShare = fit, share
+		}
+	}
+	if fits != nil && fits != due && s.starvation.task == nil {
+		s.starvation = starvation{task: due, since: s.now}
+	}
+	return fits
+}
+
+// before reports whether job j is served before job k.
+func before(j *job, share float64, k *job, other float64) bool {
+	if share != other {
+		return share < other
+	}
+	if j.served != k.served {
+		return j.served < k.served
+	}
+	return j.first().turn < k.first().turn
+}
+
+// first returns the oldest queued task of a job that has one.
+func (j *job) first() *task {
+	oldest := j.overflow.first
+	for _, q := range j.queues {
+		if t := q.first; t != nil && (oldest == nil || t.turn < oldest.turn) {
+			oldest = t
+		}
+	}
+	return oldest
+}
+
+// heads returns the oldest queued task of j, and the oldest of those at the
+// head of a queue that may start now, or nil.
+func (s *Scheduler) heads(j *job) (oldest, fit *task) {
+	consider := func(t *task) {
+		if t == nil {
+			return
+		}
+		if oldest == nil || t.turn < oldest.turn {
+			oldest = t
+		}
+		if (fit == nil || t.turn < fit.turn) && s.mayStart(t) {
+			fit = t
+		}
+	}
+	for _, q := range j.queues {
+		consider(q.first)
+	}
+	consider(j.overflow.first)
+	return oldest, fit
+}
+
+// fits reports whether what t wants is free. CPU that a resuming attempt waits
+// for is not.
+func (s *Scheduler) fits(t *task) bool {
+	return t.res.Fits(s.free) && (t.res.CPU == 0 || s.resume.first == nil)
+}
+
+func (s *Scheduler) mayStart(t *task) bool {
+	return s.fits(t) && !s.heldBack(t)
+}
+
+// starvation guards one queued task against being overtaken for ever by
+// smaller ones: of the tasks passed over it is the one that was so first, until it starts.
+//
+// From time to time resources are kept free for it. When it has waited for
+// w = 100 ms, 200 ms, 400 ms, and so on, nothing that would take what it lacks
+// starts for w/10. So at most a tenth of the node's time is given up, and the
+// task runs after waiting for at most about twenty times as long as the tasks
+// in its way take, even when other tasks hold their part for ever.
+type starvation struct {
+	task  *task
+	since int64
+}
+
+const (
+	firstHold  = 100_000_000 // nanoseconds waited before the first hold
+	holdFactor = 10          // a hold lasts for 1/holdFactor of that
+)
+
+// holding reports whether resources are kept free for the task now, and until
+// when.
+func (v *starvation) holding(now int64) (until int64, yes bool) {
+	if v.task == nil || now-v.since < firstHold {
+		return 0, false
+	}
+	w := int64(firstHold)
+	for w <= (now-v.since)/2 {
+		w *= 2
+	}
+	until = addSaturated(v.since, w+w/holdFactor)
+	return until, now < until
+}
+
+// heldBack reports whether t has to leave what is free to a starving task. A
+// task whose parent holds memory may pass one that lacks memory, for that
+// parent may be what it lacks the memory of.
+func (s *Scheduler) heldBack(t *task) bool {
+	v := &s.starvation
+	if v.task == nil || v.task == t {
+		return false
+	}
+	if _, yes := v.holding(s.now); !yes {
+		return false
+	}
+	lacksCPU := v.task.res.CPU > s.free.CPU
+	if lacksCPU && t.res.CPU > 0 {
+		return true
+	}
+	lacksMemory := v.task.res.Memory > s.free.Memory
+	return lacksMemory && t.res.Memory > 0 && !t.inner
+}

@@ -1,0 +1,244 @@
+package scheduler
+
+import (
+	"fmt"
+
+	"github.com/wray-project/wray"
+)
+
+// mustHold panics when an invariant is broken at the end of Ready.
+func (s *Scheduler) mustHold() {
+	err := s.check()
+	if err == nil {
+		err = s.checkIdle()
+	}
+	if err != nil {
+		panic("BUG: scheduler: " + err.Error())
+	}
+}
+
+// check recomputes from the tasks alone all that the machine keeps count of,
+// and returns the first difference. It holds between any two events and takes
+// time in proportion to the tasks. The numbers are those of DESIGN.md.
+func (s *Scheduler) check() error {
+	c := checker{s: s, free: s.config.Capacity, queues: make(map[*task]*queue)}
+	steps := []func() error{c.queued, c.jobs, c.totals, c.objects, c.timers}
+	for _, step := range steps {
+		if err := step(); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+type checker struct {
+	s       *Scheduler
+	free    wray.Resources
+	queues  map[*task]*queue // where each task is linked in
+	tasks   int
+	blocked int64
+	space   int
+	timed   int
+}
+
+// list walks a queue.
+func (c *checker) list(q *queue) error {
+	var last *task
+	for t := q.first; t != nil; t = t.next {
+		if c.queues[t] != nil || t.queue != q || t.prev != last {
+			return fmt.Errorf("3: task %v is badly linked", t.id)
+		}
+		c.queues[t] = q
+		last = t
+	}
+	if q.last != last {
+		return fmt.Errorf("3: a queue ends elsewhere")
+	}
+	return nil
+}
+
+func (c *checker) queued() error {
+	for _, j := range c.s.order {
+		for _, q := range append([]*queue{&j.overflow}, j.queues...) {
+			if err := c.list(q); err != nil {
+				return err
+			}
+			var turn uint64
+			for t := q.first; t != nil; t = t.next {
+				if t.state != queued || t.job != j || t.turn <= turn || q != &j.overflow && t.shape() != q.shape {
+					return fmt.Errorf("3: task %v, %v, is in the wrong queue or place", t.id, t.state)
+				}
+				turn = t.turn
+			}
+		}
+		if active := j.index >= 0; active != (j.count[queued] > 0) || active && c.s.active[j.index] != j {
+			return fmt.Errorf("3: job %v has %d queued tasks and index %d", j.id, j.count[queued], j.index)
+		}
+	}
+	return c.list(&c.s.resume)
+}
+
+func (c *checker) jobs() error {
+	if len(c.s.order) != len(c.s.jobs) {
+		return fmt.Errorf("2: %d jobs in order, %d known", len(c.s.order), len(c.s.jobs))
+	}
+	for _, j := range c.s.order {
+		if c.s.jobs[j.id] != j {
+			return fmt.Errorf("2: job %v is not known", j.id)
+		}
+		if j.ending && j.live == 0 {
+			return fmt.Errorf("2: job %v ended and is kept", j.id)
+		}
+		var count [states]int
+		var held wray.Resources
+		var bytes int64
+		var live int
+		var err error
+		j.roots.each(func(t *task) {
+			count[t.state]++
+			held = held.Add(t.state.holds(t.res))
+			live++
+			if t.state.pending() {
+				bytes += t.bytes
+			}
+			if e := c.task(j, t); e != nil && err == nil {
+				err = e
+			}
+		})
+		if err != nil {
+			return err
+		}
+		if count != j.count || live != j.live || bytes != j.bytes || held != j.held {
+			return fmt.Errorf("1: job %v counts %v, %d live, %d bytes, held %v; its tasks are %v, %d, %d, %v",
+				j.id, j.count, j.live, j.bytes, j.held, count, live, bytes, held)
+		}
+		n := &j.totals
+		if n.submitted != n.finished+n.failed+n.canceled+uint64(live) {
+			return fmt.Errorf("2: job %v lost a task: %+v, %d live", j.id, *n, live)
+		}
+		c.free = c.free.Sub(held)
+	}
+	return nil
+}
+
+// task checks one task of j.
+func (c *checker) task(j *job, t *task) error {
+	s := c.s
+	c.tasks++
+	bad := func(format string, args ...any) error {
+		return fmt.Errorf("task %v, %v: %s", t.id, t.state, fmt.Sprintf(format, args...))
+	}
+	if t.job != j || s.tasks[t.id] != t {
+		return bad("2: not known or of another job")
+	}
+	if t.doom != nil {
+		return bad("2: condemned and alive")
+	}
+	if t.depth > s.config.MaxDepth || t.parent != nil && (t.parent.depth >= t.depth || s.tasks[t.parent.id] != t.parent) {
+		return bad("6: depth %d or its parent is wrong", t.depth)
+	}
+	if _, in := c.queues[t]; in != (t.state == queued || t.state == resuming) {
+		return bad("3: in a queue: %v", in)
+	}
+	edges, pending := 0, 0
+	for e := t.edges; e != nil; e = e.more {
+		edges++
+		if o := e.object; o != nil {
+			pending++
+			if e.task != t || s.objects[o.id] != o {
+				return bad("4: waits for an object that is not known")
+			}
+		}
+	}
+	if pending != t.pending || t.state == waiting && pending == 0 || edges > 0 && t.state != waiting && t.state != blocked {
+		return bad("4: %d edges, %d pending, %d counted", edges, pending, t.pending)
+	}
+	for i, o := range t.results {
+		if o != nil && (o.producer != t || o.index != i || s.objects[o.id] != o) {
+			return bad("4: result %d is not its own", i)
+		}
+	}
+	timed := t.state == backoff || t.state.started() && t.timeout > 0 && t.stop == wray.CodeOK
+	if timed != (t.timerIndex >= 0) {
+		return bad("5: timer %d", t.timerIndex)
+	}
+	if timed {
+		c.timed++
+	}
+	if t.stop != wray.CodeOK && !t.state.started() {
+		return bad("5: told to stop")
+	}
+	if t.state == blocked {
+		c.blocked += t.res.Memory
+	}
+	if t.space {
+		c.space++
+		if t.state != blocked {
+			return bad("4: waits for space")
+		}
+	}
+	return nil
+}
+
+func (c *checker) totals() error {
+	s := c.s
+	if c.free != s.free || s.free.CPU < 0 || s.free.Memory < 0 {
+		return fmt.Errorf("1: free %v, counted %v", s.free, c.free)
+	}
+	if c.tasks != len(s.tasks) {
+		return fmt.Errorf("2: %d tasks known, %d in families", len(s.tasks), c.tasks)
+	}
+	if c.blocked != s.deadlock.blockedMemory || c.space != s.deadlock.spaceWaiters {
+		return fmt.Errorf("1: blocked tasks hold %d bytes, counted %d; %d wait for space, counted %d",
+			c.blocked, s.deadlock.blockedMemory, c.space, s.deadlock.spaceWaiters)
+	}
+	if t := s.starvation.task; t != nil && t.state != queued {
+		return fmt.Errorf("3: task %v, %v, starves", t.id, t.state)
+	}
+	if len(s.doomed) > 0 {
+		return fmt.Errorf("2: %d tasks condemned and not done", len(s.doomed))
+	}
+	return nil
+}
+
+func (c *checker) objects() error {
+	for id, o := range c.s.objects {
+		if o.id != id || o.producer == nil && o.first == nil {
+			return fmt.Errorf("4: object %v is kept for nobody", id)
+		}
+		var last *edge
+		for e := o.first; e != nil; e = e.next {
+			if e.object != o || e.prev != last || c.s.tasks[e.task.id] != e.task {
+				return fmt.Errorf("4: object %v has a waiter badly linked", id)
+			}
+			last = e
+		}
+		if o.last != last {
+			return fmt.Errorf("4: the waiters of object %v end elsewhere", id)
+		}
+	}
+	return nil
+}
+
+func (c *checker) timers() error {
+	if c.timed != len(c.s.timers) {
+		return fmt.Errorf("5: %d timers, %d tasks have one", len(c.s.timers), c.timed)
+	}
+	for i, t := range c.s.timers {
+		if t.timerIndex != i || i > 0 && c.s.timers.Less(i, (i-1)/2) {
+			return fmt.Errorf("5: timer %d of task %v is out of place", i, t.id)
+		}
+	}
+	return nil
+}
+
+// checkIdle holds that Ready left nothing free that somebody could have.
+func (s *Scheduler) checkIdle() error {
+	if t := s.resume.first; t != nil && t.res.CPU <= s.free.CPU {
+		return fmt.Errorf("7: task %v could resume", t.id)
+	}
+	if t := s.pick(); t != nil {
+		return fmt.Errorf("7: task %v could start", t.id)
+	}
+	return nil
+}

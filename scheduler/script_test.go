@@ -1,0 +1,417 @@
+package scheduler
+
+import (
+	"errors"
+	"fmt"
+	"strconv"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/cockroachdb/datadriven"
+	"github.com/wray-project/wray"
+)
+
+// TestScripts runs testdata: the behaviour of the scheduler, to be read. After
+// a wanted change run
+//
+//	go test ./scheduler -run TestScripts -rewrite
+//
+// and read the diff: commit it only when you understand each line.
+//
+// Every command is an event, followed by Ready; the output is the decisions.
+// Names stand for IDs. Unless it says otherwise a task asks for one CPU and no
+// memory and makes one object, which has the task's name.
+//
+//	node cpu=2 memory=100MiB [max-queued=n] [max-bytes=n] [max-depth=n]
+//	job NAME …                   AddJob
+//	submit JOB TASK … [cpu=] [memory=] [deps=(OBJECT,…)] [results=(OBJECT,…)]
+//	       [parent=TASK] [retries=] [timeout=] [bytes=]
+//	finish TASK … [error=CODE] [retryable] [attempt=]
+//	block TASK … [on=(OBJECT,…)] [all] [space]
+//	unblock TASK …
+//	ready OBJECT …               ObjectReady
+//	fail OBJECT … error=CODE     ObjectFailed
+//	cancel TASK … [alone]        recursive unless alone
+//	end JOB …                    EndJob
+//	tick DURATION                the clock advances, Tick
+//	wait DURATION                the clock advances
+//	deadline                     NextDeadline, from now
+//	stats [JOB]
+//	tasks                        the state of every task not done
+//	repeat n=                    the lines below, % standing for 1 to n, each followed by Ready; the output is counted
+//	batch                        the lines below, followed by one Ready
+func TestScripts(t *testing.T) {
+	datadriven.Walk(t, "testdata", func(t *testing.T, path string) {
+		if strings.Contains(path, "fuzz") {
+			t.Skip("not a script")
+		}
+		v := &env{t: t, ids: map[string]wray.ID{}, names: map[wray.ID]string{}, attempts: map[wray.ID]int{}}
+		datadriven.RunTest(t, path, v.run)
+	})
+}
+
+// env is a scheduler whose tasks, objects and jobs have names.
+type env struct {
+	t        *testing.T
+	s        *Scheduler
+	now      int64
+	ids      map[string]wray.ID
+	names    map[wray.ID]string
+	attempts map[wray.ID]int
+	seq      uint64
+	out      strings.Builder
+}
+
+// Kinds of names, in the Owner of their IDs.
+const (
+	aJob = iota + 1
+	aTask
+	anObject
+)
+
+func (v *env) id(kind uint64, name string) wray.ID {
+	key := fmt.Sprint(kind, name)
+	if id, ok := v.ids[key]; ok {
+		return id
+	}
+	id := wray.ID{Owner: kind, Seq: uint64(len(v.ids) + 1)}
+	v.ids[key], v.names[id] = id, name
+	return id
+}
+
+func (v *env) run(t *testing.T, d *datadriven.TestData) string {
+	v.out.Reset()
+	switch d.Cmd {
+	case "batch":
+		for line := range strings.Lines(d.Input) {
+			v.line(line)
+		}
+		v.decisions()
+	case "repeat":
+		var n int
+		d.ScanArgs(t, "n", &n)
+		counts := map[string]int{}
+		var kinds []string
+		for i := range n {
+			for line := range strings.Lines(d.Input) {
+				v.out.Reset()
+				v.line(strings.ReplaceAll(line, "%", strconv.Itoa(i+1)))
+				v.decisions()
+				for o := range strings.Lines(v.out.String()) {
+					kind, _, _ := strings.Cut(o, " ")
+					if counts[kind]++; counts[kind] == 1 {
+						kinds = append(kinds, kind)
+					}
+				}
+			}
+		}
+		v.out.Reset()
+		for _, k := range kinds {
+			fmt.Fprintf(&v.out, "%d times %s\n", counts[k], k)
+		}
+	default:
+		v.event(d.Cmd, d.CmdArgs)
+		if v.s != nil {
+			v.decisions()
+		}
+	}
+	if v.out.Len() == 0 {
+		return "ok\n"
+	}
+	return v.out.String()
+}
+
+func (v *env) line(line string) {
+	cmd, args, err := datadriven.ParseLine(line)
+	if err != nil {
+		v.t.Fatal(err)
+	}
+	v.event(cmd, args)
+}
+
+// decisions takes what Ready has and prints it.
+func (v *env) decisions() {
+	for _, d := range v.s.Ready(nil) {
+		if v.seq++; d.Seq != v.seq {
+			v.t.Fatalf("decision %d has Seq %d", v.seq, d.Seq)
+		}
+		switch d.Kind {
+		case Start:
+			v.attempts[d.Task] = d.Attempt
+			fmt.Fprintf(&v.out, "start %s #%d\n", v.names[d.Task], d.Attempt)
+		case Stop:
+			fmt.Fprintf(&v.out, "stop %s #%d: %v\n", v.names[d.Task], d.Attempt, d.Code)
+		case Resume:
+			fmt.Fprintf(&v.out, "resume %s\n", v.names[d.Task])
+		case Done:
+			fmt.Fprintf(&v.out, "done %s", v.names[d.Task])
+			if d.Err != nil {
+				fmt.Fprintf(&v.out, ": %v", d.Err)
+				v.hint(d.Err)
+			}
+			fmt.Fprintln(&v.out)
+		case Space:
+			fmt.Fprintf(&v.out, "space %s\n", v.names[d.Job])
+		case JobEnded:
+			fmt.Fprintf(&v.out, "ended %s: %s\n", v.names[d.Job], statsString(*d.Stats))
+		}
+	}
+	if err := v.s.check(); err != nil {
+		v.t.Fatal(err)
+	}
+	if err := v.s.checkIdle(); err != nil {
+		v.t.Fatal(err)
+	}
+}
+
+func (v *env) hint(e *wray.Error) {
+	if e.Hint != "" {
+		fmt.Fprintf(&v.out, "\n    hint: %s", e.Hint)
+	}
+}
+
+func statsString(a Stats) string {
+	return fmt.Sprintf("submitted=%d finished=%d failed=%d canceled=%d retried=%d refused=%d stale=%d "+
+		"waiting=%d running=%d blocked=%d cpu=%v memory=%s cputime=%v queued=%d",
+		a.Submitted, a.Finished, a.Failed, a.Canceled, a.Retried, a.Refused, a.Stale,
+		a.Waiting, a.Running, a.Blocked, a.Held.CPU, size(a.Held.Memory), time.Duration(a.CPUTime), a.QueuedBytes)
+}
+
+// event does one line of a script.
+func (v *env) event(cmd string, args []datadriven.CmdArg) {
+	a := arguments{v: v, opts: map[string][]string{}}
+	for _, arg := range args {
+		if len(arg.Vals) == 0 {
+			a.names = append(a.names, arg.Key)
+			a.opts[arg.Key] = nil
+		} else {
+			a.opts[arg.Key] = arg.Vals
+		}
+	}
+	if cmd != "node" {
+		stale := v.s.stale
+		defer func() {
+			if v.s.stale != stale {
+				fmt.Fprintf(&v.out, "(stale: %s)\n", cmd)
+			}
+			if err := v.s.check(); err != nil {
+				v.t.Fatalf("after %s: %v", cmd, err)
+			}
+		}()
+	}
+	switch cmd {
+	case "node":
+		s, err := New(Config{
+			Capacity:       wray.Resources{CPU: a.cpu("cpu"), Memory: a.bytes("memory")},
+			MaxQueuedTasks: int(a.int("max-queued", 0)),
+			MaxQueuedBytes: a.bytes("max-bytes"),
+			MaxDepth:       int(a.int("max-depth", 0)),
+		})
+		if err != nil {
+			v.t.Fatal(err)
+		}
+		v.s, v.now, v.seq = s, 0, 0
+	case "job":
+		for _, n := range a.names {
+			if err := v.s.AddJob(v.now, v.id(aJob, n)); err != nil {
+				fmt.Fprintf(&v.out, "%s refused: %v\n", n, err)
+			}
+		}
+	case "submit":
+		for _, n := range a.names[1:] {
+			v.submit(a, n)
+		}
+	case "finish":
+		var o Outcome
+		if a.has("error") {
+			o.Err = a.error("error")
+		}
+		o.Retryable = a.flag("retryable")
+		for _, n := range a.names {
+			id := v.id(aTask, n)
+			v.s.Finished(v.now, id, a.attempt(id), o)
+		}
+	case "block":
+		w := Wait{All: a.flag("all"), Space: a.flag("space"), Objects: a.ids(anObject, "on")}
+		for _, n := range a.names {
+			id := v.id(aTask, n)
+			v.s.Blocked(v.now, id, a.attempt(id), w)
+		}
+	case "unblock":
+		for _, n := range a.names {
+			id := v.id(aTask, n)
+			v.s.Unblocked(v.now, id, a.attempt(id))
+		}
+	case "ready":
+		for _, n := range a.names {
+			v.s.ObjectReady(v.now, v.id(anObject, n))
+		}
+	case "fail":
+		for _, n := range a.names {
+			v.s.ObjectFailed(v.now, v.id(anObject, n), a.error("error"))
+		}
+	case "cancel":
+		alone := a.flag("alone")
+		for _, n := range a.names {
+			v.s.Cancel(v.now, v.id(aTask, n), !alone)
+		}
+	case "end":
+		for _, n := range a.names {
+			v.s.EndJob(v.now, v.id(aJob, n))
+		}
+	case "tick", "wait":
+		d, err := time.ParseDuration(a.names[0])
+		if err != nil {
+			v.t.Fatal(err)
+		}
+		v.now += int64(d)
+		if cmd == "tick" {
+			v.s.Tick(v.now)
+		}
+	case "deadline":
+		if at, ok := v.s.NextDeadline(); ok {
+			fmt.Fprintf(&v.out, "in %v\n", time.Duration(at-v.now))
+		} else {
+			fmt.Fprintln(&v.out, "none")
+		}
+	case "stats":
+		stats := v.s.Stats(v.now)
+		if len(a.names) > 0 {
+			stats, _ = v.s.JobStats(v.now, v.id(aJob, a.names[0]))
+		}
+		fmt.Fprintln(&v.out, strings.Replace(statsString(stats), " waiting", "\nwaiting", 1))
+	case "tasks":
+		for _, j := range v.s.order {
+			j.roots.each(func(t *task) {
+				fmt.Fprintf(&v.out, "%s%s %v\n", strings.Repeat("  ", t.depth-1), v.names[t.id], t.state)
+			})
+		}
+	default:
+		v.t.Fatalf("unknown command %q", cmd)
+	}
+}
+
+func (v *env) submit(a arguments, name string) {
+	spec := Spec{
+		ID:        v.id(aTask, name),
+		Job:       v.id(aJob, a.names[0]),
+		Name:      name,
+		Resources: wray.Resources{CPU: wray.OneCPU, Memory: a.bytes("memory")},
+		Deps:      a.ids(anObject, "deps"),
+		Results:   a.ids(anObject, "results"),
+		Retries:   int(a.int("retries", 0)),
+		Bytes:     a.bytes("bytes"),
+	}
+	if a.has("cpu") {
+		spec.Resources.CPU = a.cpu("cpu")
+	}
+	if !a.has("results") {
+		spec.Results = []wray.ID{v.id(anObject, name)}
+	}
+	if a.has("parent") {
+		spec.Parent = v.id(aTask, a.opts["parent"][0])
+		spec.ParentAttempt = a.attempt(spec.Parent)
+	}
+	if a.has("timeout") {
+		d, err := time.ParseDuration(a.opts["timeout"][0])
+		if err != nil {
+			v.t.Fatal(err)
+		}
+		spec.Timeout = int64(d)
+	}
+	if err := v.s.Submit(v.now, &spec); err != nil {
+		fmt.Fprintf(&v.out, "refused %s", name)
+		if errors.Is(err, ErrQueueFull) {
+			fmt.Fprint(&v.out, ", queue full")
+		}
+		fmt.Fprintf(&v.out, ": %v", err)
+		var e *wray.Error
+		if errors.As(err, &e) {
+			v.hint(e)
+		}
+		fmt.Fprintln(&v.out)
+	}
+}
+
+// arguments are those of one line: bare names, and options with values.
+type arguments struct {
+	v     *env
+	names []string
+	opts  map[string][]string
+}
+
+func (a *arguments) has(key string) bool { return len(a.opts[key]) > 0 }
+
+// flag takes a bare word out of the names.
+func (a *arguments) flag(word string) bool {
+	for i, n := range a.names {
+		if n == word {
+			a.names = append(a.names[:i:i], a.names[i+1:]...)
+			return true
+		}
+	}
+	return false
+}
+
+func (a *arguments) int(key string, otherwise int64) int64 {
+	if !a.has(key) {
+		return otherwise
+	}
+	n, err := strconv.ParseInt(a.opts[key][0], 10, 64)
+	if err != nil {
+		a.v.t.Fatal(err)
+	}
+	return n
+}
+
+func (a *arguments) cpu(key string) wray.CPU {
+	f, err := strconv.ParseFloat(a.opts[key][0], 64)
+	if err != nil {
+		a.v.t.Fatal(err)
+	}
+	return wray.CPUs(f)
+}
+
+// bytes reads an amount such as 100MiB; 0 without the option.
+func (a *arguments) bytes(key string) int64 {
+	if !a.has(key) {
+		return 0
+	}
+	text, unit := a.opts[key][0], int64(1)
+	for suffix, n := range map[string]int64{"KiB": 1 << 10, "MiB": 1 << 20, "GiB": 1 << 30} {
+		if rest, ok := strings.CutSuffix(text, suffix); ok {
+			text, unit = rest, n
+		}
+	}
+	n, err := strconv.ParseInt(text, 10, 64)
+	if err != nil {
+		a.v.t.Fatal(err)
+	}
+	return n * unit
+}
+
+func (a *arguments) ids(kind uint64, key string) []wray.ID {
+	var ids []wray.ID
+	for _, n := range a.opts[key] {
+		if n != "" {
+			ids = append(ids, a.v.id(kind, n))
+		}
+	}
+	return ids
+}
+
+// attempt is the one the script names, or the last that was started.
+func (a *arguments) attempt(id wray.ID) int {
+	return int(a.int("attempt", int64(a.v.attempts[id])))
+}
+
+func (a *arguments) error(key string) *wray.Error {
+	for c := wray.CodeOK; c <= wray.CodeDependencyFailed; c++ {
+		if c.String() == a.opts[key][0] {
+			return &wray.Error{Code: c}
+		}
+	}
+	a.v.t.Fatalf("no code is named %q", a.opts[key][0])
+	return nil
+}

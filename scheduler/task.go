@@ -1,0 +1,257 @@
+package scheduler
+
+import "github.com/wray-project/wray"
+
+// state is where a task is between Submit and Done. DESIGN.md draws the moves.
+type state uint8
+
+const (
+	gone     state = iota // before Submit and after Done
+	waiting               // for dependencies
+	queued                // could run if resources were free
+	backoff               // an attempt failed, the next one waits for its time
+	running               // started: holds CPU and memory
+	blocked               // started and waiting: holds memory
+	resuming              // started, no longer waiting: holds memory, wants its CPU
+	states
+)
+
+var stateNames = [states]string{"gone", "waiting", "queued", "backoff", "running", "blocked", "resuming"}
+
+func (st state) String() string { return stateNames[st] }
+
+// pending: not started, or not started again.
+func (st state) pending() bool { return st == waiting || st == queued || st == backoff }
+
+// started: an attempt is under way and owes a Finished.
+func (st state) started() bool { return st >= running }
+
+// task is the record of one task. Records are recycled: nothing may keep a
+// *task beyond its Done.
+type task struct {
+	id      wray.ID
+	name    string
+	job     *job
+	parent  *task // nil for the driver's; always alive, see adopt
+	depth   int
+	res     wray.Resources
+	results []*object // nil where the object is there already
+	retries int
+	timeout int64
+	bytes   int64
+
+	seq     uint64 // of its submission: greater is younger
+	turn    uint64 // of its last arrival in its queue
+	attempt int    // started so far
+	state   state
+
+	stop    wray.Code // the reason of the attempt's Stop, CodeOK without one
+	why     string    // why it was canceled
+	spare   bool      // canceled alone: its children live on
+	visible bool      // blocked on what the scheduler sees: objects or Space
+	all     bool      // blocked until all objects are there
+	space   bool      // blocked on Space
+	doom    *wray.Error
+	pending int   // edges whose object is not there
+	edges   *edge // what it waits for: dependencies or, blocked, objects
+
+	inner      bool   // its parent held memory when it was queued
+	queue      *queue // the queue it is in, or nil
+	next, prev *task  // in queue
+
+	children       family
+	older, younger *task // siblings
+
+	timer      int64 // deadline or end of backoff
+	timerIndex int   // in Scheduler.timers, or -1
+
+	mark  uint64 // epoch of the deadlock search that found that it can go on
+	needs int    // and how many things it needs to go on
+}
+
+// object is a thing that a task makes or waits for and that is not there yet.
+type object struct {
+	id          wray.ID
+	producer    *task // nil when made elsewhere
+	index       int   // in producer.results
+	first, last *edge // tasks that wait for it, in the order they came
+}
+
+// edge is one task waiting for one object. It is in the list of its task as
+// long as the task waits, and in that of its object until the object is there.
+type edge struct {
+	task       *task
+	object     *object // nil once there
+	next, prev *edge   // among those that wait for object
+	more       *edge   // in task.edges
+}
+
+// family is a list of siblings, oldest first: the children of a task, or the
+// tasks of a job that have no parent. Every task that is not done is in one.
+type family struct{ oldest, youngest *task }
+
+func (f *family) add(t *task) {
+	t.older, t.younger = f.youngest, nil
+	if f.youngest != nil {
+		f.youngest.younger = t
+	} else {
+		f.oldest = t
+	}
+	f.youngest = t
+}
+
+func (f *family) remove(t *task) {
+	if t.older != nil {
+		t.older.younger = t.younger
+	} else {
+		f.oldest = t.younger
+	}
+	if t.younger != nil {
+		t.younger.older = t.older
+	} else {
+		f.youngest = t.older
+	}
+	t.older, t.younger = nil, nil
+}
+
+// each calls fn for every task of the family and all that descend from them,
+// parents first. Depth of recursion is bounded by Config.MaxDepth.
+func (f *family) each(fn func(*task)) {
+	for t := f.oldest; t != nil; t = t.younger {
+		fn(t)
+		t.children.each(fn)
+	}
+}
+
+// siblings returns the family that t is in.
+func (t *task) siblings() *family {
+	if t.parent != nil {
+		return &t.parent.children
+	}
+	return &t.job.roots
+}
+
+// link makes t wait for the object id, which is not there.
+func (s *Scheduler) link(t *task, id wray.ID) {
+	o := s.objects[id]
+	if o == nil {
+		o = s.newObject(id)
+	}
+	e := s.freeEdges.get()
+	e.task, e.object, e.more = t, o, t.edges
+	t.edges = e
+	t.pending++
+	e.prev = o.last
+	if o.last != nil {
+		o.last.next = e
+	} else {
+		o.first = e
+	}
+	o.last = e
+}
+
+// unlink makes t wait for nothing. Objects that nobody makes or waits for any
+// more are forgotten.
+func (s *Scheduler) unlink(t *task) {
+	for e := t.edges; e != nil; {
+		more := e.more
+		if o := e.object; o != nil {
+			if e.prev != nil {
+				e.prev.next = e.next
+			} else {
+				o.first = e.next
+			}
+			if e.next != nil {
+				e.next.prev = e.prev
+			} else {
+				o.last = e.prev
+			}
+			if o.first == nil && o.producer == nil {
+				s.forgetObject(o)
+			}
+		}
+		*e = edge{}
+		s.freeEdges.put(e)
+		e = more
+	}
+	t.edges, t.pending = nil, 0
+	if t.space {
+		t.space = false
+		s.deadlock.spaceWaiters--
+	}
+}
+
+func (s *Scheduler) newObject(id wray.ID) *object {
+	o := s.freeObjects.get()
+	o.id = id
+	s.objects[id] = o
+	return o
+}
+
+func (s *Scheduler) forgetObject(o *object) {
+	delete(s.objects, o.id)
+	*o = object{}
+	s.freeObjects.put(o)
+}
+
+// resolve takes note that o is there (err nil) or never will be. Tasks that
+// depended on it move on; blocked ones do when the caller says Unblocked.
+func (s *Scheduler) resolve(o *object, err *wray.Error) {
+	if o.producer != nil {
+		o.producer.results[o.index] = nil
+	}
+	for e := o.first; e != nil; {
+		next := e.next
+		e.object, e.next, e.prev = nil, nil, nil
+		t := e.task
+		t.pending--
+		if t.state == waiting && t.doom == nil {
+			if err != nil {
+				s.condemn(t, dependencyFailed(t, err))
+			} else if t.pending == 0 {
+				s.unlink(t)
+				s.enqueue(t)
+			}
+		}
+		e = next
+	}
+	s.forgetObject(o)
+}
+
+// recycle forgets t, whose edges, timer and queue are gone.
+func (s *Scheduler) recycle(t *task) {
+	delete(s.tasks, t.id)
+	results := t.results
+	if cap(results) > maxSpareResults {
+		results = nil
+	}
+	clear(results)
+	*t = task{results: results[:0]}
+	s.freeTasks.put(t)
+}
+
+// pool keeps records for reuse, so that a steady flow of tasks allocates
+// nothing. It is bounded: after a burst the collector gets the rest.
+type pool[T any] struct{ spare []*T }
+
+const (
+	maxSpare        = 4096 // records in a pool
+	maxSpareResults = 64   // capacity of task.results kept with a record
+)
+
+func (p *pool[T]) get() *T {
+	n := len(p.spare)
+	if n == 0 {
+		return new(T)
+	}
+	x := p.spare[n-1]
+	p.spare[n-1] = nil
+	p.spare = p.spare[:n-1]
+	return x
+}
+
+func (p *pool[T]) put(x *T) {
+	if len(p.spare) < maxSpare {
+		p.spare = append(p.spare, x)
+	}
+}
