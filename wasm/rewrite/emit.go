@@ -14,6 +14,7 @@ type emitter struct {
 	copied int
 	extra  []valType // locals added to the function
 	vector uint32    // an added v128 local, once there is one
+	meter  bodyMeter
 }
 
 // rewriteBodies applies every change to the bodies of m. Bodies are replaced
@@ -23,7 +24,12 @@ func (r *rewriter) rewriteBodies() error {
 	e := &emitter{r: r}
 	e.w.tailCalls = r.o.TailCalls
 	changed := make([]body, len(r.m.bodies))
-	for i := range r.m.bodies {
+	for k := range r.m.bodies {
+		i := k
+		if r.meter != nil {
+			// What a call costs depends on the callee.
+			i = int(r.meter.order[len(changed)-1-k])
+		}
 		e.body(i)
 		if e.w.err != nil {
 			return e.w.err
@@ -81,8 +87,15 @@ func (e *emitter) body(i int) {
 	w.open(e.r.m, i)
 	e.out = make([]byte, 0, len(w.b)+len(w.b)/8+16)
 	e.copied, e.extra, e.vector = 0, e.extra[:0], 0
-	for w.next() {
-		e.common()
+	if e.r.meter != nil {
+		e.beginMeter(i)
+		for w.next() {
+			e.metered()
+		}
+	} else {
+		for w.next() {
+			e.common()
+		}
 	}
 	if w.err == nil {
 		e.flush(len(w.b))

@@ -51,11 +51,15 @@ const (
 	opI32LeU        opcode = 0x4d
 	opI64LtS        opcode = 0x53
 	opI64GtU        opcode = 0x56
+	opI64GeS        opcode = 0x59
 	opI32Add        opcode = 0x6a
 	opI32Sub        opcode = 0x6b
 	opI32ShrU       opcode = 0x76
 	opI64Add        opcode = 0x7c
 	opI64Sub        opcode = 0x7d
+	opI64Or         opcode = 0x84
+	opI64Shl        opcode = 0x86
+	opI64ShrU       opcode = 0x88
 	opI32WrapI64    opcode = 0xa7
 	opI64ExtendI32U opcode = 0xad
 	opRefNull       opcode = 0xd0

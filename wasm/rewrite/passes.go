@@ -9,8 +9,10 @@ type rewriter struct {
 
 	names renumbering
 	snap  snapshotPlan
-	refs  []bool // functions that ref.func may name, once asked for
-	code  bool   // bodies change
+	meter *meterPlan
+	extra []funcType // types that passes use, to stand behind the module's own
+	refs  []bool     // functions that ref.func may name, once asked for
+	code  bool       // bodies change
 }
 
 // moduleUses is what the bodies of a module do somewhere.
@@ -22,7 +24,11 @@ type moduleUses struct {
 
 // run checks every body and applies the passes to m.
 func (r *rewriter) run() error {
-	if err := r.check(); err != nil {
+	var survey *surveyor
+	if r.o.Meter {
+		survey = newSurveyor(r.m)
+	}
+	if err := r.check(survey); err != nil {
 		return err
 	}
 	r.resettable()
@@ -30,6 +36,9 @@ func (r *rewriter) run() error {
 		if err := r.planSnapshot(); err != nil {
 			return err
 		}
+	}
+	if survey != nil {
+		r.planMeter(survey)
 	}
 	if r.code {
 		if err := r.rewriteBodies(); err != nil {
@@ -40,23 +49,59 @@ func (r *rewriter) run() error {
 	if r.o.Snapshot {
 		r.applySnapshot()
 	}
+	if r.meter != nil {
+		r.applyMeter()
+	}
+	r.m.types = append(r.m.types, r.extra...)
 	r.art.Dropped = r.m.customSections(&r.names, r.code)
 	return nil
 }
 
-// check walks every body.
-func (r *rewriter) check() error {
+// extraType returns the index that a function type will have. It may be asked
+// while bodies are still checked against the module's own types.
+func (r *rewriter) extraType(params, results []byte) uint32 {
+	for i, t := range r.extra {
+		if string(t.params) == string(params) && string(t.results) == string(results) {
+			return uint32(len(r.m.types) + i)
+		}
+	}
+	r.extra = append(r.extra, funcType{params, results})
+	return uint32(len(r.m.types) + len(r.extra) - 1)
+}
+
+// resultType returns a block type, encoded, with the results and no parameters.
+func (r *rewriter) resultType(results []byte) []byte {
+	switch len(results) {
+	case 0:
+		return []byte{0x40}
+	case 1:
+		return results
+	}
+	return appendS64(nil, int64(r.extraType(nil, results)))
+}
+
+// check walks every body. survey may be nil.
+func (r *rewriter) check(survey *surveyor) error {
 	w := &walker{tailCalls: r.o.TailCalls}
 	for i := range r.m.bodies {
 		w.open(r.m, i)
+		if survey != nil {
+			survey.begin(i)
+		}
 		for w.next() {
 			r.uses.note(w)
 			if w.op == opRefFunc {
 				r.declared(w)
 			}
+			if survey != nil {
+				survey.note(i, w)
+			}
 		}
 		if w.err != nil {
 			return w.err
+		}
+		if survey != nil {
+			survey.end(i, w.locals)
 		}
 	}
 	return nil

@@ -36,7 +36,7 @@ const (
 
 	// FuelExport is the mutable i64 global that holds the counter.
 	FuelExport = "wray:fuel"
-	// DepthExport is the mutable i32 global that holds the bytes of native
+	// DepthExport is the mutable i64 global that holds the bytes of native
 	// stack that are left. The host sets it at each outermost entry.
 	DepthExport = "wray:depth"
 	// StartExport is the export of what was the start function.
