@@ -1,0 +1,89 @@
+package guest
+
+import (
+	"context"
+	"time"
+)
+
+// A taskContext is the context of a call. It is canceled by the event CANCEL,
+// when its deadline passes, and when the call ends. Asking whether it is done
+// reads the events that are there, so that a task which computes without ever
+// waiting can see that it was canceled.
+type taskContext struct {
+	deadline time.Time
+	timer    *time.Timer
+	done     chan struct{} // made when it is asked for
+	err      error
+	after    map[*func()]func()
+}
+
+var closed = func() chan struct{} { c := make(chan struct{}); close(c); return c }()
+
+// Deadline implements context.Context.
+func (c *taskContext) Deadline() (time.Time, bool) { return c.deadline, !c.deadline.IsZero() }
+
+// Value implements context.Context.
+func (c *taskContext) Value(any) any { return nil }
+
+// Done implements context.Context.
+func (c *taskContext) Done() <-chan struct{} {
+	c.poll()
+	if c.done == nil {
+		if c.err != nil {
+			return closed
+		}
+		c.done = make(chan struct{})
+	}
+	return c.done
+}
+
+// Err implements context.Context.
+func (c *taskContext) Err() error {
+	c.poll()
+	return c.err
+}
+
+func (c *taskContext) poll() {
+	if c.err != nil {
+		return
+	}
+	drain()
+	if !c.deadline.IsZero() && !time.Now().Before(c.deadline) {
+		c.cancel(context.DeadlineExceeded)
+	}
+}
+
+// AfterFunc lets contexts derived from c be canceled without a goroutine each;
+// package context looks for it.
+func (c *taskContext) AfterFunc(f func()) (stop func() bool) {
+	if c.err != nil {
+		go f()
+		return func() bool { return false }
+	}
+	key := new(func())
+	if c.after == nil {
+		c.after = make(map[*func()]func())
+	}
+	c.after[key] = f
+	return func() bool {
+		_, there := c.after[key]
+		delete(c.after, key)
+		return there
+	}
+}
+
+func (c *taskContext) cancel(err error) {
+	if c.err != nil {
+		return
+	}
+	c.err = err
+	if c.done != nil {
+		close(c.done)
+	}
+	after := c.after
+	c.after = nil
+	for _, f := range after {
+		go f()
+	}
+	wakeAll()
+}

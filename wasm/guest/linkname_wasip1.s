@@ -1,0 +1,2 @@
+// This file lets the compiler accept the functions without body that are
+// linked from elsewhere (runtime_wasip1.go).

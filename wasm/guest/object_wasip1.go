@@ -1,0 +1,260 @@
+package guest
+
+import (
+	"context"
+	"runtime"
+	"unsafe"
+
+	"github.com/wray-project/wray/wasm/abi"
+)
+
+// Value is a value on its way out of the guest or into it.
+//
+// On the way out, Data and Refs belong to the caller, who leaves Data alone
+// until the call that was given the Value returns. On the way in, Data is
+// valid until Release, and for good where Owned is true; Refs are the caller's.
+type Value struct {
+	Encoding abi.Encoding
+	Elem     abi.Elem
+	Owned    bool
+	Data     []byte
+	Refs     []*Ref
+
+	scratch *scratch
+}
+
+// Release ends the use of Data that is not owned. The zero Value may be
+// released.
+func (v *Value) Release() {
+	if s := v.scratch; s != nil {
+		v.scratch = nil
+		if !v.Owned {
+			v.Data = nil
+		}
+		s.give()
+	}
+}
+
+const scratchSize = 8 << 10
+
+// A scratch holds what an import reads and writes: memory that does not move
+// and that no other goroutine uses meanwhile.
+type scratch struct {
+	next    *scratch
+	value   rawValue
+	info    rawInfo
+	out     uint32
+	data    []byte   // keeps the payload in the heap, and alive
+	handles []uint32 // of a value's references
+	spec    rawSpec
+	args    []rawArg
+	results [4]uint32
+	more    []uint32 // results beyond four
+	keep    *Spec
+	buf     [scratchSize]byte
+}
+
+var freeScratch *scratch
+
+func takeScratch() *scratch {
+	s := freeScratch
+	if s == nil {
+		return new(scratch)
+	}
+	freeScratch = s.next // no call lies between, so no goroutine does
+	return s
+}
+
+func (s *scratch) give() {
+	s.data, s.keep = nil, nil
+	s.next, freeScratch = freeScratch, s
+}
+
+// set describes v to the host. Handles of v's references lie in s.handles, to
+// which set adds.
+func (s *scratch) set(raw *rawValue, v *Value) error {
+	s.data = v.Data
+	*raw = rawValue{
+		encoding: uint32(v.Encoding),
+		meta:     uint32(v.Elem),
+		ptr:      bytesAddr(v.Data),
+		len:      uint32(len(v.Data)),
+	}
+	if len(v.Refs) > 0 {
+		first := len(s.handles)
+		for _, r := range v.Refs {
+			h, err := r.live()
+			if err != nil {
+				return err
+			}
+			s.handles = append(s.handles, h)
+		}
+		raw.refsPtr, raw.refsLen = addr(unsafe.Pointer(&s.handles[first])), uint32(len(v.Refs))
+	}
+	return nil
+}
+
+// Put stores a value. Where the store is full it collects garbage, gives back
+// what that frees, and waits.
+func Put(ctx context.Context, v *Value) (*Ref, error) {
+	s := takeScratch()
+	defer s.give()
+	s.handles = s.handles[:0]
+	if err := s.set(&s.value, v); err != nil {
+		return nil, err
+	}
+	var again retry
+	for {
+		e := importObjectPut(&s.value, &s.out)
+		if ok(e) {
+			runtime.KeepAlive(v)
+			return newRef(s.out, refReady, len(v.Data) >= largeMin), nil
+		}
+		more, err := again.after(ctx, abi.Errno(e))
+		if err != nil {
+			return nil, err
+		}
+		if !more {
+			return nil, Errno(e)
+		}
+	}
+}
+
+// Get waits for r's object and describes it in v, which the caller releases.
+// An object of encoding ERROR is a value like any other.
+func (r *Ref) Get(ctx context.Context, v *Value) error {
+	for {
+		if r.flags&refKept != 0 {
+			*v = Value{Encoding: abi.Encoding(r.encoding), Elem: abi.Elem(r.elem), Data: r.payload()}
+			return nil
+		}
+		if r.more != nil && r.more.window != nil {
+			*v = Value{Encoding: abi.Encoding(r.more.info.encoding), Elem: abi.Elem(r.more.info.meta), Data: r.more.window, Owned: true}
+			return r.refs(v, r.more.info.nrefs)
+		}
+		if err := r.Err(); err != nil {
+			return err
+		}
+		s := takeScratch()
+		var flag uint32
+		if r.flags&refWatched == 0 {
+			flag = abi.FlagWatch
+		}
+		switch e := importObjectGet(r.handle, unsafe.Pointer(&s.buf), scratchSize, &s.info, flag); abi.Errno(e) {
+		case abi.Success:
+			*v = Value{Encoding: abi.Encoding(s.info.encoding), Elem: abi.Elem(s.info.meta), Data: s.buf[:s.info.len], scratch: s}
+			r.flags |= refReady
+			if s.info.nrefs == 0 {
+				r.keep(&s.info, v.Data)
+				return nil
+			}
+			return r.refs(v, s.info.nrefs)
+		case abi.EOVERFLOW:
+			r.flags |= refReady
+			info := s.info
+			s.give()
+			return r.large(&info, v)
+		case abi.EAGAIN:
+			s.give()
+			if flag != 0 {
+				watch(r)
+			}
+			r.flags &^= refReady
+			if err := parkSingle(ctx, newWaiter(), &r.waiters); err != nil {
+				return err
+			}
+		default:
+			s.give()
+			return Errno(e)
+		}
+	}
+}
+
+// large reads an object that does not fit into a scratch: in place where the
+// host can map it, else into memory of its own.
+func (r *Ref) large(info *rawInfo, v *Value) error {
+	*v = Value{Encoding: abi.Encoding(info.encoding), Elem: abi.Elem(info.meta), Owned: true}
+	if info.flags&abi.InfoMappable != 0 && info.len >= mapMin {
+		if data := mapObject(r.handle, info.len); data != nil {
+			r.more = &refMore{window: data, info: *info}
+			v.Data = data
+			return r.refs(v, info.nrefs)
+		}
+	}
+	n, err := intLen(info.len)
+	if err != nil {
+		return err
+	}
+	data := allocate(n)
+	var again rawInfo
+	s := takeScratch()
+	e := importObjectGet(r.handle, unsafe.Pointer(unsafe.SliceData(data)), uint32(n), &s.info, 0)
+	again = s.info
+	s.give()
+	if !ok(e) {
+		return Errno(e)
+	}
+	v.Data = data[:again.len]
+	return r.refs(v, again.nrefs)
+}
+
+// refs fills in v's references, which r's object holds.
+func (r *Ref) refs(v *Value, n uint32) error {
+	if n == 0 {
+		return nil
+	}
+	handles := make([]uint32, n)
+	v.Refs = make([]*Ref, n)
+	if e := importObjectRefs(r.handle, &handles[0], n); !ok(e) {
+		v.Release()
+		return Errno(e)
+	}
+	for i, h := range handles {
+		v.Refs[i] = newRef(h, 0, false)
+	}
+	return nil
+}
+
+// intLen is the length of an object that has to fit into linear memory.
+func intLen(n uint64) (int, error) {
+	if n > 1<<32-1 {
+		return 0, Errno(abi.ENOMEM)
+	}
+	return int(n), nil
+}
+
+// Next waits for the next item of the stream r and returns it, or nil at the
+// end of the stream. An item of encoding ERROR is the producer's failure, and
+// the last.
+func (r *Ref) Next(ctx context.Context) (*Ref, error) {
+	for {
+		if err := r.Err(); err != nil {
+			return nil, err
+		}
+		s := takeScratch()
+		var flag uint32
+		if r.flags&refWatched == 0 {
+			flag = abi.FlagWatch
+		}
+		e := importStreamNext(r.handle, &s.out, flag)
+		h := s.out
+		s.give()
+		switch abi.Errno(e) {
+		case abi.Success:
+			if h == 0 {
+				return nil, nil
+			}
+			return newRef(h, refReady|refResult, false), nil
+		case abi.EAGAIN:
+			if flag != 0 {
+				watch(r)
+			}
+			r.flags &^= refReady
+			if err := parkSingle(ctx, newWaiter(), &r.waiters); err != nil {
+				return nil, err
+			}
+		default:
+			return nil, Errno(e)
+		}
+	}
+}

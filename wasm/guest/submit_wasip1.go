@@ -1,0 +1,135 @@
+package guest
+
+import (
+	"context"
+	"time"
+	"unsafe"
+
+	"github.com/wray-project/wray/wasm/abi"
+)
+
+// Spec is a task to submit.
+type Spec struct {
+	Fn         uint32 // from Lookup
+	Flags      uint32 // Fresh, StreamTask, RetryErrors, HasCPU, HasRetries
+	Args       []Arg
+	NumResults int
+	Name       string // empty: the function's
+	CPU        uint32 // with HasCPU, ten-thousandths of a core
+	Retries    int32  // with HasRetries; -1: without end
+	Memory     uint64 // bytes; 0: the job's default
+	Timeout    time.Duration
+	RetryOn    []byte // names of registered errors, a zero byte after each
+	Window     uint32 // of a stream; 0: the default
+}
+
+// Arg is an argument: the object behind Ref, or else Value.
+type Arg struct {
+	Ref   *Ref
+	Value Value
+}
+
+// Lookup returns the number of a function for Spec.Fn. module is empty for the
+// program's own.
+func Lookup(module, name string) (uint32, error) {
+	s := takeScratch()
+	defer s.give()
+	e := importFunction(unsafe.Pointer(unsafe.StringData(module)), uint32(len(module)),
+		unsafe.Pointer(unsafe.StringData(name)), uint32(len(name)), &s.out)
+	if !ok(e) {
+		return 0, Errno(e)
+	}
+	return s.out, nil
+}
+
+// Submit submits a task and appends a Ref for each result to into. It waits
+// while the job's queue or the store is full.
+func Submit(ctx context.Context, t *Spec, into []*Ref) ([]*Ref, error) {
+	s := takeScratch()
+	defer s.give()
+	if err := s.setSpec(t); err != nil {
+		return into, err
+	}
+	var again retry
+	for {
+		e := importSubmit(&s.spec, 1, &s.out)
+		if ok(e) {
+			break
+		}
+		more, err := again.after(ctx, abi.Errno(e))
+		if err != nil {
+			return into, err
+		}
+		if !more {
+			return into, Errno(e)
+		}
+	}
+	flags := refResult
+	if t.Flags&StreamTask != 0 {
+		flags = 0
+	}
+	for i := range t.NumResults {
+		into = append(into, newRef(s.resultHandles(t.NumResults)[i], flags, false))
+	}
+	return into, nil
+}
+
+// resultHandles is where the host writes n handles.
+func (s *scratch) resultHandles(n int) []uint32 {
+	if n <= len(s.results) {
+		return s.results[:n]
+	}
+	if cap(s.more) < n {
+		s.more = make([]uint32, n)
+	}
+	return s.more[:n]
+}
+
+// setSpec describes t to the host. The payloads stay where they are: t, which
+// s keeps, keeps them.
+func (s *scratch) setSpec(t *Spec) error {
+	s.keep = t
+	if cap(s.args) < len(t.Args) {
+		s.args = make([]rawArg, len(t.Args))
+	}
+	s.args = s.args[:len(t.Args)]
+	nrefs := 0
+	for i := range t.Args {
+		nrefs += len(t.Args[i].Value.Refs)
+	}
+	if cap(s.handles) < nrefs {
+		s.handles = make([]uint32, 0, nrefs) // set stores its address, so it must not grow
+	}
+	s.handles = s.handles[:0]
+	for i := range t.Args {
+		a, raw := &t.Args[i], &s.args[i]
+		if a.Ref == nil {
+			raw.kind, raw.handle = abi.ArgKindValue, 0
+			if err := s.set(&raw.value, &a.Value); err != nil {
+				return err
+			}
+			continue
+		}
+		if r := a.Ref; r.flags&refKept != 0 {
+			a.Value = Value{Encoding: abi.Encoding(r.encoding), Elem: abi.Elem(r.elem), Data: r.payload()}
+			raw.kind, raw.handle = abi.ArgKindValue, 0
+			_ = s.set(&raw.value, &a.Value)
+			continue
+		}
+		if err := a.Ref.Err(); err != nil {
+			return err
+		}
+		*raw = rawArg{kind: abi.ArgKindHandle, handle: a.Ref.handle}
+	}
+	results := s.resultHandles(t.NumResults)
+	p := &s.spec
+	p.fn, p.flags = t.Fn, t.Flags
+	p.argsPtr, p.nargs = uint32(uintptr(unsafe.Pointer(unsafe.SliceData(s.args)))), uint32(len(s.args))
+	p.resultsPtr, p.nresults = uint32(uintptr(unsafe.Pointer(unsafe.SliceData(results)))), uint32(len(results))
+	p.namePtr, p.nameLen = uint32(uintptr(unsafe.Pointer(unsafe.StringData(t.Name)))), uint32(len(t.Name))
+	p.cpu, p.retries, p.memory = t.CPU, t.Retries, t.Memory
+	p.timeout = uint64(max(0, t.Timeout))
+	p.retryOnPtr, p.retryOnLn = bytesAddr(t.RetryOn), uint32(len(t.RetryOn))
+	p.window = t.Window
+	return nil
+}

@@ -1,0 +1,271 @@
+package guest
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"time"
+	"unsafe"
+
+	"github.com/wray-project/wray/wasm/abi"
+)
+
+// Call is the task that the guest runs.
+type Call struct {
+	head  rawCall
+	name  string
+	args  []rawCallArg
+	buf   []byte // of task_input; owned where it is not a scratch's
+	input *scratch
+	items uint64 // given so far, those of earlier attempts included
+}
+
+// Name returns the task's name.
+func (c *Call) Name() string { return c.name }
+
+// Attempt returns which attempt this is, from 1.
+func (c *Call) Attempt() int { return int(c.head.attempt) }
+
+// Context returns the task's context.
+func (c *Call) Context() context.Context { return Context() }
+
+// NumArgs returns the number of arguments.
+func (c *Call) NumArgs() int { return len(c.args) }
+
+// NumResults returns the number of results that the caller wants.
+func (c *Call) NumResults() int { return int(c.head.nresults) }
+
+// Stream reports whether the caller wants a stream.
+func (c *Call) Stream() bool { return c.head.flags&abi.CallStream != 0 }
+
+// Arg describes argument i in v, which the caller releases before the task
+// ends. It is an error of the guest's program to ask for an argument twice.
+func (c *Call) Arg(i int, v *Value) error {
+	a := &c.args[i]
+	*v = Value{Encoding: abi.Encoding(a.encoding), Elem: abi.Elem(a.meta)}
+	if a.offset == abi.NoOffset {
+		return newRef(a.handle, refReady, true).Get(Context(), v)
+	}
+	if uint64(a.offset)+a.len > uint64(len(c.buf)) {
+		return Errno(abi.EFAULT)
+	}
+	v.Data = c.buf[a.offset : uint64(a.offset)+a.len : uint64(a.offset)+a.len]
+	v.Owned = c.input == nil
+	if a.nrefs > 0 {
+		return newRef(a.handle, refReady, false).refs(v, a.nrefs)
+	}
+	return nil
+}
+
+// inputMax bounds what is read into the scratch, whose memory the next task
+// uses again; a larger input gets memory of its own, which arguments may keep.
+const inputMax = scratchSize
+
+// runTask runs one task on the calling goroutine.
+func runTask() uint32 {
+	c := new(Call)
+	s := takeScratch()
+	e := importTaskInput(unsafe.Pointer(&s.buf), inputMax, &s.out)
+	c.buf, c.input = s.buf[:min(s.out, inputMax)], s
+	for abi.Errno(e) == abi.EOVERFLOW {
+		n := s.out
+		c.buf, c.input = allocate(int(n)), nil
+		e = importTaskInput(unsafe.Pointer(&c.buf[0]), n, &s.out)
+		if e == uint32(abi.EOVERFLOW) && s.out <= n {
+			break
+		}
+		c.buf = c.buf[:min(s.out, n)]
+	}
+	if !ok(e) {
+		s.give()
+		return e
+	}
+	if !c.parse() {
+		s.give()
+		return uint32(abi.EINVAL)
+	}
+	begin(c, time.Duration(c.head.timeout))
+	c.run()
+	end()
+	s.give()
+	return 0
+}
+
+// parse reads the head and the arguments' descriptions out of buf.
+func (c *Call) parse() bool {
+	if len(c.buf) < abi.CallSize {
+		return false
+	}
+	c.head = *(*rawCall)(unsafe.Pointer(&c.buf[0]))
+	n, rest := int(c.head.nargs), c.buf[abi.CallSize:]
+	if n > len(rest)/abi.CallArgSize {
+		return false
+	}
+	if n > 0 {
+		c.args = append(c.args, unsafe.Slice((*rawCallArg)(unsafe.Pointer(&rest[0])), n)...)
+	}
+	rest = rest[n*abi.CallArgSize:]
+	if int(c.head.nameLen) > len(rest) {
+		return false
+	}
+	c.name = string(rest[:c.head.nameLen])
+	return true
+}
+
+func (c *Call) run() {
+	if int(c.head.index) >= len(functions) {
+		c.fail(codeUnknownFunction, fmt.Sprintf("the module declares %d functions, number %d is wanted", len(functions), c.head.index), "", "")
+		return
+	}
+	returned := false
+	defer func() {
+		if returned {
+			return
+		}
+		if v := recover(); v != nil {
+			panic(v) // Declare says that f does not; let Go report it
+		}
+		// runtime.Goexit. It would end the goroutine that all tasks run on, and
+		// the host would wait for ever for this call.
+		c.fail(codeUserError, "the task called runtime.Goexit", "", "return an error instead")
+		os.Exit(2)
+	}()
+	functions[c.head.index](c)
+	returned = true
+}
+
+// Return gives result i.
+func (c *Call) Return(i int, v *Value) error {
+	return c.give(Context(), v, func(raw *rawValue) uint32 { return importTaskReturn(uint32(i), raw) })
+}
+
+// ErrStreamDropped is the failure of a Yield whose reader has gone.
+var ErrStreamDropped = errors.New("the stream was dropped")
+
+// Yield gives the next item of a stream, and waits while its window is full.
+// Items that an earlier attempt gave are skipped.
+func (c *Call) Yield(ctx context.Context, v *Value) error {
+	if c.items < c.head.itemsDone {
+		c.items++
+		return nil
+	}
+	s := takeScratch()
+	defer s.give()
+	s.handles = s.handles[:0]
+	if err := s.set(&s.value, v); err != nil {
+		return err
+	}
+	var again retry
+	for {
+		e := importTaskYield(&s.value)
+		switch abi.Errno(e) {
+		case abi.Success:
+			c.items++
+			return nil
+		case abi.ECANCELED:
+			return ErrStreamDropped
+		case abi.EAGAIN:
+			// Full is the window, or the store; either event may follow.
+			if err := parkRoom(ctx); err != nil {
+				return err
+			}
+			continue
+		}
+		more, err := again.after(ctx, abi.Errno(e))
+		if err != nil {
+			return err
+		}
+		if !more {
+			return Errno(e)
+		}
+	}
+}
+
+// give hands v to an import, again and again while the store is full.
+func (c *Call) give(ctx context.Context, v *Value, call func(*rawValue) uint32) error {
+	s := takeScratch()
+	defer s.give()
+	s.handles = s.handles[:0]
+	if err := s.set(&s.value, v); err != nil {
+		return err
+	}
+	var again retry
+	for {
+		e := call(&s.value)
+		if ok(e) {
+			return nil
+		}
+		more, err := again.after(ctx, abi.Errno(e))
+		if err != nil {
+			return err
+		}
+		if !more {
+			return Errno(e)
+		}
+	}
+}
+
+// Fail ends the task with v, of encoding ERROR.
+func (c *Call) Fail(v *Value) error {
+	s := takeScratch()
+	defer s.give()
+	if err := s.set(&s.value, v); err != nil {
+		return err
+	}
+	if e := importTaskFail(&s.value); !ok(e) {
+		return Errno(e)
+	}
+	return nil
+}
+
+// The codes of wray.Code that the binding itself gives.
+const (
+	codeUserError       = 2
+	codeDeadlock        = 10
+	codeUnknownFunction = 16
+)
+
+// fail ends the task with a failure of the binding's own.
+func (c *Call) fail(code byte, message, trace, hint string) {
+	_ = c.Fail(&Value{Encoding: abi.EncodingError, Data: encodeFailure(code, message, c.name, int(c.head.attempt), trace, hint)})
+}
+
+// encodeFailure is wray.Error in CBOR (RFC 8949): a map with integer keys. The
+// binding writes these few itself so as not to need a CBOR package.
+func encodeFailure(code byte, message, task string, attempt int, trace, hint string) []byte {
+	b := []byte{0xa0, 1} // the number of pairs is added as they come
+	pairs := byte(1)
+	b = appendUint(b, 0, uint64(code))
+	text := func(key byte, s string) {
+		if s != "" {
+			pairs++
+			b = append(appendUint(append(b, key), 0x60, uint64(len(s))), s...)
+		}
+	}
+	text(2, message)
+	text(3, task)
+	if attempt > 0 {
+		pairs++
+		b = appendUint(append(b, 4), 0, uint64(attempt))
+	}
+	text(6, trace)
+	text(7, hint)
+	b[0] |= pairs
+	return b
+}
+
+// appendUint appends the head of a CBOR item: its major type, in the upper
+// three bits, and its number.
+func appendUint(b []byte, major byte, n uint64) []byte {
+	switch {
+	case n < 24:
+		return append(b, major|byte(n))
+	case n < 1<<8:
+		return append(b, major|24, byte(n))
+	case n < 1<<16:
+		return append(b, major|25, byte(n>>8), byte(n))
+	default:
+		return append(b, major|26, byte(n>>24), byte(n>>16), byte(n>>8), byte(n))
+	}
+}
