@@ -1,6 +1,7 @@
 package objectstore
 
 import (
+	"sync/atomic"
 	"testing"
 
 	wray "github.com/wray-project/wray"
@@ -90,4 +91,80 @@ func BenchmarkGetSmall(b *testing.B) {
 			b.Fatal("short")
 		}
 	}
+}
+
+// BenchmarkDrop is the drop of objects that a handle alone holds.
+func BenchmarkDrop(b *testing.B) {
+	s := benchStore(b, 0)
+	t := NewHandles(0)
+	seq := uint64(0)
+	var hs []uint32
+	for b.Loop() {
+		if len(hs) == 0 {
+			b.StopTimer()
+			for range 10000 {
+				seq++
+				o, err := s.TryPut(wray.ID{Owner: 1, Seq: seq}, raw(nil))
+				if err != nil {
+					b.Fatal(err)
+				}
+				h, err := t.Add(o)
+				if err != nil {
+					b.Fatal(err)
+				}
+				hs = append(hs, h)
+			}
+			b.StartTimer()
+		}
+		t.Drop(hs[len(hs)-1])
+		hs = hs[:len(hs)-1]
+	}
+	t.Reset()
+}
+
+// BenchmarkSeal is the life of a task's result: declare, watch, seal, drop.
+func BenchmarkSeal(b *testing.B) {
+	s := benchStore(b, 0)
+	b.ReportAllocs()
+	seq, told := uint64(0), 0
+	w := WatcherFunc(func(*Object) { told++ })
+	p := make([]byte, 8)
+	for b.Loop() {
+		seq++
+		o, err := s.Declare(wray.ID{Owner: 1, Seq: seq})
+		if err != nil {
+			b.Fatal(err)
+		}
+		o.Watch(w)
+		if err := o.TrySeal(raw(p)); err != nil {
+			b.Fatal(err)
+		}
+		o.Release()
+	}
+	if told != int(seq) {
+		b.Fatalf("%d of %d watches told", told, seq)
+	}
+}
+
+// BenchmarkPutParallel is BenchmarkPutSmall on all cores at once.
+func BenchmarkPutParallel(b *testing.B) {
+	s := benchStore(b, 0)
+	var seq atomic.Uint64
+	p := make([]byte, 8)
+	b.RunParallel(func(pb *testing.PB) {
+		t := NewHandles(0)
+		for pb.Next() {
+			o, err := s.TryPut(wray.ID{Owner: 1, Seq: seq.Add(1)}, raw(p))
+			if err != nil {
+				b.Error(err)
+				return
+			}
+			h, err := t.Add(o)
+			if err != nil {
+				b.Error(err)
+				return
+			}
+			t.Drop(h)
+		}
+	})
 }
