@@ -51,6 +51,9 @@ func (n *Node) startWorker(ctx context.Context) (*workerProcess, error) {
 	if err != nil {
 		return nil, err
 	}
+	if err := sandbox.InitCache(ctx, dir); err != nil {
+		return nil, err
+	}
 	conn, child, err := link.Pair(worker.LinkOptions())
 	if err != nil {
 		return nil, fmt.Errorf("start a worker: %w", err)

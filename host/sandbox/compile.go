@@ -29,6 +29,16 @@ func Identity() string {
 	return fmt.Sprintf("rewrite%d wazero1.12.0 %s features%x", rewrite.Version, runtime.GOARCH, uint64(coreFeatures))
 }
 
+// InitCache makes what an engine expects in its cache directory, so that one
+// that may only read it opens it.
+func InitCache(ctx context.Context, dir string) error {
+	cache, err := wazero.NewCompilationCacheWithDir(dir)
+	if err != nil {
+		return fmt.Errorf("make the code cache: %w", err)
+	}
+	return cache.Close(ctx)
+}
+
 // CompileOptions says what a module may import.
 type CompileOptions struct {
 	Modules []HostModule // offered beside WASI

@@ -89,7 +89,25 @@ func (m *Module) Tasks() bool { return slices.Contains(m.meta.Exports, abi.Expor
 // not, why.
 func (m *Module) Resettable() (bool, string) { return m.meta.Resettable, m.meta.NotResettable }
 
+// Close unloads the module. Its sandboxes are closed. It is idempotent.
+func (m *Module) Close(ctx context.Context) {
+	e := m.engine
+	e.mu.Lock()
+	_, loaded := e.modules[m]
+	delete(e.modules, m)
+	e.mu.Unlock()
+	if loaded {
+		m.close(ctx)
+	}
+}
+
 func (m *Module) close(ctx context.Context) {
+	m.mu.Lock()
+	live := m.live
+	m.mu.Unlock()
+	if live != 0 {
+		panic(fmt.Sprintf("BUG: module closed with %d live sandboxes", live))
+	}
 	if m.snap != nil {
 		_ = m.snap.image.close()
 	}
