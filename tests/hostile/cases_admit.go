@@ -222,6 +222,13 @@ func limitCases() []Case {
 			return raw(rep(1001, section(secCustom, str("x"))))
 		}),
 		over("locals", "5,001 locals", func() []byte { return bombLocals(5001) }),
+		over("all-locals", "1,000 functions of 4,500 locals each: 36 MB of decoded types from 9 KB", func() []byte {
+			b := &builder{}
+			for range 1000 {
+				b.proc(manyLocals(4500))
+			}
+			return b.bytes()
+		}),
 		over("body", "a body of more than 2 MiB", func() []byte { return command(nil, rep(2<<20, opNop)) }),
 		over("nesting-blocks", "blocks nested 16,385 deep", func() []byte { return bombNest(opBlock, 16_385) }),
 		over("nesting-ifs", "ifs nested 100,000 deep", func() []byte { return bombNest(opIf, 100_000) }),

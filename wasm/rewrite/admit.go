@@ -31,6 +31,7 @@ type AdmitLimits struct {
 	CustomSections  int
 	NameLength      int // bytes of one name
 	NameEntries     int // functions and locals that the name section names
+	AllLocals       int // locals of all functions, parameters included
 	Params          int // of one function type
 	Results         int // of one function type
 
@@ -77,6 +78,7 @@ func DefaultAdmitLimits() AdmitLimits {
 		CustomSections:  1_000,
 		NameLength:      100_000,
 		NameEntries:     2_000_000, // 35,881
+		AllLocals:       4_000_000, // 419,071
 		Params:          1_000,     // 91
 		Results:         1_000,     // 4
 		Body:            2 << 20,   // 905,582
@@ -99,7 +101,7 @@ func (l AdmitLimits) orDefaults() AdmitLimits {
 		{&l.TableEntries, &d.TableEntries}, {&l.ElementSegments, &d.ElementSegments},
 		{&l.DataSegments, &d.DataSegments}, {&l.MemoryPages, &d.MemoryPages},
 		{&l.CustomSections, &d.CustomSections}, {&l.NameLength, &d.NameLength},
-		{&l.NameEntries, &d.NameEntries}, {&l.Params, &d.Params}, {&l.Results, &d.Results},
+		{&l.NameEntries, &d.NameEntries}, {&l.AllLocals, &d.AllLocals}, {&l.Params, &d.Params}, {&l.Results, &d.Results},
 		{&l.Body, &d.Body}, {&l.Locals, &d.Locals}, {&l.Blocks, &d.Blocks}, {&l.Joins, &d.Joins},
 		{&l.Nesting, &d.Nesting}, {&l.LoopNesting, &d.LoopNesting}, {&l.BrTable, &d.BrTable},
 		{&l.JoinsPerByte, &d.JoinsPerByte},
@@ -175,6 +177,7 @@ type admitter struct {
 	bodies       int
 	customs      int
 	names        int // entries of the name section
+	allLocals    int
 	hasNames     bool
 
 	loops [(admitMaxNesting + 1) / 64]uint64 // bit i: the block at depth i is a loop

@@ -128,6 +128,9 @@ func (a *admitter) locals(c *admitCost) {
 		}
 	}
 	c.locals = int(n)
+	if a.allLocals += c.locals; a.allLocals > a.l.AllLocals {
+		a.over(at, "locals of all functions", uint64(a.allLocals), a.l.AllLocals, "", "split the program into smaller modules")
+	}
 }
 
 // code walks the instructions of a body. The position is kept in a variable of
