@@ -9,7 +9,7 @@ package rewrite
 const (
 	bulkInline  = 4 << 10  // bytes that run in place
 	bulkChunk   = 1 << 20  // bytes between two checks
-	bulkShift   = 4        // a unit of cost is 1<<bulkShift bytes
+	bulkShift   = 2        // a unit of cost is 1<<bulkShift bytes
 	tableInline = 512      // the same for table entries
 	tableChunk  = 64 << 10 //
 	tableShift  = 1        //

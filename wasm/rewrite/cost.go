@@ -5,7 +5,8 @@ package rewrite
 // compiles it badly, not what it usually takes: the sum over a path bounds the
 // time between two checks. Instructions that leave no machine code are free.
 const (
-	costMemory  = 8   // a load or a store
+	costMemory  = 40  // a load or a store
+	costNear    = 2   // one near an earlier one, see origin.go
 	costDivide  = 12  // integer division, square root
 	costFloat   = 2   // float and vector arithmetic, conversions
 	costBranch  = 1   // a branch
@@ -14,14 +15,15 @@ const (
 	costTable   = 16  // a call through a table; table.get and table.set
 	costHost    = 256 // a call of an import, besides what the host charges
 	costGrow    = 4096
-	costBulk    = 300  // a bulk instruction of up to bulkInline bytes
-	costMinimum = 4    // what a check charges at least; a loop has its own cost
-	dynamicFree = 1024 // see bulk.go
+	costBulk    = 300 // a bulk instruction of up to bulkInline bytes
+	costMinimum = 4   // what a check charges at least; a loop has its own cost
 )
 
 const (
 	// regionLimit is the cost that a path may have between two checks.
 	regionLimit = 4096
+	// exitLimit is what a function may leave unpaid when it returns.
+	exitLimit = regionLimit / 2
 	// chainLimit is the cost that all the callers on the stack together may
 	// have outstanding between two checks, up to the last call through a table.
 	chainLimit = 4 * regionLimit
@@ -29,7 +31,7 @@ const (
 
 // DefaultPeriod is a good next value for Tick to return: some 50 to 200
 // microseconds of ordinary code, and at most a few milliseconds of the worst.
-const DefaultPeriod = 1 << 19
+const DefaultPeriod = 1 << 20
 
 // opCosts holds the cost of each opcode but for calls.
 var opCosts = describeCosts()

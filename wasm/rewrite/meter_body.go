@@ -20,7 +20,8 @@ type bodyMeter struct {
 	spare    uint32 // an i32 local, once there is one
 	hasSpare bool
 
-	jump dispatch
+	jump   dispatch
+	origin origins
 }
 
 // block is the meter's part of an open block.
@@ -46,8 +47,9 @@ func (e *emitter) beginMeter(i int) {
 	b := &e.meter
 	p := e.r.meter
 	*b = bodyMeter{plan: p, index: uint32(i), blocks: append(b.blocks[:0], block{op: opBlock, debt: dead}),
-		loop: p.firstLoop[i], entry: p.stack.entry[i], patchAt: -1, cached: -1, jump: b.jump}
+		loop: p.firstLoop[i], entry: p.stack.entry[i], patchAt: -1, cached: -1, jump: b.jump, origin: b.origin}
 	b.jump.reset()
+	b.origin.open(e.w.locals)
 	if p.head[i] {
 		e.ins1(opGlobalGet, p.fuel)
 		e.ins(opI64Const)
@@ -247,6 +249,7 @@ func (e *emitter) metered() {
 	case opBrTable:
 		e.branchTable()
 	case opReturn:
+		e.payExit()
 		if b.entry > 0 {
 			e.replace()
 			e.ins1(opBr, uint32(len(w.ctrl)-1))
@@ -264,11 +267,24 @@ func (e *emitter) metered() {
 		e.add(int32(opCosts[w.op]))
 	default:
 		e.common()
-		if c := int32(opCosts[w.op]); c > 0 {
+		if c := b.origin.cost(w); c > 0 {
 			e.add(c)
 		}
+		b.jump.note(w)
+		return
 	}
+	b.origin.forget()
 	b.jump.note(w)
+}
+
+// payExit writes a check before the instruction that w read, which may leave the
+// function, where that would leave too much unpaid.
+func (e *emitter) payExit() {
+	if b := &e.meter; b.debt > exitLimit {
+		e.flush(e.w.start)
+		e.pay(b.debt)
+		b.debt = 0
+	}
 }
 
 // exit records the debt at a way out of the function.
@@ -321,6 +337,7 @@ func (e *emitter) closeBlock() {
 		b.jump.ended(top.target-1, b.debt)
 	}
 	if last == 0 {
+		e.payExit()
 		b.exit(b.debt)
 		e.replace()
 		e.endMeter()
@@ -425,7 +442,7 @@ func (e *emitter) directCall() {
 		if w.x >= imported {
 			b.chain = max(b.chain, b.debt+chain)
 		}
-		if tail && b.debt+cost > regionLimit {
+		if tail && b.debt+cost > exitLimit {
 			e.flush(w.start)
 			e.pay(b.debt + cost)
 			b.debt = -cost
@@ -486,7 +503,7 @@ func inRegisters(types []byte) bool {
 }
 
 // tableCall follows a call through a table. What is called is unknown and may
-// leave regionLimit unpaid; that is paid beforehand.
+// leave exitLimit unpaid; that is paid beforehand.
 func (e *emitter) tableCall() {
 	w, b := &e.w, &e.meter
 	p := b.plan
@@ -494,7 +511,7 @@ func (e *emitter) tableCall() {
 	if b.debt == dead {
 		return
 	}
-	charge := b.debt + costTable + regionLimit
+	charge := b.debt + costTable + exitLimit
 	t := &e.r.m.types[w.x]
 	if w.op == opReturnCallInd && inRegisters(t.params) && inRegisters(t.results) {
 		site = 0

@@ -50,6 +50,7 @@ const (
 	opI32LeS        opcode = 0x4c
 	opI32LeU        opcode = 0x4d
 	opI64LtS        opcode = 0x53
+	opI64LtU        opcode = 0x54
 	opI64GtU        opcode = 0x56
 	opI64GeS        opcode = 0x59
 	opI32Add        opcode = 0x6a
