@@ -17,8 +17,8 @@ var goRun = flag.String("gostd.run", "", "-test.run for them")
 // TestGoStandardLibrary runs the tests of packages of Go's library, built for
 // wasip1, with GOROOT granted read-only and a directory for temporary files.
 func TestGoStandardLibrary(t *testing.T) {
-	if testing.Short() {
-		t.Skip("builds and runs test binaries of Go's library")
+	if testing.Short() || raceEnabled {
+		t.Skip("builds and compiles large test binaries, which takes minutes under the race detector")
 	}
 	out, err := exec.Command("go", "env", "GOROOT").Output()
 	if err != nil {

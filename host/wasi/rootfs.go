@@ -4,7 +4,6 @@ import (
 	"errors"
 	"io/fs"
 	"os"
-	"path"
 	"time"
 )
 
@@ -39,13 +38,6 @@ func (r *rootFS) errno(err error) Errno {
 		return EPERM
 	}
 	return ErrnoOf(err)
-}
-
-// isDot reports whether the last element of p is "." or "..", which no
-// directory has as an entry of its own.
-func isDot(p string) bool {
-	base := path.Base(p)
-	return base == "." || base == ".."
 }
 
 // regular returns f if it is a regular file or a directory.

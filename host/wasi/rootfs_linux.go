@@ -2,6 +2,7 @@ package wasi
 
 import (
 	"os"
+	"path"
 	"strings"
 	"syscall"
 
@@ -12,6 +13,13 @@ import (
 // file from a directory, are done in two steps: os.Root opens the parent, and
 // one system call acts on its entry, by a name without a slash. Such a call
 // cannot leave the parent, whatever is renamed at the same time.
+
+// isDot reports whether the last element of p is "." or "..", which no
+// directory has as an entry of its own.
+func isDot(p string) bool {
+	base := path.Base(p)
+	return base == "." || base == ".."
+}
 
 // at calls f with the descriptor of the directory that holds p, and the name
 // of p in it. The last element of p is not "." or "..".
