@@ -1,0 +1,122 @@
+# make test is what CI runs and what a person runs: it needs Go 1.26, git and
+# make, and fetches the rest. Every target says what it does as it goes.
+
+GO      ?= go
+BIN     := bin
+VERSION ?=
+
+# Packages whose full tests compute for minutes. Under the race detector, which
+# makes them 5 to 20 times slower, they run with -short; without it, in full.
+HEAVY := $(wildcard tests/spec tests/hostile wasm/rewrite)
+HEAVY_PKGS := $(addprefix ./,$(HEAVY))
+# What guests are built from; it must build and vet for wasip1 too.
+GUEST_PKGS := $(addsuffix /...,$(addprefix ./,$(wildcard wasm/abi wasm/guest wasm/rewrite sdk examples)))
+
+.PHONY: all test check build clean help
+.PHONY: fmt vet staticcheck tidy generated race-tools unit invariants
+
+all: build
+
+help:
+	@echo 'make test     everything that CI runs: check, build, all tests'
+	@echo 'make check    gofmt, vet on every platform, staticcheck, tidy, generated files'
+	@echo 'make unit     the tests alone, under the race detector where it works'
+	@echo 'make build    bin/wray, and proof that arm64 builds'
+	@echo 'make clean    remove what was built'
+
+test: race-tools check build unit invariants
+	@echo 'make test: all passed'
+
+# --- check -----------------------------------------------------------------
+
+check: fmt vet staticcheck tidy generated
+
+fmt:
+	@echo '== gofmt'
+	@out=$$(git ls-files -co --exclude-standard '*.go' | while read -r f; do [ -f "$$f" ] && echo "$$f"; done | xargs -r gofmt -l); \
+	if [ -n "$$out" ]; then echo 'not formatted; run gofmt -w on:'; echo "$$out"; exit 1; fi
+
+vet:
+	@for p in linux/amd64 linux/arm64 darwin/arm64 windows/amd64; do \
+		echo "== go vet $$p"; \
+		CGO_ENABLED=0 GOOS=$${p%/*} GOARCH=$${p#*/} $(GO) vet ./... || exit 1; \
+	done
+	@echo '== go vet wasip1/wasm'
+	@# -unsafeptr=false: a guest's pointer is a 32-bit number, and the binding
+	@# turns numbers into pointers and back on purpose.
+	@pkgs=$$(GOOS=wasip1 GOARCH=wasm $(GO) list $(GUEST_PKGS)) && \
+	CGO_ENABLED=0 GOOS=wasip1 GOARCH=wasm $(GO) vet -unsafeptr=false $$pkgs
+
+staticcheck: $(BIN)/staticcheck
+	@echo '== staticcheck'
+	@$(BIN)/staticcheck ./...
+	@pkgs=$$(GOOS=wasip1 GOARCH=wasm $(GO) list $(GUEST_PKGS)) && \
+	GOOS=wasip1 GOARCH=wasm CGO_ENABLED=0 $(BIN)/staticcheck $$pkgs
+
+$(BIN)/staticcheck: internal/tools/go.mod internal/tools/go.sum
+	@echo '== build staticcheck, at the version of internal/tools/go.mod'
+	@CGO_ENABLED=0 $(GO) -C internal/tools build -o ../../$@ honnef.co/go/tools/cmd/staticcheck
+
+tidy:
+	@echo '== go mod tidy'
+	@$(GO) mod tidy -diff
+	@$(GO) -C internal/tools mod tidy -diff
+
+# go generate must leave every file as it is. (Golden files of tests are held
+# by their tests.)
+generated:
+	@if ! git grep -q --untracked '^//go:generate' -- '*.go'; then exit 0; fi; \
+	echo '== go generate'; \
+	sums() { git ls-files -co --exclude-standard -z | xargs -0 sha256sum 2>/dev/null | sort -k2; }; \
+	before=$$(mktemp) after=$$(mktemp); trap 'rm -f $$before $$after' EXIT; \
+	sums >$$before; $(GO) generate ./... || exit 1; sums >$$after; \
+	if ! diff $$before $$after; then echo 'generated files were out of date; commit what go generate wrote'; exit 1; fi
+
+# --- build -----------------------------------------------------------------
+
+build:
+	@echo '== build $(BIN)/wray (static), and for the other processor'
+	@CGO_ENABLED=0 $(GO) build -trimpath -ldflags '-X main.version=$(VERSION)' -o $(BIN)/wray ./cmd/wray
+	@for arch in amd64 arm64; do \
+		CGO_ENABLED=0 GOOS=linux GOARCH=$$arch $(GO) build -trimpath -o /dev/null ./cmd/wray || exit 1; \
+	done
+
+# --- tests -----------------------------------------------------------------
+
+# The race detector needs a C compiler. Fetch one where that is possible.
+race-tools:
+	@if ! command -v gcc >/dev/null && ! command -v clang >/dev/null \
+	&& [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null; then \
+		echo '== install gcc, for the race detector'; \
+		{ apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -y -qq gcc libc6-dev; } >/dev/null 2>&1 || true; \
+	fi
+
+unit:
+	@dir=$$(mktemp -d); trap 'rm -rf $$dir' EXIT; \
+	race=; printf 'package main\nfunc main() {}\n' >$$dir/main.go; \
+	if CGO_ENABLED=1 $(GO) build -race -o $$dir/probe $$dir/main.go 2>/dev/null; then race=-race; else \
+		echo '**********************************************************************'; \
+		echo '** NO RACE DETECTOR: it needs gcc and cgo. Data races go unseen.    **'; \
+		echo '** Install gcc and libc6-dev to run what CI runs.                   **'; \
+		echo '**********************************************************************'; \
+	fi; \
+	light=$$($(GO) list ./... | grep -vxF "$$(cd . && $(GO) list $(HEAVY_PKGS))") || exit 1; \
+	if [ -n "$$race" ]; then \
+		echo '== go test -race'; \
+		CGO_ENABLED=1 $(GO) test -race -timeout 10m $$light || exit 1; \
+		echo '== go test -race -short, of what computes for long'; \
+		CGO_ENABLED=1 $(GO) test -race -short -timeout 10m $(HEAVY_PKGS) || exit 1; \
+	else \
+		echo '== go test'; \
+		$(GO) test -timeout 10m $$light || exit 1; \
+	fi; \
+	echo '== go test, of what computes for long'; \
+	$(GO) test -timeout 15m $(HEAVY_PKGS)
+
+# Costly assertions, as CI wants them and users do not.
+invariants:
+	@echo '== go test -tags invariants'
+	@$(GO) test -tags invariants -timeout 5m $$($(GO) list ./scheduler/...)
+
+clean:
+	rm -rf $(BIN)
