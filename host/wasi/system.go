@@ -245,10 +245,6 @@ func (s *System) Reset(cfg *Config) error {
 		slot{used: true, file: &s.stdout, base: rightsStream &^ RightFdRead},
 		slot{used: true, file: &s.stderr, base: rightsStream &^ RightFdRead},
 	)
-	if d, ok := in.(*diskFile); ok {
-		s.fds[0].disk = d
-		s.fds[0].base = (rightsFile &^ rightsWrite) &^ RightFdFilestatSetTimes
-	}
 	for i := range cfg.Dirs {
 		s.fds = append(s.fds, slot{
 			used: true, dir: true, preopen: true, mount: i, ro: cfg.Dirs[i].ReadOnly,
@@ -270,10 +266,6 @@ func (s *System) Close() {
 	s.stdout.write, s.stderr.write = nil, nil
 	s.live = false
 }
-
-// CloseFiles closes every descriptor but leaves the rest of the System as it
-// is: after it, every descriptor is EBADF. It is what a restored sandbox sees.
-func (s *System) CloseFiles() { s.closeAll() }
 
 func (s *System) closeAll() {
 	for i := range s.fds {

@@ -13,8 +13,9 @@
 //   - Files are opened by an [FS], the one seam to the outside: path strings
 //     and flags in, an *os.File, a structure or an [Errno] out. Reads, writes,
 //     stat and readdir of an open file are done here, on its descriptor.
-//   - Nothing blocks but reads and writes of real files and [Poller.Wait].
-//     A read of a file that has nothing yet waits in Poller.Wait too.
+//   - Nothing blocks but reads and writes of real files, the host's own Files
+//     and output functions if they choose to, and [Poller.Wait]. A read of a
+//     File that has nothing yet waits in Poller.Wait too.
 //
 // # Threads
 //
