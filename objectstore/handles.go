@@ -21,7 +21,9 @@ const HandlesFlag = "--max-handles"
 // alone, so it reaches no object that it was not given. Each handle owns one
 // reference. The zero Handles has no limit.
 //
-// A Handles is not for concurrent use: whoever runs the sandbox owns it.
+// A Handles is not for concurrent use: whoever runs the sandbox owns it. Giving
+// handles back may run callbacks of those who wait for room; they must not use
+// the same table.
 //
 // A number is used again, soonest the one given back last. Within a sandbox
 // that confuses nothing but the guest that uses a handle it has dropped, and

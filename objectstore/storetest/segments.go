@@ -179,8 +179,33 @@ func testWindowsDelayReuse(t *testing.T, s Suite) {
 	if f := st.Stats(); f.SegmentsMade != 2 {
 		t.Errorf("the window's segment is not used again: %+v", f)
 	}
-	x.Release()
 	y.Release()
+	x.Release()
+}
+
+// testWindowsGiveRoom: who waits for room is served when a window gives it up,
+// and no sooner.
+func testWindowsGiveRoom(t *testing.T, s Suite) {
+	if s.Map == nil {
+		return
+	}
+	st := s.open(t, capacity(mib))
+	o := put(t, st, make([]byte, mib))
+	w, err := o.Pin()
+	if err != nil {
+		t.Fatal(err)
+	}
+	o.Release()
+	var r *objectstore.Reservation
+	st.OnSpace(objectstore.Size{Payload: mib}, func(got *objectstore.Reservation, _ error) { r = got })
+	if r != nil {
+		t.Fatal("a window's memory was given to another")
+	}
+	w.Unpin()
+	if r == nil {
+		t.Fatal("nobody was served after Unpin")
+	}
+	r.Cancel()
 }
 
 func testMaxSegments(t *testing.T, s Suite) {
@@ -248,17 +273,26 @@ func testTrimIdle(t *testing.T, s Suite) {
 		if n := pooled(); n != 1 {
 			t.Errorf("%d pooled after 70 s: expected 1", n)
 		}
-		b = put(t, st, make([]byte, 2*mib)) // used again: idle from now on
-		b.Release()
+		<-time.After(40 * time.Second)
+		if n := pooled(); n != 0 {
+			t.Errorf("%d pooled after 110 s: expected none", n)
+		}
+
+		// What is used again is idle from then on.
+		a = put(t, st, make([]byte, mib))
+		a.Release()
+		<-time.After(50 * time.Second)
+		a = put(t, st, make([]byte, mib))
+		a.Release()
 		<-time.After(50 * time.Second)
 		if n := pooled(); n != 1 {
-			t.Errorf("%d pooled after 120 s: expected 1", n)
+			t.Errorf("%d pooled 50 s after the last use: expected 1", n)
 		}
 		<-time.After(30 * time.Second)
 		if n := pooled(); n != 0 {
-			t.Errorf("%d pooled after 150 s: expected none", n)
+			t.Errorf("%d pooled 80 s after the last use: expected none", n)
 		}
-		if f := st.Stats(); f.Segments != 0 || f.SegmentsMade != 2 {
+		if f := st.Stats(); f.Segments != 0 || f.SegmentsMade != 3 {
 			t.Errorf("at the end: %+v", f)
 		}
 	})

@@ -425,15 +425,21 @@ func testClose(t *testing.T, s Suite) {
 }
 
 func testCloseWithObjects(t *testing.T, s Suite) {
-	st := s.open(t, capacity(4*mib))
+	st := s.open(t, capacity(8*mib))
 	p := pattern(1, 2*mib)
 	a := put(t, st, p)
 	b := put(t, st, make([]byte, 2*mib))
 	pending := declare(t, st)
+	chain := put(t, st, nil)
+	for range 10_000 { // more than one Release does by itself
+		next := put(t, st, nil, chain)
+		chain.Release()
+		chain = next
+	}
 	b.Release()
 	b = put(t, st, make([]byte, 2*mib))
 	var told error
-	st.OnSpace(objectstore.Size{Payload: 2 * mib}, func(_ *objectstore.Reservation, err error) { told = err })
+	st.OnSpace(objectstore.Size{Payload: 4 * mib}, func(_ *objectstore.Reservation, err error) { told = err })
 	for range 2 {
 		if err := st.Close(); err != nil {
 			t.Fatal(err)
@@ -459,7 +465,7 @@ func testCloseWithObjects(t *testing.T, s Suite) {
 	if n := st.Stats().SegmentsPooled; n != 0 {
 		t.Errorf("%d segments in the pool of a closed store", n)
 	}
-	for _, o := range []*objectstore.Object{a, b, pending} {
+	for _, o := range []*objectstore.Object{a, b, pending, chain} {
 		o.Release()
 	}
 }

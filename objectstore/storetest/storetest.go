@@ -68,6 +68,7 @@ func Run(t *testing.T, s Suite) {
 		{"StaleBytes", testStaleBytes},
 		{"Windows", testWindows},
 		{"WindowsDelayReuse", testWindowsDelayReuse},
+		{"WindowsGiveRoom", testWindowsGiveRoom},
 		{"MaxSegments", testMaxSegments},
 		{"Trim", testTrim},
 		{"TrimIdle", testTrimIdle},
