@@ -1,0 +1,365 @@
+//go:build !wasip1
+
+package rt
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"runtime"
+	"slices"
+	"strings"
+	"sync"
+
+	"github.com/fxamacker/cbor/v2"
+
+	"github.com/wray-project/wray"
+	"github.com/wray-project/wray/wasm/abi"
+)
+
+var functions struct {
+	sync.Mutex
+	byName map[string]uint32
+	run    []func(*Call)
+	names  []string
+}
+
+// Declare says that f runs the task called name.
+func Declare(name string, f func(*Call)) error {
+	functions.Lock()
+	defer functions.Unlock()
+	if _, there := functions.byName[name]; there {
+		return Errno(abi.EEXIST)
+	}
+	if functions.byName == nil {
+		functions.byName = make(map[string]uint32)
+	}
+	functions.byName[name] = uint32(len(functions.run))
+	functions.run = append(functions.run, f)
+	functions.names = append(functions.names, name)
+	return nil
+}
+
+// Lookup returns the number of a function. There are no other modules.
+func Lookup(module, name string) (uint32, error) {
+	functions.Lock()
+	defer functions.Unlock()
+	if n, ok := functions.byName[name]; ok && module == "" {
+		return n, nil
+	}
+	return 0, Errno(abi.ENOENT)
+}
+
+// Context returns the context of the driver.
+func Context() context.Context { return context.Background() }
+
+// SetExitCode is for guests.
+func SetExitCode(int) {}
+
+// task is a submitted task and all its attempts.
+type task struct {
+	spec    Spec
+	name    string
+	run     func(*Call)
+	ctx     context.Context // ends when the task is canceled; child of its parent's
+	cancel  context.CancelCauseFunc
+	results []*object
+	stream  *stream
+}
+
+// errCanceled is the cause of a cancellation by Cancel.
+var errCanceled = errors.New("canceled")
+
+type taskKey struct{}
+
+// Submit starts a task.
+func Submit(ctx context.Context, s *Spec, into []*Ref) ([]*Ref, error) {
+	if err := ctx.Err(); err != nil {
+		return into, err
+	}
+	functions.Lock()
+	if int(s.Fn) >= len(functions.run) {
+		functions.Unlock()
+		return into, Errno(abi.ENOENT)
+	}
+	t := &task{spec: *s, name: s.Name, run: functions.run[s.Fn]}
+	if t.name == "" {
+		t.name = functions.names[s.Fn]
+	}
+	functions.Unlock()
+	t.spec.RetryOn = bytes.Clone(s.RetryOn)
+	t.spec.Args = slices.Clone(s.Args)
+	for i := range t.spec.Args {
+		if a := &t.spec.Args[i]; a.Ref == nil {
+			a.Value = a.Value.clone()
+		}
+	}
+	parent := context.Background()
+	if c, ok := ctx.Value(taskKey{}).(context.Context); ok {
+		parent = c
+	}
+	t.ctx, t.cancel = context.WithCancelCause(parent)
+	if s.Flags&StreamTask != 0 {
+		t.stream = &stream{task: t, window: int(s.Window)}
+		if t.stream.window == 0 {
+			t.stream.window = defaultWindow
+		}
+		into = append(into, newStreamRef(t.stream))
+	} else {
+		for range s.NumResults {
+			o := &object{task: t}
+			t.results = append(t.results, o)
+			into = append(into, &Ref{object: o})
+		}
+	}
+	go t.attempts()
+	return into, nil
+}
+
+// attempts runs the task until it succeeds, fails for good, or is canceled.
+func (t *task) attempts() {
+	defer t.cancel(nil)
+	e := t.arguments()
+	retries := 3
+	if t.spec.Flags&HasRetries != 0 {
+		retries = int(t.spec.Retries)
+	}
+	for attempt := 1; e == nil; attempt++ {
+		failure := t.attempt(attempt)
+		if failure == nil {
+			break
+		}
+		if failure.Task == "" {
+			failure.Task = t.name
+		}
+		if failure.Attempt == 0 {
+			failure.Attempt = attempt
+		}
+		if t.ctx.Err() != nil || !t.retryable(failure) || retries >= 0 && attempt > retries {
+			e = failure
+		}
+	}
+	if e == nil {
+		t.end(nil)
+		return
+	}
+	if e.Task == "" {
+		e.Task = t.name
+	}
+	t.end(e)
+}
+
+// end gives all results that are missing the failure e, or ends the stream.
+func (t *task) end(e *wray.Error) {
+	var v Value
+	if e != nil {
+		v = encodeError(e)
+	}
+	for i, o := range t.results {
+		if e == nil {
+			v = encodeError(&wray.Error{Code: wray.CodeBadArgument, Task: t.name,
+				Message: fmt.Sprintf("the task returned without its result %d of %d", i, len(t.results))})
+		}
+		o.seal(v)
+	}
+	if s := t.stream; s != nil {
+		state.Lock()
+		if e != nil {
+			s.items = append(s.items, &Ref{object: &object{ready: true, value: v}})
+		}
+		s.ended = true
+		broadcastLocked()
+		state.Unlock()
+	}
+}
+
+// arguments waits for the arguments that are objects.
+func (t *task) arguments() *wray.Error {
+	for i := range t.spec.Args {
+		r := t.spec.Args[i].Ref
+		if r == nil {
+			continue
+		}
+		if r.err != nil || r.object == nil {
+			return wray.Errorf(wray.CodeBadArgument, "argument %d is no object: %v", i, r.err)
+		}
+		if await(t.ctx, func() bool { return r.object.ready }) != nil {
+			return canceled()
+		}
+		if v := &r.object.value; v.Encoding == abi.EncodingError {
+			return &wray.Error{Code: wray.CodeDependencyFailed, Message: fmt.Sprintf("argument %d failed", i), Cause: decodeError(v.Data)}
+		}
+	}
+	return nil
+}
+
+// attempt runs the task once. A task that outlives its context is left to
+// itself.
+func (t *task) attempt(n int) *wray.Error {
+	c := &Call{task: t, attempt: n}
+	var cancel context.CancelFunc
+	ctx := context.WithValue(t.ctx, taskKey{}, t.ctx)
+	if t.spec.Timeout > 0 {
+		c.ctx, cancel = context.WithTimeout(ctx, t.spec.Timeout)
+	} else {
+		c.ctx, cancel = context.WithCancel(ctx)
+	}
+	defer cancel()
+	if t.stream != nil {
+		state.Lock()
+		c.itemsDone = t.stream.sealed
+		state.Unlock()
+	}
+	done := make(chan bool, 1)
+	go func() {
+		returned := false
+		defer func() {
+			if !returned {
+				if v := recover(); v != nil {
+					panic(v) // package sdk recovers those of tasks
+				}
+				_ = c.Fail(ptr(encodeError(&wray.Error{Code: wray.CodeUserError, Message: "the task called runtime.Goexit", Hint: "return an error instead"})))
+			}
+			done <- returned
+		}()
+		t.run(c)
+		returned = true
+	}()
+	select {
+	case <-done:
+	case <-c.ctx.Done():
+		if t.ctx.Err() != nil {
+			return canceled()
+		}
+		return &wray.Error{Code: wray.CodeTimeout, Message: "ran longer than its timeout of " + t.spec.Timeout.String(),
+			Hint: "give it more time with sdk.Timeout"}
+	}
+	return c.outcome()
+}
+
+func ptr[T any](v T) *T { return &v }
+
+func canceled() *wray.Error { return wray.Errorf(wray.CodeCanceled, "the task was canceled") }
+
+// retryable reports whether a failure asks for another attempt.
+func (t *task) retryable(e *wray.Error) bool {
+	switch {
+	case e.Code.System():
+		return true
+	case e.Code == wray.CodeCanceled, e.Code == wray.CodeUnknownFunction, e.Code == wray.CodeBadArgument:
+		return false
+	case t.spec.Flags&RetryErrors != 0:
+		return true
+	}
+	names := strings.Split(string(t.spec.RetryOn), "\x00")
+	return slices.ContainsFunc(e.Sentinels, func(s string) bool { return slices.Contains(names, s) })
+}
+
+func encodeError(e *wray.Error) Value {
+	b, err := cbor.Marshal(e)
+	if err != nil {
+		panic("BUG: a wray.Error does not encode: " + err.Error())
+	}
+	return Value{Encoding: abi.EncodingError, Data: b, Owned: true}
+}
+
+func decodeError(b []byte) *wray.Error {
+	e := new(wray.Error)
+	if err := cbor.Unmarshal(b, e); err != nil {
+		return wray.Errorf(wray.CodeInternal, "a failure that does not decode: %v", err)
+	}
+	return e
+}
+
+// Call is one attempt of a task.
+type Call struct {
+	task      *task
+	ctx       context.Context
+	attempt   int
+	itemsDone uint64
+	items     uint64
+
+	mu     sync.Mutex
+	failed *wray.Error // guarded by mu
+}
+
+func (c *Call) outcome() *wray.Error {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.failed
+}
+
+// Context returns the task's context.
+func (c *Call) Context() context.Context { return c.ctx }
+
+// Name returns the task's name.
+func (c *Call) Name() string { return c.task.name }
+
+// Attempt returns which attempt this is, from 1.
+func (c *Call) Attempt() int { return c.attempt }
+
+// NumArgs returns the number of arguments.
+func (c *Call) NumArgs() int { return len(c.task.spec.Args) }
+
+// NumResults returns the number of results that the caller wants.
+func (c *Call) NumResults() int { return c.task.spec.NumResults }
+
+// Stream reports whether the caller wants a stream.
+func (c *Call) Stream() bool { return c.task.stream != nil }
+
+// Arg describes argument i in v.
+func (c *Call) Arg(i int, v *Value) error {
+	a := &c.task.spec.Args[i]
+	if a.Ref != nil {
+		return a.Ref.Get(c.ctx, v)
+	}
+	*v = a.Value.clone()
+	return nil
+}
+
+// Return gives result i.
+func (c *Call) Return(i int, v *Value) error {
+	if i >= len(c.task.results) {
+		return Errno(abi.EINVAL)
+	}
+	c.task.results[i].seal(v.clone())
+	return nil
+}
+
+// Fail ends the task with v, of encoding ERROR.
+func (c *Call) Fail(v *Value) error {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.failed = decodeError(v.Data)
+	return nil
+}
+
+// Yield gives the next item of a stream, and waits while its window is full.
+func (c *Call) Yield(ctx context.Context, v *Value) error {
+	if c.items < c.itemsDone {
+		c.items++
+		return nil
+	}
+	s := c.task.stream
+	dropped := false
+	item := &Ref{object: &object{ready: true, value: v.clone()}}
+	err := await(ctx, func() bool {
+		if dropped = s.dropped; dropped {
+			return true
+		}
+		if len(s.items)-s.next >= s.window {
+			return false
+		}
+		s.items = append(s.items, item)
+		s.sealed++
+		broadcastLocked()
+		return true
+	})
+	runtime.KeepAlive(item)
+	if dropped {
+		return ErrStreamDropped
+	}
+	c.items++
+	return err
+}

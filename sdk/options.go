@@ -1,0 +1,134 @@
+package sdk
+
+import (
+	"fmt"
+	"math"
+	"time"
+
+	"github.com/wray-project/wray"
+	"github.com/wray-project/wray/sdk/internal/rt"
+)
+
+// An Option changes how a task is run; see the With methods.
+type Option func(*options)
+
+type options struct {
+	flags   uint32
+	cpu     uint32
+	retries int32
+	memory  uint64
+	timeout time.Duration
+	window  uint32
+	name    string
+	retryOn []byte
+	err     error // of an option that makes no sense; the task fails with it
+}
+
+func (o *options) apply(s *rt.Spec) {
+	s.Flags |= o.flags
+	s.CPU, s.Retries, s.Memory, s.Timeout = o.cpu, o.retries, o.memory, o.timeout
+	s.Window, s.Name, s.RetryOn = o.window, o.name, o.retryOn
+}
+
+func (o *options) bad(format string, args ...any) {
+	if o.err == nil {
+		o.err = wray.Errorf(wray.CodeBadArgument, format, args...)
+	}
+}
+
+// CPU sets how many processor cores the task holds while it runs, in steps of
+// a ten-thousandth. The default is 1. It is a share in scheduling: a task of
+// 0.5 does not run at half speed, but two of them run where one of 1 would.
+func CPU(cores float64) Option {
+	return func(o *options) {
+		if !(cores >= 0 && cores <= math.MaxUint32/float64(wray.OneCPU)) {
+			o.bad("CPU(%v): a number of cores is wanted", cores)
+			return
+		}
+		o.cpu = uint32(wray.CPUs(cores))
+		o.flags |= rt.HasCPU
+	}
+}
+
+// Memory sets the bytes of linear memory that the task's sandbox may grow to.
+// The default is the job's.
+func Memory(bytes int64) Option {
+	return func(o *options) {
+		if bytes <= 0 {
+			o.bad("Memory(%d): a number of bytes is wanted", bytes)
+			return
+		}
+		o.memory = uint64(bytes)
+	}
+}
+
+// Retries sets how often a task is run again after a failure that is to be
+// retried: one of the system, and, with [RetryOn], of the task. The default is
+// 3; 0 is never, and -1 without end.
+func Retries(n int) Option {
+	return func(o *options) {
+		if n < -1 || n > math.MaxInt32 {
+			o.bad("Retries(%d): a number from -1 is wanted", n)
+			return
+		}
+		o.retries = int32(n)
+		o.flags |= rt.HasRetries
+	}
+}
+
+// RetryOn has the task retried when it fails with one of errs, which have been
+// registered with [RegisterError], or, without errs, however it fails: with an
+// error, a panic, a trap or a timeout.
+func RetryOn(errs ...error) Option {
+	return func(o *options) {
+		if len(errs) == 0 {
+			o.flags |= rt.RetryErrors
+			return
+		}
+		var names []byte
+		sentinels.RLock()
+		defer sentinels.RUnlock()
+	next:
+		for _, err := range errs {
+			for i, s := range sentinels.errors {
+				if s == err {
+					names = append(append(names, sentinels.names[i]...), 0)
+					continue next
+				}
+			}
+			o.bad("RetryOn: the error %q is not registered with RegisterError", fmt.Sprint(err))
+		}
+		o.retryOn = append(o.retryOn[:len(o.retryOn):len(o.retryOn)], names...)
+	}
+}
+
+// Timeout bounds how long one attempt of the task may run. After it the task
+// is stopped and fails with wray.ErrTimeout. The default is no bound.
+func Timeout(d time.Duration) Option {
+	return func(o *options) {
+		if d <= 0 {
+			o.bad("Timeout(%v): a positive duration is wanted", d)
+			return
+		}
+		o.timeout = d
+	}
+}
+
+// Fresh runs the task in a sandbox that no other task has used.
+func Fresh() Option { return func(o *options) { o.flags |= rt.Fresh } }
+
+// Name sets the name under which the task is shown in logs and errors. The
+// default is the name it was declared with.
+func Name(name string) Option { return func(o *options) { o.name = name } }
+
+// Window sets how many items of a stream may be there unread before its
+// producer waits.
+func Window(n int) Option {
+	return func(o *options) {
+		if n <= 0 || n > math.MaxInt32 {
+			o.bad("Window(%d): a positive number is wanted", n)
+			return
+		}
+		o.window = uint32(n)
+	}
+}

@@ -1,0 +1,417 @@
+// Package sdk is wray's programming model: functions become tasks that run in
+// parallel sandboxes, results become references, and the program that submits
+// them, the driver, is the same Go program.
+//
+//	var count = sdk.Func("count", func(ctx context.Context, text []byte) (int, error) {
+//		return len(bytes.Fields(text)), nil
+//	})
+//
+//	func main() { sdk.Main(run) }
+//
+//	func run(ctx context.Context) error {
+//		ref := count.Remote(ctx, []byte("to be or not to be"))
+//		n, err := ref.Get(ctx)
+//		…
+//	}
+//
+// # Tasks
+//
+// A task is declared once, in a package variable: [Func] and its kin for
+// functions of none to four arguments, [Stream] for those that give their
+// results one by one. Its name is how driver and sandboxes agree on it. Remote
+// submits a call and returns at once; [Ref.Get] waits for the result. With
+// returns the same task with other options: processors, memory, timeout,
+// retries.
+//
+// A task runs at least once, not exactly once. When the sandbox, its worker or
+// its node fails, the task is run again, three times by default ([Retries]),
+// even if it had had effects already. An error that the task returns, or a
+// panic, is the task's own and is not retried unless [RetryOn] asks for it.
+// Write tasks so that running them twice does no harm.
+//
+// Each task runs in a sandbox of the same program. Sandboxes are used again
+// for other tasks of the job, so a package variable may hold what an earlier
+// task left in it, and may not; [Fresh] gives a task a clean one.
+//
+// # Values
+//
+// Arguments and results are copied. A []byte travels as it is, a slice of
+// fixed-width numbers (or of int and uint, as 64 bits) as their little-endian
+// bytes, anything else as CBOR (RFC 8949), by the rules of
+// github.com/fxamacker/cbor: exported fields, and tags as in encoding/json.
+// The first two are read in place: the slice that a task gets, or that Get
+// returns, may be memory that is mapped for all who read the same Ref in this
+// sandbox. Writing to it never changes the object or anybody else's view, but
+// a second Get of the same Ref may return the same slice. An empty slice
+// arrives as an empty slice that is not nil.
+//
+// A [Ref] in a value stays a Ref: whoever gets the value gets the right to
+// read the object. A Ref that is to be read before the task runs is given as an
+// [Arg]. A Ref is good in the task, or driver, that got it, while that runs.
+//
+// # Errors
+//
+// Every failure of a task is, or wraps, a [*wray.Error] that says what class
+// it is of, which task, which attempt, on which node, and what the task's
+// stack was; errors.Is matches it with the sentinels of package wray, such as
+// wray.ErrTimeout, and with errors that were given a name by [RegisterError].
+//
+// # Two builds
+//
+// Built for wasip1 and run by wray, tasks run in sandboxes. Built for any
+// other target, such as by go test, the same program runs them as goroutines
+// of its own process, without any isolation; see [Main].
+package sdk
+
+import (
+	"context"
+	"fmt"
+	"sync"
+	"time"
+
+	"github.com/wray-project/wray"
+	"github.com/wray-project/wray/sdk/internal/rt"
+)
+
+// A decl is a function that can be submitted.
+type decl struct {
+	module string // empty: the program's own
+	name   string
+	stream bool
+	parts  int // results
+
+	mu     sync.Mutex
+	number uint32 // guarded by mu; valid when known
+	known  bool   // guarded by mu
+}
+
+// declare registers run under name. It is called for package variables, where
+// there is nobody to return an error to.
+func declare(name string, stream bool, parts int, run func(*rt.Call)) *decl {
+	err := rt.Declare(name, func(c *rt.Call) {
+		defer func() {
+			if v := recover(); v != nil {
+				fail(c, panicOf(c, v))
+			}
+		}()
+		run(c)
+	})
+	if err != nil {
+		panic(fmt.Sprintf("sdk: task %q cannot be declared (%v): declare each name once, in a package variable", name, err))
+	}
+	return &decl{name: name, stream: stream, parts: parts}
+}
+
+// lookup returns the number by which the host knows d.
+func (d *decl) lookup() (uint32, error) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if d.known {
+		return d.number, nil
+	}
+	n, err := rt.Lookup(d.module, d.name)
+	if err != nil {
+		e := &wray.Error{Code: wray.CodeUnknownFunction, Task: d.name, Message: fmt.Sprintf("there is no task %q", d.name)}
+		if d.module != "" {
+			e.Message = fmt.Sprintf("there is no function %q of a module %q", d.name, d.module)
+			e.Hint = "give the module with the job: wray run PROGRAM --with " + d.module + ".wasm"
+			if !rt.Sandboxed {
+				e.Hint = "modules exist under wray run only; this process runs its own tasks"
+			}
+		}
+		return 0, e
+	}
+	d.number, d.known = n, true
+	return n, nil
+}
+
+// A task is a function with options. It is immutable: With copies.
+type task struct {
+	d    *decl
+	opts options
+}
+
+func (t *task) with(opts []Option) *task {
+	c := *t
+	for _, o := range opts {
+		o(&c.opts)
+	}
+	return &c
+}
+
+// A packet is what one submission needs, used again by later ones.
+type packet struct {
+	spec rt.Spec
+	buf  []byte
+	refs []*rt.Ref
+	args [4]rt.Arg
+}
+
+var packets = sync.Pool{New: func() any { return &packet{buf: make([]byte, 0, 128)} }}
+
+// newPacket returns a packet for a task of n arguments.
+func newPacket(n int) *packet {
+	p := packets.Get().(*packet)
+	p.spec.Args = p.args[:n]
+	return p
+}
+
+func (p *packet) free() {
+	clear(p.args[:])
+	clear(p.refs)
+	p.refs, p.buf = p.refs[:0], p.buf[:0]
+	p.spec = rt.Spec{}
+	packets.Put(p)
+}
+
+// arg sets argument i to a copy of a plain value.
+func arg[A any](p *packet, i int, v *A) error {
+	var err error
+	p.buf, err = encode(v, p.buf, &p.args[i].Value)
+	if err != nil {
+		return badArgument(i, err)
+	}
+	return nil
+}
+
+func badArgument(i int, err error) error {
+	return &wray.Error{Code: wray.CodeBadArgument, Message: fmt.Sprintf("argument %d does not encode: %v", i, err)}
+}
+
+// submit submits p, which it frees, and returns the Ref for all results.
+func (t *task) submit(ctx context.Context, p *packet, err error) *rt.Ref {
+	defer p.free()
+	if err == nil {
+		err = t.opts.err
+	}
+	if err != nil {
+		return rt.Failed(t.inTask(err))
+	}
+	s := &p.spec
+	if s.Fn, err = t.d.lookup(); err != nil {
+		return rt.Failed(err)
+	}
+	t.opts.apply(s)
+	s.NumResults = t.d.parts
+	if t.d.stream {
+		s.Flags |= rt.StreamTask
+	}
+	if p.refs, err = rt.Submit(ctx, s, p.refs[:0]); err != nil {
+		return rt.Failed(t.inTask(local("submit", err)))
+	}
+	if len(p.refs) == 1 {
+		return p.refs[0]
+	}
+	return rt.Group(append([]*rt.Ref(nil), p.refs...))
+}
+
+// inTask names the task in err where that is not said.
+func (t *task) inTask(err error) error {
+	if e, ok := err.(*wray.Error); ok && e.Task == "" {
+		c := *e
+		c.Task = t.d.name
+		return &c
+	}
+	return err
+}
+
+// input decodes argument i of a call. Where that fails the task has failed.
+func input[A any](c *rt.Call, i int, a *A) bool {
+	var v rt.Value
+	err := c.Arg(i, &v)
+	if err == nil {
+		err = decode(&v, a)
+	} else {
+		err = local("read", err)
+	}
+	if err == nil {
+		return true
+	}
+	e := failureOf(c, err)
+	e.Code, e.Message, e.Cause = wray.CodeBadArgument, fmt.Sprintf("argument %d: %v", i, message(err)), nil
+	fail(c, e)
+	return false
+}
+
+// arity checks how many arguments a call has. Where it is wrong the task has
+// failed.
+func arity(c *rt.Call, n int) bool {
+	if c.NumArgs() == n {
+		return true
+	}
+	fail(c, &wray.Error{Code: wray.CodeBadArgument, Task: c.Name(), Attempt: c.Attempt(),
+		Message: fmt.Sprintf("the task takes %d arguments and was given %d", n, c.NumArgs())})
+	return false
+}
+
+// message is what err says without its class.
+func message(err error) string {
+	if e, ok := err.(*wray.Error); ok {
+		return e.Message
+	}
+	return err.Error()
+}
+
+// output gives what a task returned.
+func output[R any](c *rt.Call, r *R, err error) {
+	if err != nil {
+		fail(c, failureOf(c, err))
+		return
+	}
+	if _, ok := any((*R)(nil)).(multi); ok {
+		all := *r // only here must it be in the heap
+		outputParts(c, any(&all).(multi))
+		return
+	}
+	p := newPacket(0)
+	v := &p.args[0].Value
+	p.buf, err = encode(r, p.buf, v)
+	give(c, 0, v, err)
+	p.free()
+}
+
+func outputParts(c *rt.Call, m multi) {
+	p := newPacket(0)
+	defer p.free()
+	for i := range m.parts() {
+		v := &p.args[0].Value
+		*v = rt.Value{}
+		var err error
+		p.buf, err = m.encodePart(i, p.buf, v)
+		if !give(c, i, v, err) {
+			return
+		}
+	}
+}
+
+func give(c *rt.Call, i int, v *rt.Value, err error) bool {
+	if err != nil {
+		fail(c, &wray.Error{Code: wray.CodeBadArgument, Task: c.Name(), Attempt: c.Attempt(),
+			Message: fmt.Sprintf("result %d does not encode: %v", i, err)})
+		return false
+	}
+	if err := c.Return(i, v); err != nil {
+		e := failureOf(c, local("return", err))
+		if e.Cause != nil {
+			e.Code, e.Message, e.Hint, e.Cause = e.Cause.Code, e.Cause.Message, e.Cause.Hint, nil
+		}
+		fail(c, e)
+		return false
+	}
+	return true
+}
+
+// Put stores v and returns a reference to it, to be given to many tasks
+// without being sent with each. It waits while the store is full.
+func Put[T any](ctx context.Context, v T) (Ref[T], error) {
+	p := newPacket(0)
+	defer p.free()
+	val := &p.args[0].Value
+	var err error
+	if p.buf, err = encode(&v, p.buf, val); err != nil {
+		return Ref[T]{}, &wray.Error{Code: wray.CodeBadArgument, Message: fmt.Sprintf("the value does not encode: %v", err)}
+	}
+	r, err := rt.Put(ctx, val)
+	if err != nil {
+		return Ref[T]{}, local("put", err)
+	}
+	return Ref[T]{r}, nil
+}
+
+// An AnyRef is a [Ref] of any type.
+type AnyRef interface{ ref() *rt.Ref }
+
+// Ref is a reference to a value that is there or will be. It is small, can be
+// copied and compared (copies are equal; references that came by different
+// ways are not), and is collected like any value: when nobody holds a Ref to an
+// object, the object goes. The zero Ref refers to nothing.
+type Ref[T any] struct{ p *rt.Ref }
+
+func (r Ref[T]) ref() *rt.Ref { return r.p }
+
+// IsZero reports whether r is the zero Ref.
+func (r Ref[T]) IsZero() bool { return r.p == nil }
+
+var errZeroRef = &wray.Error{Code: wray.CodeBadArgument, Message: "the zero Ref refers to nothing"}
+
+// Get waits for the value and returns it. The error is the failure of the task
+// that should have made it, or of ctx. Get may be called any number of times,
+// from many goroutines.
+func (r Ref[T]) Get(ctx context.Context) (T, error) {
+	var v rt.Value
+	var out T
+	if r.p == nil {
+		return out, errZeroRef
+	}
+	if parts := r.p.Parts(); parts != nil {
+		all := new(T) // only here must it be in the heap
+		err := getParts(ctx, parts, any(all))
+		return *all, err
+	}
+	if err := r.p.Get(ctx, &v); err != nil {
+		return out, local("get", err)
+	}
+	err := decode(&v, &out)
+	return out, err
+}
+
+// Ready reports whether Get would return at once, as far as this sandbox has
+// been told. [Wait] asks.
+func (r Ref[T]) Ready() bool { return r.p != nil && waitsFor(r.p).Ready() }
+
+// Cancel cancels the task that makes the value, and every task that it
+// submitted. Get then fails with wray.ErrCanceled. Where the value is there
+// already, nothing happens.
+func (r Ref[T]) Cancel() error {
+	if r.p == nil {
+		return errZeroRef
+	}
+	return local("cancel", r.p.Cancel())
+}
+
+// GetAll waits for all of refs and returns their values, or the first error
+// in their order.
+func GetAll[T any](ctx context.Context, refs []Ref[T]) ([]T, error) {
+	out := make([]T, len(refs))
+	for i, r := range refs {
+		v, err := r.Get(ctx)
+		if err != nil {
+			return nil, err
+		}
+		out[i] = v
+	}
+	return out, nil
+}
+
+// Wait waits until n of refs are ready, or timeout has passed; a negative
+// timeout means no limit, and zero that Wait only looks. It returns those that
+// are ready, failed ones included, and the others, each in the order of refs.
+// The error is ctx's.
+func Wait[R AnyRef](ctx context.Context, refs []R, n int, timeout time.Duration) (ready, pending []R, err error) {
+	all := make([]*rt.Ref, len(refs))
+	for i, r := range refs {
+		p := r.ref()
+		if p == nil {
+			return nil, refs, errZeroRef
+		}
+		all[i] = waitsFor(p)
+	}
+	have, err := rt.Wait(ctx, all, n, timeout)
+	ready, pending = make([]R, 0, have), make([]R, 0, len(refs)-have)
+	for i, r := range refs {
+		if all[i].Ready() {
+			ready = append(ready, r)
+		} else {
+			pending = append(pending, r)
+		}
+	}
+	return ready, pending, local("wait", err)
+}
+
+// waitsFor is the object whose readiness is p's: of several results, the last.
+func waitsFor(p *rt.Ref) *rt.Ref {
+	if parts := p.Parts(); len(parts) > 0 {
+		return parts[len(parts)-1]
+	}
+	return p
+}
