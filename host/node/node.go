@@ -134,7 +134,7 @@ func (n *Node) Run(ctx context.Context, j Job) (int, error) {
 			return 0, fmt.Errorf("grant %s: %w", d.Host, err)
 		}
 		r.roots = append(r.roots, root)
-		fs := wasi.RootFS(root)
+		fs := wasi.NoSymlinks(wasi.RootFS(root))
 		if d.ReadOnly {
 			fs = wasi.ReadOnly(fs)
 		}

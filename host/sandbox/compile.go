@@ -110,18 +110,21 @@ func Rewrite(wasm []byte, o CompileOptions) (*Artifact, error) {
 // checkImports refuses what no host module offers, before anything is spent on
 // the module.
 func checkImports(r *rewrite.Artifact, o CompileOptions) error {
-	known := map[string]map[string]bool{}
-	for _, m := range append([]HostModule{wasiModule(), meterModule()}, o.Modules...) {
-		names := map[string]bool{}
-		for _, f := range m.Funcs {
-			names[f.Name] = true
+	offered := map[string]*HostFunc{}
+	for _, m := range append([]HostModule{wasiModule()}, o.Modules...) {
+		for i := range m.Funcs {
+			offered[m.Name+"."+m.Funcs[i].Name] = &m.Funcs[i]
 		}
-		known[m.Name] = names
 	}
 	var missing []string
 	for _, im := range r.Imports {
-		if im.Kind != "func" || !known[im.Module][im.Name] {
-			missing = append(missing, im.Module+"."+im.Name)
+		name := im.Module + "." + im.Name
+		f := offered[name]
+		switch {
+		case f == nil || im.Kind != "func":
+			missing = append(missing, name)
+		case f.signature() != im.Type:
+			missing = append(missing, fmt.Sprintf("%s%s (it is %s)", name, im.Type, f.signature()))
 		}
 	}
 	if len(missing) == 0 {

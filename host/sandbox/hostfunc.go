@@ -3,6 +3,7 @@ package sandbox
 import (
 	"context"
 	"fmt"
+	"strings"
 
 	"github.com/tetratelabs/wazero"
 	"github.com/tetratelabs/wazero/api"
@@ -41,10 +42,15 @@ func wasiModule() HostModule {
 		if f.Result {
 			results = "i"
 		}
-		call := f.Call
+		call, perKiB := f.Call, f.Cost.PerKiB
 		m.Funcs = append(m.Funcs, HostFunc{
 			Name: f.Name, Params: f.Params, Results: results,
-			Call:       func(sb *Sandbox, mem []byte, stack []uint64) { call(&sb.wasi, mem, stack) },
+			Call: func(sb *Sandbox, mem []byte, stack []uint64) {
+				call(&sb.wasi, mem, stack)
+				if moved := sb.wasi.TakeMoved(); moved > 0 {
+					sb.charge(int64(moved>>10) * int64(perKiB))
+				}
+			},
 			Capability: string(f.Capability), MaxPayload: f.MaxPayload,
 			Cost:   f.Cost,
 			Blocks: f.Blocks == wasi.BlocksInPoll,
@@ -66,10 +72,11 @@ func (m HostModule) instantiate(ctx context.Context, rt wazero.Runtime) error {
 		if err != nil {
 			return fmt.Errorf("host function %s.%s: %w", m.Name, f.Name, err)
 		}
-		call := f.Call
+		call, cost := f.Call, int64(f.Cost.Base)
 		b.NewFunctionBuilder().WithGoFunction(api.GoFunc(func(ctx context.Context, stack []uint64) {
 			sb := ctx.(*Sandbox)
 			call(sb, sb.mem.bytes(), stack)
+			sb.charge(cost)
 		}), params, results).Export(f.Name)
 	}
 	if _, err := b.Instantiate(ctx); err != nil {
@@ -91,4 +98,21 @@ func valueTypes(s string) ([]api.ValueType, error) {
 		}
 	}
 	return types, nil
+}
+
+// signature writes the function's type as rewrite.Import does.
+func (f *HostFunc) signature() string {
+	list := func(s string) string {
+		names := make([]string, len(s))
+		for i, c := range s {
+			if names[i] = "i32"; c == 'I' {
+				names[i] = "i64"
+			}
+		}
+		return strings.Join(names, ", ")
+	}
+	if f.Results == "" {
+		return "(" + list(f.Params) + ")"
+	}
+	return "(" + list(f.Params) + ") -> " + list(f.Results)
 }

@@ -2,6 +2,7 @@ package sandbox
 
 import (
 	"crypto/rand"
+	"time"
 
 	"github.com/wray-project/wray"
 )
@@ -12,6 +13,10 @@ type Limits struct {
 	Stack       int32 // estimated bytes of native stack; default 32 MiB
 	Files       int   // open descriptors; default 64
 	HeapReserve int64 // bytes of heap a Go guest reserves before its snapshot; default 8 MiB
+
+	// Init bounds the time of each step of a module's initialisation; default
+	// 20 s.
+	Init time.Duration
 }
 
 const (
@@ -21,6 +26,9 @@ const (
 
 // tickPeriod is the fuel between two ticks, in instructions: some 50 µs.
 const tickPeriod = 100_000
+
+// chargePeriod is the host work between two ticks, in nanoseconds.
+const chargePeriod = 100_000
 
 func (l Limits) withDefaults() Limits {
 	if l.Memory <= 0 {
@@ -35,6 +43,9 @@ func (l Limits) withDefaults() Limits {
 	}
 	if l.HeapReserve <= 0 {
 		l.HeapReserve = 8 << 20
+	}
+	if l.Init <= 0 {
+		l.Init = 20 * time.Second
 	}
 	return l
 }

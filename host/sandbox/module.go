@@ -114,10 +114,11 @@ func (m *Module) close(ctx context.Context) {
 	_ = m.compiled.Close(ctx)
 }
 
-// Prepare runs the module's initialisation once, under the given limits, and
-// takes the snapshot. It returns the template sandbox's error.
-func (m *Module) Prepare(l Limits) error {
-	sb, err := m.initialise(l)
+// Prepare runs the module's initialisation once, under the given limits and
+// until ctx ends, and takes the snapshot. It returns the template sandbox's
+// error.
+func (m *Module) Prepare(ctx context.Context, l Limits) error {
+	sb, err := m.initialise(ctx, l)
 	if err != nil {
 		return err
 	}
@@ -140,10 +141,27 @@ func (m *Module) Prepare(l Limits) error {
 
 // initialise makes a sandbox without a snapshot: an instance, its data, its
 // start function, _initialize and the warm-up.
-func (m *Module) initialise(l Limits) (*Sandbox, error) {
+func (m *Module) initialise(ctx context.Context, l Limits) (*Sandbox, error) {
 	sb, err := m.instantiate(l, nil)
 	if err != nil {
 		return nil, err
+	}
+	stop := context.AfterFunc(ctx, func() {
+		sb.Kill(wray.Errorf(wray.CodeCanceled, "canceled while the module was initialised"))
+	})
+	defer stop()
+	run := func(f api.Function, params ...uint64) error {
+		sb.SetDeadline(sb.limits.Init)
+		_, err := sb.run(f, params...)
+		if errors.Is(err, wray.ErrTimeout) {
+			err = &wray.Error{Code: wray.CodeTimeout, Message: "did not end in time",
+				Limit: &wray.Limit{Name: "initialisation", Value: sb.limits.Init.Milliseconds(), Unit: "ms"},
+				Hint:  "do long work in the driver or in tasks, not while the module is initialised"}
+		}
+		if err != nil {
+			sb.Close()
+		}
+		return err
 	}
 	mem := sb.mem.bytes()
 	for _, s := range m.data {
@@ -157,21 +175,18 @@ func (m *Module) initialise(l Limits) (*Sandbox, error) {
 	sb.initialising = true
 	defer func() { sb.initialising = false }()
 	if m.meta.StartExport != "" {
-		if _, err := sb.run(sb.inst.ExportedFunction(m.meta.StartExport)); err != nil {
-			sb.Close()
+		if err := run(sb.inst.ExportedFunction(m.meta.StartExport)); err != nil {
 			return nil, fmt.Errorf("start function: %w", err)
 		}
 	}
 	if slices.Contains(m.meta.Exports, abi.ExportInitialize) {
-		if _, err := sb.run(sb.inst.ExportedFunction(abi.ExportInitialize)); err != nil {
-			sb.Close()
+		if err := run(sb.inst.ExportedFunction(abi.ExportInitialize)); err != nil {
 			return nil, fmt.Errorf("_initialize: %w", err)
 		}
 	}
 	if m.Tasks() {
 		sb.initialising = false
-		if _, err := sb.run(sb.call, uint64(abi.OpWarmup), uint64(l.HeapReserve>>20)); err != nil {
-			sb.Close()
+		if err := run(sb.call, uint64(abi.OpWarmup), uint64(sb.limits.HeapReserve>>20)); err != nil {
 			return nil, fmt.Errorf("warm-up: %w", err)
 		}
 	}
@@ -181,7 +196,7 @@ func (m *Module) initialise(l Limits) (*Sandbox, error) {
 // New makes a sandbox: from the snapshot where there is one.
 func (m *Module) New(l Limits) (*Sandbox, error) {
 	if m.snap == nil {
-		return m.initialise(l)
+		return m.initialise(context.Background(), l)
 	}
 	sb, err := m.instantiate(l, m.snap)
 	if err != nil {

@@ -2,6 +2,7 @@ package sandbox
 
 import (
 	"encoding/binary"
+	"math"
 	"sync"
 	"time"
 
@@ -122,6 +123,7 @@ func (p *poller) Wait(deadline int64, files []wasi.Interest) wasi.Errno {
 	var until int64 // engine's clock; 0: no timer
 	if deadline >= 0 {
 		// The guest's clock goes in steps: wait until it shows the deadline.
+		deadline = min(deadline, math.MaxInt64/2) // 146 years
 		until = (deadline+clockStep-1)/clockStep*clockStep - sb.monoBase
 		if until <= now {
 			return wasi.Success

@@ -46,6 +46,7 @@ type Sandbox struct {
 	sliceFrom int64 // when this turn began, by the engine's clock
 	cpu       int64 // ns of turns used in this call
 	ticks     uint64
+	owed      int64 // host work since the last tick, in estimated ns
 
 	turn chan struct{} // the gate's signal; one at most
 	wake chan struct{} // ends a park; one at most
@@ -264,6 +265,16 @@ func (sb *Sandbox) tick(left int64) int64 {
 		sb.checkStop(sb.sliceFrom)
 	}
 	return max(left, -tickPeriod) + tickPeriod
+}
+
+// charge counts host work done for the guest, in estimated nanoseconds. The
+// meter counts instructions only, and a guest that does nothing but call the
+// host runs few.
+func (sb *Sandbox) charge(ns int64) {
+	if sb.owed += ns; sb.owed >= chargePeriod {
+		sb.owed = 0
+		sb.tick(0)
+	}
 }
 
 // checkStop ends the call if it was killed or is past its deadline.

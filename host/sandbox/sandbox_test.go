@@ -60,7 +60,7 @@ func load(t testing.TB, wasm []byte) *sandbox.Module {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if err := m.Prepare(sandbox.Limits{}); err != nil {
+	if err := m.Prepare(ctx, sandbox.Limits{}); err != nil {
 		t.Fatal(err)
 	}
 	return m

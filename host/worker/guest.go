@@ -291,11 +291,12 @@ func (l *lineWriter) Write(p []byte) (int, error) {
 		}
 		l.buf = append(l.buf, p...)
 	} else {
-		l.buf = append(l.buf, p...)
-		if i := bytes.LastIndexByte(l.buf, '\n'); i >= 0 {
-			l.out(l.buf[:i+1])
-			l.buf = append(l.buf[:0], l.buf[i+1:]...)
+		if i := bytes.LastIndexByte(p, '\n'); i >= 0 {
+			l.buf = append(l.buf, p[:i+1]...)
+			l.out(l.buf)
+			l.buf, p = l.buf[:0], p[i+1:]
 		}
+		l.buf = append(l.buf, p...)
 	}
 	if len(l.buf) > maxLine {
 		l.flush()

@@ -137,7 +137,7 @@ func (w *Worker) Run(ctx context.Context, spec JobSpec) (int, error) {
 			return 0, fmt.Errorf("load module %s: %w", ms.Name, err)
 		}
 		j.modules = append(j.modules, m)
-		if err := m.m.Prepare(j.sandboxLimits(0)); err != nil {
+		if err := m.m.Prepare(ctx, j.sandboxLimits(0)); err != nil {
 			return 0, prepareError(ms.Name, err)
 		}
 		m.prepared = true
@@ -179,7 +179,7 @@ func (j *job) sandboxLimits(memory int64) sandbox.Limits {
 	if memory <= 0 {
 		memory = l.Memory
 	}
-	return sandbox.Limits{Memory: memory, Stack: l.Stack, Files: l.Files}
+	return sandbox.Limits{Memory: memory, Stack: l.Stack, Files: l.Files, Init: l.Timeout}
 }
 
 // runDriver runs the driver to its end.

@@ -50,7 +50,7 @@ func (r *remoteFS) do(b FSBody) wasi.Errno {
 
 // Open implements wasi.FS, as do the methods below.
 func (r *remoteFS) Open(path string, flags wasi.OpenFlags) (*os.File, wasi.Errno) {
-	_, f, e := r.call(FSBody{Op: FSOpen, Path: path, Flags: uint32(flags)})
+	_, f, e := r.call(FSBody{Op: FSOpen, Path: []byte(path), Flags: uint32(flags)})
 	switch {
 	case e == wasi.Success && f == nil:
 		return nil, wasi.EIO
@@ -62,7 +62,7 @@ func (r *remoteFS) Open(path string, flags wasi.OpenFlags) (*os.File, wasi.Errno
 }
 
 func (r *remoteFS) Stat(path string, follow bool) (wasi.Filestat, wasi.Errno) {
-	reply, f, e := r.call(FSBody{Op: FSStat, Path: path, Follow: follow})
+	reply, f, e := r.call(FSBody{Op: FSStat, Path: []byte(path), Follow: follow})
 	if f != nil {
 		f.Close()
 	}
@@ -70,39 +70,39 @@ func (r *remoteFS) Stat(path string, follow bool) (wasi.Filestat, wasi.Errno) {
 }
 
 func (r *remoteFS) SetTimes(path string, t wasi.Times, follow bool) wasi.Errno {
-	return r.do(FSBody{Op: FSSetTimes, Path: path, Atim: t.Atim, Mtim: t.Mtim, Follow: follow})
+	return r.do(FSBody{Op: FSSetTimes, Path: []byte(path), Atim: t.Atim, Mtim: t.Mtim, Follow: follow})
 }
 
 func (r *remoteFS) Mkdir(path string) wasi.Errno {
-	return r.do(FSBody{Op: FSMkdir, Path: path})
+	return r.do(FSBody{Op: FSMkdir, Path: []byte(path)})
 }
 
 func (r *remoteFS) Unlink(path string) wasi.Errno {
-	return r.do(FSBody{Op: FSUnlink, Path: path})
+	return r.do(FSBody{Op: FSUnlink, Path: []byte(path)})
 }
 
 func (r *remoteFS) Rmdir(path string) wasi.Errno {
-	return r.do(FSBody{Op: FSRmdir, Path: path})
+	return r.do(FSBody{Op: FSRmdir, Path: []byte(path)})
 }
 
 func (r *remoteFS) Rename(from, to string) wasi.Errno {
-	return r.do(FSBody{Op: FSRename, Path: from, Path2: to})
+	return r.do(FSBody{Op: FSRename, Path: []byte(from), Path2: []byte(to)})
 }
 
 func (r *remoteFS) Link(from, to string) wasi.Errno {
-	return r.do(FSBody{Op: FSLink, Path: from, Path2: to})
+	return r.do(FSBody{Op: FSLink, Path: []byte(from), Path2: []byte(to)})
 }
 
 func (r *remoteFS) Symlink(target, path string) wasi.Errno {
-	return r.do(FSBody{Op: FSSymlink, Path: target, Path2: path})
+	return r.do(FSBody{Op: FSSymlink, Path: []byte(target), Path2: []byte(path)})
 }
 
 func (r *remoteFS) Readlink(path string) (string, wasi.Errno) {
-	reply, f, e := r.call(FSBody{Op: FSReadlink, Path: path})
+	reply, f, e := r.call(FSBody{Op: FSReadlink, Path: []byte(path)})
 	if f != nil {
 		f.Close()
 	}
-	return reply.Text, e
+	return string(reply.Text), e
 }
 
 // ServeFS carries out what a worker asks of a granted directory. It is the
@@ -111,27 +111,30 @@ func ServeFS(fs wasi.FS, b FSBody) (FSReply, *os.File) {
 	var r FSReply
 	var f *os.File
 	e := wasi.ENOSYS
+	path, path2 := string(b.Path), string(b.Path2)
 	switch b.Op {
 	case FSOpen:
-		f, e = fs.Open(b.Path, wasi.OpenFlags(b.Flags))
+		f, e = fs.Open(path, wasi.OpenFlags(b.Flags))
 	case FSStat:
-		r.Stat, e = fs.Stat(b.Path, b.Follow)
+		r.Stat, e = fs.Stat(path, b.Follow)
 	case FSSetTimes:
-		e = fs.SetTimes(b.Path, wasi.Times{Atim: b.Atim, Mtim: b.Mtim}, b.Follow)
+		e = fs.SetTimes(path, wasi.Times{Atim: b.Atim, Mtim: b.Mtim}, b.Follow)
 	case FSMkdir:
-		e = fs.Mkdir(b.Path)
+		e = fs.Mkdir(path)
 	case FSUnlink:
-		e = fs.Unlink(b.Path)
+		e = fs.Unlink(path)
 	case FSRmdir:
-		e = fs.Rmdir(b.Path)
+		e = fs.Rmdir(path)
 	case FSRename:
-		e = fs.Rename(b.Path, b.Path2)
+		e = fs.Rename(path, path2)
 	case FSLink:
-		e = fs.Link(b.Path, b.Path2)
+		e = fs.Link(path, path2)
 	case FSSymlink:
-		e = fs.Symlink(b.Path, b.Path2)
+		e = fs.Symlink(path, path2)
 	case FSReadlink:
-		r.Text, e = fs.Readlink(b.Path)
+		var text string
+		text, e = fs.Readlink(path)
+		r.Text = []byte(text)
 	}
 	r.Errno = uint16(e)
 	return r, f

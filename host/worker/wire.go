@@ -105,8 +105,8 @@ type FSBody struct {
 	Run    uint64 `cbor:"1,keyasint"`
 	Dir    int    `cbor:"2,keyasint"` // position in RunBody.Dirs
 	Op     FSOp   `cbor:"3,keyasint"`
-	Path   string `cbor:"4,keyasint"`
-	Path2  string `cbor:"5,keyasint,omitempty"`
+	Path   []byte `cbor:"4,keyasint"` // bytes: guests may use what is not UTF-8
+	Path2  []byte `cbor:"5,keyasint,omitempty"`
 	Flags  uint32 `cbor:"6,keyasint,omitempty"`
 	Follow bool   `cbor:"7,keyasint,omitempty"`
 	Atim   int64  `cbor:"8,keyasint,omitempty"`
@@ -117,7 +117,7 @@ type FSBody struct {
 type FSReply struct {
 	Errno uint16        `cbor:"1,keyasint"`
 	Stat  wasi.Filestat `cbor:"2,keyasint"`
-	Text  string        `cbor:"3,keyasint,omitempty"`
+	Text  []byte        `cbor:"3,keyasint,omitempty"`
 }
 
 // LinkOptions is how both ends open the link.

@@ -98,7 +98,7 @@ func check(t *testing.T, c *hostile.Case, exit int, err error) {
 		t.Fatalf("the module got what it must not get: %s", c.Doc)
 	case exit != 0:
 		got = wray.CodeExit
-		if c.Want == wray.CodeExit && exit != c.Exit {
+		if c.Want == wray.CodeExit && uint32(exit) != uint32(c.Exit) {
 			t.Errorf("exit code %d, want %d", exit, c.Exit)
 		}
 	}
