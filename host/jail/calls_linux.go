@@ -7,16 +7,20 @@ const all32 = ^uint32(0)
 // is holds when an int argument has one value.
 func is(arg int, value uint32) check { return check{arg: arg, mask: all32, equal: value, wide: true} }
 
+// word holds when a whole argument has one value.
+func word(arg int, value uint32) check { return check{arg: arg, mask: all32, equal: value} }
+
 // unset holds when none of bits is set in an int argument.
 func unset(arg int, bits uint32) check { return check{arg: arg, mask: bits, wide: true} }
 
-// Flags of the threads that Go makes (runtime/os_linux.go) and that glibc makes
-// (sysdeps/unix/sysv/linux/createthread.c) in builds with cgo. Both have
-// CLONE_THREAD, so neither makes a process.
+// Flags of the threads that Go makes (runtime/os_linux.go; on amd64 with
+// CLONE_SETTLS, sys_linux_amd64.s) and that glibc makes in builds with cgo
+// (nptl/pthread_create.c). All have CLONE_THREAD, so none makes a process.
 const (
 	cloneGo = unix.CLONE_VM | unix.CLONE_FS | unix.CLONE_FILES | unix.CLONE_SIGHAND |
 		unix.CLONE_SYSVSEM | unix.CLONE_THREAD
-	cloneC = cloneGo | unix.CLONE_SETTLS | unix.CLONE_PARENT_SETTID | unix.CLONE_CHILD_CLEARTID
+	cloneGoTLS = cloneGo | unix.CLONE_SETTLS
+	cloneC     = cloneGoTLS | unix.CLONE_PARENT_SETTID | unix.CLONE_CHILD_CLEARTID
 )
 
 // writeFlags are the open flags that make or change a file.
@@ -33,7 +37,7 @@ const memfdFlags uint32 = unix.MFD_CLOEXEC | unix.MFD_ALLOW_SEALING | unix.MFD_N
 func workerCalls(pid int) []rule {
 	rules := []rule{
 		// Threads and signals of this process.
-		allow(unix.SYS_CLONE, []check{{arg: 0, mask: all32, equal: cloneGo}}, []check{{arg: 0, mask: all32, equal: cloneC}}),
+		allow(unix.SYS_CLONE, []check{word(0, cloneGo)}, []check{word(0, cloneGoTLS)}, []check{word(0, cloneC)}),
 		{nr: unix.SYS_CLONE3, errno: unix.ENOSYS}, // its flags lie in memory; glibc falls back to clone
 		allow(unix.SYS_EXIT), allow(unix.SYS_EXIT_GROUP),
 		allow(unix.SYS_TGKILL, []check{is(0, uint32(pid))}),

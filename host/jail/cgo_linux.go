@@ -4,6 +4,8 @@ package jail
 
 import "golang.org/x/sys/unix"
 
+const usesCgo = true
+
 // cgoCalls is what a process with a C library needs besides: its allocator and
 // the set-up of its threads. Release builds have no cgo; builds with the race
 // detector do.

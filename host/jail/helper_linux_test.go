@@ -3,8 +3,11 @@ package jail
 import (
 	"fmt"
 	"os"
+	"strings"
 	"testing"
 	"time"
+
+	"golang.org/x/sys/unix"
 
 	"github.com/wray-project/wray/host/link"
 )
@@ -111,17 +114,18 @@ func waitChild([]string) error {
 	if err := send(conn, "waiting"); err != nil {
 		return err
 	}
-	select {}
+	time.Sleep(time.Hour)
+	return nil
 }
 
 // parentChild spawns a child of its own, passes its link on, and waits for
 // death.
 func parentChild([]string) error {
-	_, err := Spawn(Config{Args: []string{"_wait"}, Files: []*os.File{os.NewFile(3, "link")}})
+	p, err := Spawn(Config{Args: []string{"_wait"}, Files: []*os.File{os.NewFile(3, "link")}})
 	if err != nil {
 		return err
 	}
-	select {}
+	return p.Wait().Err
 }
 
 // spinChild uses processor time until its limit ends it.
@@ -140,16 +144,25 @@ func leakChild(args []string) error {
 	if err != nil {
 		return err
 	}
-	return send(conn, leaks{Before: before, Closed: a.ClosedFiles})
+	l := leaks{Before: before, Closed: a.ClosedFiles}
+	for _, d := range before {
+		var fd int
+		fmt.Sscanf(d, "%d=", &fd)
+		// 3 was the link; the runtime's own stay.
+		if _, err := unix.FcntlInt(uintptr(fd), unix.F_GETFD, 0); err == nil && !strings.Contains(d, "[event") && fd != 3 {
+			l.After = append(l.After, d)
+		}
+	}
+	return send(conn, l)
 }
 
 type leaks struct {
-	Before []string
-	Closed int
+	Before, After []string
+	Closed        int
 }
 
 func descriptors() (list []string) {
-	for fd := 3; fd < 64; fd++ {
+	for fd := 3; fd < 4096; fd++ {
 		if target, err := os.Readlink(fmt.Sprintf("/proc/self/fd/%d", fd)); err == nil {
 			list = append(list, fmt.Sprintf("%d=%s", fd, target))
 		}

@@ -2,6 +2,8 @@
 
 package jail
 
+const usesCgo = false
+
 func cgoCalls() []rule { return nil }
 
 // withCgo says that the program has a C library.

@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"os/signal"
 	"path/filepath"
 	"runtime"
 	"strconv"
@@ -39,11 +40,13 @@ func raw(nr uintptr, args ...uintptr) error {
 	return nil
 }
 
-// fork makes a process that ends at once, if it can.
-func fork(flags uintptr, arg2 uintptr) error {
+// fork makes a process that ends at once, if it can, with clone or clone3.
+func fork(nr uintptr, args ...uintptr) error {
+	var a [6]uintptr
+	copy(a[:], args)
 	runtime.LockOSThread()
 	defer runtime.UnlockOSThread()
-	pid, _, errno := unix.RawSyscall6(unix.SYS_CLONE, flags, 0, arg2, 0, 0, 0)
+	pid, _, errno := unix.RawSyscall6(nr, a[0], a[1], a[2], a[3], a[4], a[5])
 	if errno != 0 {
 		return errno
 	}
@@ -100,12 +103,12 @@ var probes = []probe{
 		return raw(unix.SYS_EXECVE, cstr("/bin/sh-which-is-missing"), uintptr(unsafe.Pointer(&argv[0])), uintptr(unsafe.Pointer(&argv[0])))
 	}},
 	{"execveat", false, func(probeEnv) error { return raw(unix.SYS_EXECVEAT, 0, cstr("/missing"), 0, 0, 0) }},
-	{"fork", true, func(probeEnv) error { return fork(uintptr(unix.SIGCHLD), 0) }},
+	{"fork", true, func(probeEnv) error { return fork(unix.SYS_CLONE, uintptr(unix.SIGCHLD)) }},
 	// 10 is mprotect on amd64: see filter_linux.go.
-	{"fork with signal 10", true, func(probeEnv) error { return fork(10, 0) }},
-	{"new user namespace", false, func(probeEnv) error { return fork(unix.CLONE_NEWUSER|uintptr(unix.SIGCHLD), 0) }},
+	{"fork with signal 10", true, func(probeEnv) error { return fork(unix.SYS_CLONE, 10) }},
+	{"new user namespace", false, func(probeEnv) error { return fork(unix.SYS_CLONE, unix.CLONE_NEWUSER|uintptr(unix.SIGCHLD)) }},
 	{"thread in a new namespace", false, func(probeEnv) error { return raw(unix.SYS_UNSHARE, unix.CLONE_NEWNS) }},
-	{"clone3", false, func(probeEnv) error { return raw(unix.SYS_CLONE3, zeroes(), 88) }},
+	{"clone3", false, func(probeEnv) error { return fork(unix.SYS_CLONE3, zeroes(), 88) }},
 	{"setns", false, func(probeEnv) error { return raw(unix.SYS_SETNS, 0, 0) }},
 
 	{"kill the parent", true, func(e probeEnv) error { return raw(unix.SYS_KILL, uintptr(e.parent), 0) }},
@@ -229,6 +232,7 @@ func probeChild(p Profile, args []string) error {
 	if err != nil {
 		return err
 	}
+	signal.Ignore(unix.SIGUSR1) // what "fork with signal 10" sends
 	e := probeEnv{dir: args[0], parent: parent}
 	run := func() (rs []result) {
 		runtime.LockOSThread() // and never unlocked: the thread ends with this goroutine

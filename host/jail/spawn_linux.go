@@ -11,6 +11,7 @@ import (
 	"sync"
 	"sync/atomic"
 	"syscall"
+	"time"
 
 	"golang.org/x/sys/unix"
 )
@@ -26,7 +27,11 @@ type namespace struct {
 // namespaceSets are tried in order; the first that the machine permits is used.
 // Without a user namespace the others need root, and then are worth having
 // alone.
-var namespaceSets = [][]namespace{
+//
+// With cgo there is no pid namespace: libpsx, which reaches the threads of such
+// a process, looks for them in /proc under the number that the process has in
+// its own namespace, and /proc shows another one. Release builds have no cgo.
+var namespaceSets = withoutPID([][]namespace{
 	{
 		{"user", unix.CLONE_NEWUSER}, {"net", unix.CLONE_NEWNET}, {"ipc", unix.CLONE_NEWIPC},
 		{"pid", unix.CLONE_NEWPID}, {"mnt", unix.CLONE_NEWNS}, {"uts", unix.CLONE_NEWUTS},
@@ -34,6 +39,15 @@ var namespaceSets = [][]namespace{
 	{{"user", unix.CLONE_NEWUSER}, {"net", unix.CLONE_NEWNET}, {"ipc", unix.CLONE_NEWIPC}},
 	{{"net", unix.CLONE_NEWNET}, {"ipc", unix.CLONE_NEWIPC}, {"pid", unix.CLONE_NEWPID}},
 	{},
+})
+
+func withoutPID(sets [][]namespace) [][]namespace {
+	if usesCgo {
+		for i, set := range sets {
+			sets[i] = slices.DeleteFunc(set, func(ns namespace) bool { return ns.flag == unix.CLONE_NEWPID })
+		}
+	}
+	return sets
 }
 
 func init() {
@@ -117,7 +131,12 @@ func (p *Process) run(name string, argv []string, attr *os.ProcAttr, cfg Config,
 		tail.Go(func() { p.readStderr(pipe) })
 	}
 	state, err := p.proc.Wait()
-	tail.Wait() // the child has no children, so its stderr ends with it
+	if pipe != nil {
+		// The child has no children, so its stderr ends with it, unless it gave
+		// the descriptor to somebody over its link.
+		pipe.SetReadDeadline(time.Now().Add(time.Second))
+	}
+	tail.Wait()
 	p.exit = exitOf(state, err)
 	close(p.done)
 }

@@ -42,7 +42,8 @@ func Pair(opt Options) (parent *Conn, child *os.File, err error) {
 }
 
 // FromFile makes a Conn of a unix stream socket, such as the child's end of
-// Pair. It closes file in any case.
+// Pair. It closes file in any case. It makes no system call that the jail of a
+// worker forbids, so a child enters its jail first.
 func FromFile(file *os.File, opt Options) (*Conn, error) {
 	opt.ensureDefaults()
 	defer file.Close()
@@ -53,12 +54,12 @@ func FromFile(file *os.File, opt Options) (*Conn, error) {
 	// A descriptor of our own, since File.Fd would switch to blocking mode.
 	fd, operr := -1, error(nil)
 	err = raw.Control(func(old uintptr) {
-		var typ int
-		if typ, operr = unix.GetsockoptInt(int(old), unix.SOL_SOCKET, unix.SO_TYPE); operr != nil {
+		var st unix.Stat_t
+		if operr = unix.Fstat(int(old), &st); operr != nil {
 			return
 		}
-		if typ != unix.SOCK_STREAM {
-			operr = fmt.Errorf("socket of type %d, want a stream", typ)
+		if st.Mode&unix.S_IFMT != unix.S_IFSOCK {
+			operr = fmt.Errorf("file of mode %#o, want a socket", st.Mode)
 			return
 		}
 		if fd, operr = unix.FcntlInt(old, unix.F_DUPFD_CLOEXEC, 3); operr != nil {
