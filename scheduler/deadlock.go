@@ -23,7 +23,7 @@ type deadlock struct {
 
 const (
 	searchDelay   = 10_000_000 // least nanoseconds between two searches
-	searchPerTask = 1_000      // and for each task alive: some ten times what its visit costs
+	searchPerTask = 2_500      // and for each task alive: some ten times what its visit costs
 )
 
 // due reports whether a search is to be made now, and disarms it.
@@ -83,19 +83,17 @@ func (s *Scheduler) sweep() {
 			continue
 		}
 		for _, q := range j.queues {
-			s.sweepQueue(q)
+			for q.first != nil && s.fits(q.first) {
+				s.start(q.first)
+			}
 		}
-		s.sweepQueue(&j.overflow)
-	}
-}
-
-func (s *Scheduler) sweepQueue(q *queue) {
-	for t := q.first; t != nil; {
-		next := t.next
-		if s.fits(t) {
-			s.start(t)
+		for t := j.overflow.first; t != nil; {
+			next := t.next
+			if s.fits(t) {
+				s.start(t)
+			}
+			t = next
 		}
-		t = next
 	}
 }
 
@@ -131,9 +129,11 @@ func (d *deadlock) able() uint64 { return d.epoch }
 //   - a blocked one is, when what it waits for comes from outside or from
 //     tasks in the set, or is there already; when it waits for Space, any task
 //     of its job that is in the set and has not started makes some,
-//   - one that has not started is, when its dependencies come from outside or
-//     from tasks in the set, and the memory it asks for fits in what is free
-//     and what tasks in the set hold.
+//   - one with dependencies is, when any of them comes from outside or from a
+//     task in the set, for that might fail; should it come, and the task then
+//     not be admitted, that is for a later search,
+//   - a queued one is, when the memory it asks for fits in what is free and
+//     what tasks in the set hold.
 //
 // What comes from outside is taken to come.
 func (s *Scheduler) markAble() {
@@ -153,26 +153,14 @@ func (s *Scheduler) markAble() {
 		j.roots.each(func(t *task) {
 			t.needs = t.lacks()
 			switch {
-			case t.state == waiting || t.state == queued || t.state == backoff:
-				if t.needs == 0 {
-					short = append(short, t)
-				}
-			case t.state != blocked || t.stop != 0 || t.needs == 0:
+			case t.state == queued || t.state == backoff:
+				short = append(short, t)
+			case t.needs == 0:
 				mark(t)
 			}
 		})
 	}
 	heap.Init(&short)
-	gain := func(t *task) { // one of the things t waits for can come
-		if t.needs--; t.needs != 0 {
-			return
-		}
-		if t.state == blocked {
-			mark(t)
-		} else {
-			heap.Push(&short, t)
-		}
-	}
 	for {
 		for len(todo) > 0 {
 			t := todo[len(todo)-1]
@@ -191,7 +179,9 @@ func (s *Scheduler) markAble() {
 					continue
 				}
 				for e := o.first; e != nil; e = e.next {
-					gain(e.task)
+					if e.task.needs--; e.task.needs == 0 {
+						mark(e.task)
+					}
 				}
 			}
 		}
@@ -202,10 +192,16 @@ func (s *Scheduler) markAble() {
 	}
 }
 
-// lacks returns how many of the things that t waits for and that tasks here
-// make have to come before it can go on.
+// lacks returns how many things that tasks here make have to come before t can
+// go on; of a queued task it does not count memory.
 func (t *task) lacks() int {
-	n, outside, there := 0, 0, 0
+	switch {
+	case t.state != waiting && t.state != blocked || t.stop != 0:
+		return 0
+	case t.state == blocked && (!t.visible || t.space && !t.job.refused):
+		return 0
+	}
+	makers, outside, there := 0, 0, 0
 	for e := t.edges; e != nil; e = e.more {
 		switch {
 		case e.object == nil:
@@ -213,16 +209,16 @@ func (t *task) lacks() int {
 		case e.object.producer == nil:
 			outside++
 		default:
-			n++
+			makers++
 		}
 	}
-	if t.state != blocked || t.all {
-		return n // needs all of them
-	}
-	if !t.visible || t.space && !t.job.refused || outside > 0 || there > 0 {
+	switch {
+	case t.state == blocked && t.all:
+		return makers
+	case outside > 0 || t.state == blocked && there > 0:
 		return 0
 	}
-	return 1 // needs any of them, or Space
+	return 1 // any of them, or Space
 }
 
 // byMemory is a heap of tasks, the smallest first.
@@ -256,8 +252,7 @@ func (s *Scheduler) stuck() []*task {
 	return stuck
 }
 
-// youngestFor returns, of the tasks that lack nothing but memory and were not
-// marked, the youngest that one of the stuck tasks waits for, directly or
+// youngestFor returns, of the queued tasks that were not marked, the youngest that one of the stuck tasks waits for, directly or
 // through dependencies; nil when there is none. For one that waits for Space
 // any pending task of its job will do.
 func (s *Scheduler) youngestFor(stuck []*task) *task {
@@ -277,7 +272,7 @@ func (s *Scheduler) youngestFor(stuck []*task) *task {
 			continue
 		}
 		seen[t] = true
-		if t.state.pending() && t.needs == 0 {
+		if t.state == queued || t.state == backoff {
 			consider(t)
 			continue
 		}

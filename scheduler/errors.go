@@ -102,7 +102,7 @@ func dependencyFailed(t *task, err *wray.Error) *wray.Error {
 // it lacks, and the chain of those who wait for it.
 func (s *Scheduler) resourceDeadlock(t *task) *wray.Error {
 	e := &wray.Error{Code: wray.CodeResourceDeadlock, Task: t.name, Attempt: t.attempt}
-	if t.needs > 0 || t.res.Memory <= s.free.Memory {
+	if t.state == waiting {
 		e.Message = "its job's queue is full, and all that could make room in it waits for room in it"
 		e.Hint = "submit less before collecting results"
 		return e
