@@ -291,7 +291,7 @@ func objectRefs(g *guest, v view, s []uint64) abi.Errno {
 		return abi.EAGAIN
 	}
 	refs := o.Refs()
-	if uint64(len(refs)) > s[2] {
+	if len(refs) > int(uint32(s[2])) {
 		return abi.EOVERFLOW
 	}
 	out, ok := v.array(uint32(s[1]), uint32(len(refs)), 4)

@@ -363,7 +363,7 @@ func taskReturn(g *guest, v view, s []uint64) abi.Errno {
 	if t == nil || t.stream != nil {
 		return abi.EPERM
 	}
-	if s[0] >= uint64(len(t.results)) {
+	if uint32(s[0]) >= uint32(len(t.results)) {
 		return abi.EINVAL
 	}
 	gv, e := v.valueAt(uint32(s[1]))
@@ -378,7 +378,7 @@ func taskReturn(g *guest, v view, s []uint64) abi.Errno {
 		return e
 	}
 	// A result that was given stays given, even when the attempt then fails.
-	err := t.results[s[0]].TrySeal(val)
+	err := t.results[uint32(s[0])].TrySeal(val)
 	if errors.Is(err, objectstore.ErrSealed) {
 		return abi.Success // by an earlier attempt
 	}

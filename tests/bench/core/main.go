@@ -1,0 +1,309 @@
+// Command core is the driver of "wray bench core": Ray's microbenchmarks that
+// apply on one node, under Ray's names, with Ray's loops and counting
+// (python/ray/_private/ray_perf.py in github.com/ray-project/ray), run from a
+// driver inside a sandbox. It prints one JSON object a line.
+//
+// Arguments: the rounds of each case, the seconds of a round, and optionally a
+// part of the names of the cases to run.
+package main
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"os"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/wray-project/wray/sdk"
+)
+
+var (
+	small = sdk.Func0("small_value", func(context.Context) ([]byte, error) { return []byte("ok"), nil })
+
+	// putMany puts n small values and drops them.
+	putMany = sdk.Func("put_many", func(ctx context.Context, n int) (int, error) {
+		for range n {
+			if _, err := sdk.Put(ctx, 0); err != nil {
+				return 0, err
+			}
+		}
+		return n, nil
+	})
+
+	// dirty writes to n pages of memory that the snapshot holds.
+	dirty = sdk.Func("dirty_pages", func(_ context.Context, n int) (int, error) {
+		for i := range n {
+			arena[i*4096]++
+		}
+		return n, nil
+	})
+)
+
+// arena lies in the snapshot's pages, so that writing to it costs a copy of
+// each page and not the growth of memory.
+var arena = func() []byte {
+	b := make([]byte, 257*4096)
+	for i := range b {
+		b[i] = byte(i)
+	}
+	return b
+}()
+
+// result is a line of output.
+type result struct {
+	Case   string  `json:"case"`
+	Unit   string  `json:"unit"`
+	Median float64 `json:"median"`
+	Min    float64 `json:"min"`
+	Max    float64 `json:"max"`
+}
+
+type bench struct {
+	rounds int
+	round  time.Duration
+	only   string
+}
+
+// time runs f, which does n things, over and over, and prints how many things
+// it does a second.
+func (b *bench) time(name, unit string, n float64, f func() error) error {
+	if !strings.Contains(name, b.only) {
+		return nil
+	}
+	if err := f(); err != nil {
+		return fmt.Errorf("%s: %w", name, err)
+	}
+	for warm := time.Now(); time.Since(warm) < b.round/2; {
+		if err := f(); err != nil {
+			return fmt.Errorf("%s: %w", name, err)
+		}
+	}
+	rates := make([]float64, b.rounds)
+	for i := range rates {
+		begin, count := time.Now(), 0
+		for time.Since(begin) < b.round {
+			if err := f(); err != nil {
+				return fmt.Errorf("%s: %w", name, err)
+			}
+			count++
+		}
+		rates[i] = float64(count) * n / time.Since(begin).Seconds()
+	}
+	return emit(name, unit, rates)
+}
+
+func emit(name, unit string, xs []float64) error {
+	slices.Sort(xs)
+	return json.NewEncoder(os.Stdout).Encode(result{name, unit, xs[len(xs)/2], xs[0], xs[len(xs)-1]})
+}
+
+func main() { sdk.Main(run) }
+
+func run(ctx context.Context) error {
+	b := &bench{rounds: 5, round: time.Second}
+	if len(os.Args) > 1 {
+		b.rounds, _ = strconv.Atoi(os.Args[1])
+	}
+	if len(os.Args) > 2 {
+		s, _ := strconv.ParseFloat(os.Args[2], 64)
+		b.round = time.Duration(s * float64(time.Second))
+	}
+	if len(os.Args) > 3 {
+		b.only = os.Args[3]
+	}
+	for _, f := range []func(context.Context, *bench) error{objects, tasks, large, fresh} {
+		if err := f(ctx, b); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// hundred makes one iteration of a hundred, where one alone is shorter than
+// the clock's step.
+func hundred(f func() error) func() error {
+	return func() error {
+		for range 100 {
+			if err := f(); err != nil {
+				return err
+			}
+		}
+		return nil
+	}
+}
+
+func objects(ctx context.Context, b *bench) error {
+	value, err := sdk.Put(ctx, 0)
+	if err != nil {
+		return err
+	}
+	if err := b.time("single client get calls (Plasma Store)", "get/s", 100, hundred(func() error {
+		_, err := value.Get(ctx)
+		return err
+	})); err != nil {
+		return err
+	}
+	if err := b.time("single client put calls (Plasma Store)", "put/s", 100, hundred(func() error {
+		_, err := sdk.Put(ctx, 0)
+		return err
+	})); err != nil {
+		return err
+	}
+	if err := b.time("multi client put calls (Plasma Store)", "put/s", 1000, func() error {
+		refs := make([]sdk.Ref[int], 10)
+		for i := range refs {
+			refs[i] = putMany.Remote(ctx, 100)
+		}
+		_, err := sdk.GetAll(ctx, refs)
+		return err
+	}); err != nil {
+		return err
+	}
+	refs := make([]sdk.Ref[int], 10_000)
+	for i := range refs {
+		if refs[i], err = sdk.Put(ctx, i); err != nil {
+			return err
+		}
+	}
+	holder, err := sdk.Put(ctx, refs)
+	if err != nil {
+		return err
+	}
+	return b.time("single client get object containing 10k refs", "get/s", 1, func() error {
+		got, err := holder.Get(ctx)
+		if err == nil && len(got) != len(refs) {
+			err = fmt.Errorf("%d refs", len(got))
+		}
+		return err
+	})
+}
+
+func tasks(ctx context.Context, b *bench) error {
+	if err := b.time("single client tasks sync", "task/s", 10, func() error {
+		for range 10 {
+			if _, err := small.Remote(ctx).Get(ctx); err != nil {
+				return err
+			}
+		}
+		return nil
+	}); err != nil {
+		return err
+	}
+	submit := func() []sdk.Ref[[]byte] {
+		refs := make([]sdk.Ref[[]byte], 1000)
+		for i := range refs {
+			refs[i] = small.Remote(ctx)
+		}
+		return refs
+	}
+	if err := b.time("single client tasks async", "task/s", 1000, func() error {
+		_, err := sdk.GetAll(ctx, submit())
+		return err
+	}); err != nil {
+		return err
+	}
+	if err := b.time("single client tasks and get batch", "batch/s", 1, func() error {
+		_, err := sdk.GetAll(ctx, submit())
+		return err
+	}); err != nil {
+		return err
+	}
+	return b.time("single client wait 1k refs", "batch/s", 1, func() error {
+		for pending := submit(); len(pending) > 0; {
+			var err error
+			if _, pending, err = sdk.Wait(ctx, pending, 1, -1); err != nil {
+				return err
+			}
+		}
+		return nil
+	})
+}
+
+const gib = 1 << 30
+
+func large(ctx context.Context, b *bench) error {
+	if !strings.Contains("single client put gigabytes get 1 GiB object", b.only) {
+		return nil
+	}
+	data := make([]byte, gib)
+	for i := 0; i < len(data); i += 4096 {
+		data[i] = byte(i >> 12)
+	}
+	if err := b.time("single client put gigabytes", "GiB/s", 1, func() error {
+		_, err := sdk.Put(ctx, data)
+		return err
+	}); err != nil {
+		return err
+	}
+	times := make([]float64, b.rounds)
+	for i := range times {
+		ref, err := sdk.Put(ctx, data)
+		if err != nil {
+			return err
+		}
+		// One get is shorter than the clock's step; a new reference to the same
+		// object is needed for each, since a Ref keeps what it has got.
+		const n = 64
+		holder, err := sdk.Put(ctx, slices.Repeat([]sdk.Ref[[]byte]{ref}, n))
+		if err != nil {
+			return err
+		}
+		refs, err := holder.Get(ctx)
+		if err != nil {
+			return err
+		}
+		begin := time.Now()
+		for k := range refs[:1] {
+			got, err := refs[k].Get(ctx)
+			if err != nil {
+				return err
+			}
+			if len(got) != gib || got[4096] != 1 {
+				return fmt.Errorf("wrong bytes")
+			}
+		}
+		times[i] = float64(time.Since(begin).Microseconds())
+	}
+	return emit("get 1 GiB object", "µs", times)
+}
+
+// fresh compares a task in a fresh sandbox with one in a warm sandbox, at
+// several numbers of dirtied pages, in turn.
+func fresh(ctx context.Context, b *bench) error {
+	for _, pages := range []int{1, 4, 16, 64, 256} {
+		name := fmt.Sprintf("fresh sandbox, %d pages dirtied, over warm", pages)
+		if !strings.Contains(name, b.only) {
+			continue
+		}
+		one := func(t sdk.Task1[int, int]) (float64, error) {
+			const n = 200
+			begin := time.Now()
+			for range n {
+				if _, err := t.Remote(ctx, pages).Get(ctx); err != nil {
+					return 0, err
+				}
+			}
+			return float64(time.Since(begin).Microseconds()) / n, nil
+		}
+		cold := dirty.With(sdk.Fresh())
+		var over []float64
+		for range b.rounds + 1 {
+			w, err := one(dirty)
+			if err != nil {
+				return err
+			}
+			c, err := one(cold)
+			if err != nil {
+				return err
+			}
+			over = append(over, c-w)
+		}
+		if err := emit(name, "µs", over[1:]); err != nil {
+			return err
+		}
+	}
+	return nil
+}
