@@ -120,6 +120,6 @@ func newRoot(stdin io.Reader, stdout, stderr io.Writer) *cobra.Command {
 	root.SetFlagErrorFunc(func(cmd *cobra.Command, err error) error {
 		return &usageError{withHint(err, "see wray %s --help", cmd.Name())}
 	})
-	root.AddCommand(newRun(), newModule(), newVersion())
+	root.AddCommand(newRun(), newModule(), newVersion(), newDoctor(), newBench())
 	return root
 }

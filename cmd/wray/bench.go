@@ -1,0 +1,154 @@
+package main
+
+import (
+	"bufio"
+	"bytes"
+	"context"
+	"encoding/json"
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strconv"
+	"text/tabwriter"
+
+	"github.com/spf13/cobra"
+
+	"github.com/wray-project/wray/host/node"
+	"github.com/wray-project/wray/host/worker"
+)
+
+// benchPackage is the driver of the benchmark, built from source like any
+// program.
+const benchPackage = "github.com/wray-project/wray/tests/bench/core"
+
+// rayPublished are Ray's own figures, on other hardware: release 2.48.0, one
+// m5.16xlarge with 64 processors, release/perf_metrics/microbenchmark.json.
+var rayPublished = map[string]float64{
+	"single client get calls (Plasma Store)":       10620,
+	"single client put calls (Plasma Store)":       5173,
+	"multi client put calls (Plasma Store)":        16526,
+	"single client put gigabytes":                  19.86 / 1.073741824, // published in GB
+	"single client tasks and get batch":            5.80,
+	"single client get object containing 10k refs": 13.37,
+	"single client wait 1k refs":                   5.08,
+	"single client tasks sync":                     981,
+	"single client tasks async":                    8041,
+}
+
+func newBench() *cobra.Command {
+	cmd := &cobra.Command{Use: "bench", Short: "Measure this machine", Args: cobra.NoArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error { return cmd.Help() }}
+	var asJSON bool
+	var rounds int
+	var seconds float64
+	core := &cobra.Command{
+		Use: "core [PART-OF-A-NAME]", Short: "Run Ray's microbenchmarks from a driver in a sandbox", Args: cobra.MaximumNArgs(1),
+		Long: `Core runs the cases of Ray's microbenchmark that apply on one node, with Ray's
+names, loops and counting, and what wray adds. Ray's figures beside them were
+published for other hardware (64 processors) and are no comparison on the same
+machine. It builds its driver from source, so run it where this module's source
+is: in a checkout, or in a module that requires it.`,
+		RunE: func(cmd *cobra.Command, args []string) error {
+			return benchCore(cmd, rounds, seconds, asJSON, args)
+		},
+	}
+	f := core.Flags()
+	f.BoolVar(&asJSON, "json", false, "print one JSON object a line")
+	f.IntVar(&rounds, "rounds", 5, "rounds of each case, of which the median counts")
+	f.Float64Var(&seconds, "seconds", 2, "length of a round")
+	cmd.AddCommand(core)
+	return cmd
+}
+
+// benchLine is a line of the driver's output.
+type benchLine struct {
+	Case   string  `json:"case"`
+	Unit   string  `json:"unit"`
+	Median float64 `json:"median"`
+	Min    float64 `json:"min"`
+	Max    float64 `json:"max"`
+}
+
+func benchCore(cmd *cobra.Command, rounds int, seconds float64, asJSON bool, args []string) error {
+	ctx := cmd.Context()
+	dir, err := packageDir(ctx, benchPackage)
+	if err != nil {
+		return err
+	}
+	cache, err := node.CacheDir()
+	if err != nil {
+		return err
+	}
+	p, err := buildPackage(ctx, dir, cache)
+	if err != nil {
+		return err
+	}
+	n, err := node.New(node.Config{CacheDir: cache, StoreBytes: 8 << 30})
+	if err != nil {
+		return err
+	}
+	defer n.Close()
+	var out bytes.Buffer
+	code, err := n.Run(ctx, node.Job{
+		Name: "bench", Modules: []node.Module{{Name: "bench", Wasm: p.wasm}},
+		Args:   append([]string{strconv.Itoa(rounds), strconv.FormatFloat(seconds, 'g', -1, 64)}, args...),
+		Limits: worker.Limits{Memory: 4 << 30},
+		Output: func(_ string, s worker.Stream, b []byte) {
+			if s == worker.Stderr || asJSON {
+				w := cmd.OutOrStdout()
+				if s == worker.Stderr {
+					w = cmd.ErrOrStderr()
+				}
+				_, _ = w.Write(b)
+				return
+			}
+			out.Write(b)
+		},
+	})
+	if err != nil {
+		return err
+	}
+	if code != 0 {
+		return &exitError{code}
+	}
+	if asJSON {
+		return nil
+	}
+	w := tabwriter.NewWriter(cmd.OutOrStdout(), 0, 8, 2, ' ', tabwriter.AlignRight)
+	fmt.Fprintf(w, "case\tmedian\tmin\tmax\tunit\tRay 2.48, 64 CPUs\t\n")
+	for sc := bufio.NewScanner(&out); sc.Scan(); {
+		var l benchLine
+		if err := json.Unmarshal(sc.Bytes(), &l); err != nil {
+			return fmt.Errorf("the driver printed %q", sc.Text())
+		}
+		ray := ""
+		if r := rayPublished[l.Case]; r != 0 {
+			ray = short(r)
+		}
+		fmt.Fprintf(w, "%s\t%s\t%s\t%s\t%s\t%s\t\n", l.Case, short(l.Median), short(l.Min), short(l.Max), l.Unit, ray)
+	}
+	return w.Flush()
+}
+
+// short writes a figure with the digits that mean something.
+func short(x float64) string {
+	switch {
+	case x >= 100:
+		return strconv.FormatFloat(x, 'f', 0, 64)
+	case x >= 10:
+		return strconv.FormatFloat(x, 'f', 1, 64)
+	}
+	return strconv.FormatFloat(x, 'f', 2, 64)
+}
+
+// packageDir finds the source of a package.
+func packageDir(ctx context.Context, pkg string) (string, error) {
+	cmd := exec.CommandContext(ctx, "go", "list", "-f", "{{.Dir}}", pkg)
+	cmd.Stderr = os.Stderr
+	out, err := cmd.Output()
+	if err != nil {
+		return "", withHint(fmt.Errorf("find the source of %s: %w", pkg, err), "run it in a checkout of wray")
+	}
+	return filepath.Clean(string(bytes.TrimSpace(out))), nil
+}
