@@ -26,6 +26,7 @@ type helpers struct {
 type helper struct {
 	op   opcode
 	x, y uint32
+	vars string // with opNop: types, see carried.go
 }
 
 func (h *helpers) get(k helper) uint32 {
@@ -44,7 +45,7 @@ func (h *helpers) get(k helper) uint32 {
 // bulk replaces the bulk instruction that w read.
 func (e *emitter) bulk() {
 	w, r := &e.w, e.r
-	k := helper{w.op, w.x, w.y}
+	k := helper{op: w.op, x: w.x, y: w.y}
 	inline := int32(bulkInline)
 	switch w.op {
 	case opMemoryInit:
@@ -87,6 +88,8 @@ func (e *emitter) bulk() {
 // types returns the operands and results of the instruction.
 func (k helper) types(m *module) (params, results []byte) {
 	switch k.op {
+	case opNop:
+		return []byte(k.vars), []byte(k.vars)
 	case opTableFill:
 		return []byte{byte(i32), byte(m.table(k.x).elem), byte(i32)}, nil
 	case opTableGrow:
@@ -127,6 +130,8 @@ func (h *helpers) add(r *rewriter) {
 
 func (k helper) name() string {
 	switch k.op {
+	case opNop:
+		return "carry"
 	case opMemoryInit:
 		return "memory.init"
 	case opMemoryCopy:
@@ -162,6 +167,9 @@ func (b helperBody) write() {
 		chunk, shift = tableChunk, tableShift
 	}
 	switch b.k.op {
+	case opNop:
+		b.carry()
+		return
 	case opTableGrow:
 		b.grow()
 		return

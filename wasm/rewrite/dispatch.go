@@ -12,6 +12,8 @@ type dispatch struct {
 	table  []uint32 // block numbers by value, the default last
 	debts  []int32  // by block number: debt at its end, once it has ended
 	ahead  []bool   // the block has not ended
+	from   []int    // the byte behind its end
+	depth  []int    // blocks open there
 
 	// The instructions before the present one, as far as they matter.
 	state  dispatchState
@@ -30,7 +32,10 @@ const (
 	seenSet                   // behind that, a local.set
 )
 
-func (d *dispatch) reset() { *d = dispatch{table: d.table[:0], debts: d.debts[:0], ahead: d.ahead[:0]} }
+func (d *dispatch) reset() {
+	*d = dispatch{table: d.table[:0], debts: d.debts[:0], ahead: d.ahead[:0],
+		from: d.from[:0], depth: d.depth[:0]}
+}
 
 // note takes the instruction that w read, after it was dealt with.
 func (d *dispatch) note(w *walker) {
@@ -89,12 +94,15 @@ func (d *dispatch) begin(b *bodyMeter, w *walker) {
 	for i := range d.opened {
 		d.debts = append(d.debts, dead)
 		d.ahead = append(d.ahead, true)
+		d.from, d.depth = append(d.from, 0), append(d.depth, 0)
 		b.blocks[d.loop+1+i].target = i + 1
 	}
 }
 
 // ended takes the end of a block that the dispatch leads to.
-func (d *dispatch) ended(number int, debt int32) { d.debts[number], d.ahead[number] = debt, false }
+func (d *dispatch) ended(number int, debt int32, from, depth int) {
+	d.debts[number], d.ahead[number], d.from[number], d.depth[number] = debt, false, from, depth
+}
 
 // target returns the number of the block that a jump leads to whose value was
 // just set.
@@ -116,9 +124,11 @@ func (e *emitter) dispatched() bool {
 		// The block is still open: it is as if the jump led to its end.
 		to := &b.blocks[d.loop+1+n]
 		to.debt = max(to.debt, debt)
+		e.replace()
+		e.ins1(opBr, uint32(len(b.blocks)-1-(d.loop+1+n)))
 		return true
 	}
 	e.replace()
-	e.payJump(debt-d.debts[n], w.x)
+	e.payJump(debt-d.debts[n], w.x, e.carried(d.from[n], d.depth[n]))
 	return true
 }

@@ -22,6 +22,11 @@ type bodyMeter struct {
 
 	jump   dispatch
 	origin origins
+
+	// For carried.
+	scan          walker
+	read, written []uint32
+	looked        int
 }
 
 // block is the meter's part of an open block.
@@ -31,6 +36,7 @@ type block struct {
 	other int32 // of an if: where its condition is false
 	// target is, for a block that a dispatch leads to, 1 + its number.
 	target int
+	from   int // of a loop: the byte at which its text begins
 }
 
 const dead = -1
@@ -47,7 +53,8 @@ func (e *emitter) beginMeter(i int) {
 	b := &e.meter
 	p := e.r.meter
 	*b = bodyMeter{plan: p, index: uint32(i), blocks: append(b.blocks[:0], block{op: opBlock, debt: dead}),
-		loop: p.firstLoop[i], entry: p.stack.entry[i], patchAt: -1, cached: -1, jump: b.jump, origin: b.origin}
+		loop: p.firstLoop[i], entry: p.stack.entry[i], patchAt: -1, cached: -1, jump: b.jump, origin: b.origin,
+		scan: b.scan, read: b.read, written: b.written}
 	b.jump.reset()
 	b.origin.open(e.w.locals)
 	if p.head[i] {
@@ -193,12 +200,12 @@ func (e *emitter) pay(charge int32) {
 
 // payJump writes a check and a jump back to the loop at label depth. While
 // there is fuel left the jump is the check's own branch.
-func (e *emitter) payJump(charge int32, depth uint32) {
+func (e *emitter) payJump(charge int32, depth uint32, vars []uint32) {
 	e.takeFuel(max(charge, costMinimum))
 	e.i64Const(0)
 	e.ins(opI64GeS)
 	e.ins1(opBrIf, depth)
-	e.refill()
+	e.refillCarrying(vars)
 	e.ins1(opBr, depth)
 }
 
@@ -308,7 +315,7 @@ func (e *emitter) openBlock() {
 		}
 		b.loop++
 		b.nest++
-		b.blocks = append(b.blocks, block{op: opLoop, debt: b.debt})
+		b.blocks = append(b.blocks, block{op: opLoop, debt: b.debt, from: w.pos})
 	default:
 		b.blocks = append(b.blocks, block{op: opBlock, debt: dead})
 	}
@@ -334,7 +341,7 @@ func (e *emitter) closeBlock() {
 		}
 	}
 	if top.target > 0 {
-		b.jump.ended(top.target-1, b.debt)
+		b.jump.ended(top.target-1, b.debt, e.w.pos, len(b.blocks))
 	}
 	if last == 0 {
 		e.payExit()
@@ -362,7 +369,7 @@ func (e *emitter) branch() {
 			break
 		}
 		e.replace()
-		e.payJump(b.debt-to.debt, w.x)
+		e.payJump(b.debt-to.debt, w.x, e.carried(to.from, len(b.blocks)-int(w.x)))
 	default:
 		e.branchBackIf(to)
 	}
@@ -387,7 +394,7 @@ func (e *emitter) branchBackIf(to *block) {
 		return
 	}
 	e.ifEmpty()
-	e.payJump(b.debt-to.debt, w.x+1)
+	e.payJump(b.debt-to.debt, w.x+1, e.carried(to.from, len(b.blocks)-int(w.x)))
 	e.ins(opEnd)
 }
 
