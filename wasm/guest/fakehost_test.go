@@ -1,0 +1,703 @@
+package guest_test
+
+import (
+	"bytes"
+	"context"
+	"crypto/rand"
+	"encoding/binary"
+	"fmt"
+	"io"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/tetratelabs/wazero"
+	"github.com/tetratelabs/wazero/api"
+	"github.com/tetratelabs/wazero/imports/wasi_snapshot_preview1"
+
+	"github.com/wray-project/wray/wasm/abi"
+)
+
+// fakeHost runs a guest over an in-memory host of wray_v1, with as much of
+// docs/ABI.md as the tests of the binding need: no limits, no checks of
+// pointers, one lock.
+type fakeHost struct {
+	tb       testing.TB
+	rt       wazero.Runtime
+	compiled wazero.CompiledModule
+	ctx      context.Context
+
+	mu       sync.Mutex
+	declared map[string]uint32
+	idle     []*sandbox
+	made     int // executors
+	free     *sync.Cond
+	tasks    sync.WaitGroup
+	capacity int // bytes in the store; 0: no bound
+	stored   int
+	waiting  []*sandbox // for SPACE
+	handles  int        // held by all sandboxes
+}
+
+type object struct {
+	ready    bool
+	encoding uint32
+	meta     uint32
+	data     []byte
+	refs     []*object
+	refcount int
+	watchers []watcher
+	then     []func()
+	items    []*object // of a stream
+	next     int
+	window   int
+	done     uint64 // items sealed
+	ended    bool
+	maker    *sandbox // of a stream, while it runs
+	roomless bool     // the maker waits for room
+}
+
+type watcher struct {
+	sb *sandbox
+	h  uint32
+}
+
+type sandbox struct {
+	host    *fakeHost
+	mod     api.Module
+	mem     api.Memory
+	call    api.Function
+	ctx     context.Context
+	cond    *sync.Cond
+	events  []abi2
+	handles map[uint32]*object
+	next    uint32
+	task    *task
+	watches int  // events outstanding
+	told    bool // of a deadlock
+	exit    error
+}
+
+type abi2 struct{ kind, handle uint32 }
+
+type task struct {
+	fn      uint32
+	args    []*object
+	results []*object
+	stream  bool
+	attempt uint32
+	failed  []byte
+}
+
+type sandboxKey struct{}
+
+// compiled keeps the programs' machine code between the tests.
+var compiled = wazero.NewCompilationCache()
+
+var progs sync.Map // directory to *sync.Once result
+
+// build compiles a program under testdata for wasip1.
+func build(tb testing.TB, name string) []byte {
+	f, _ := progs.LoadOrStore(name, sync.OnceValues(func() ([]byte, error) {
+		out := filepath.Join(os.TempDir(), fmt.Sprintf("wray-guest-test-%d-%s.wasm", os.Getpid(), name))
+		defer os.Remove(out)
+		cmd := exec.Command("go", "build", "-buildmode=c-shared", "-o", out, "./testdata/"+name)
+		cmd.Env = append(os.Environ(), "GOOS=wasip1", "GOARCH=wasm")
+		if msg, err := cmd.CombinedOutput(); err != nil {
+			return nil, fmt.Errorf("%w\n%s", err, msg)
+		}
+		return os.ReadFile(out)
+	}))
+	b, err := f.(func() ([]byte, error))()
+	if err != nil {
+		tb.Fatal(err)
+	}
+	return b
+}
+
+func newHost(tb testing.TB, prog string) *fakeHost {
+	h := &fakeHost{tb: tb, ctx: context.Background(), declared: map[string]uint32{}}
+	h.rt = wazero.NewRuntimeWithConfig(h.ctx, wazero.NewRuntimeConfig().WithCompilationCache(compiled))
+	h.free = sync.NewCond(&h.mu)
+	tb.Cleanup(func() {
+		h.tasks.Wait() // one that is stuck is told of its deadlock
+		h.rt.Close(h.ctx)
+	})
+	b := h.rt.NewHostModuleBuilder(abi.WASI)
+	wasi_snapshot_preview1.NewFunctionExporter().ExportFunctions(b)
+	for _, f := range h.wasi() {
+		f.export(b)
+	}
+	if _, err := b.Instantiate(h.ctx); err != nil {
+		tb.Fatal(err)
+	}
+	b = h.rt.NewHostModuleBuilder(abi.Module)
+	for _, f := range h.imports() {
+		f.export(b)
+	}
+	if _, err := b.Instantiate(h.ctx); err != nil {
+		tb.Fatal(err)
+	}
+	var err error
+	if h.compiled, err = h.rt.CompileModule(h.ctx, build(tb, prog)); err != nil {
+		tb.Fatal(err)
+	}
+	return h
+}
+
+// sandbox makes an instance and warms it up.
+func (h *fakeHost) sandbox(stdout, stderr io.Writer, args ...string) *sandbox {
+	h.tb.Helper()
+	sb := &sandbox{host: h, handles: map[uint32]*object{}, cond: sync.NewCond(&h.mu)}
+	sb.ctx = context.WithValue(h.ctx, sandboxKey{}, sb)
+	var err error
+	sb.mod, err = h.rt.InstantiateModule(sb.ctx, h.compiled, wazero.NewModuleConfig().WithName("").
+		WithArgs(append([]string{"prog"}, args...)...).WithRandSource(rand.Reader).WithSysNanotime().WithSysWalltime().
+		WithStdout(stdout).WithStderr(stderr).WithStartFunctions(abi.ExportInitialize))
+	if err != nil {
+		h.tb.Fatal(err)
+	}
+	sb.mem, sb.call = sb.mod.Memory(), sb.mod.ExportedFunction(abi.ExportCall)
+	if r, err := sb.run(abi.OpWarmup, 8); r != 0 || err != nil {
+		h.tb.Fatalf("warm-up: %d, %v", r, err)
+	}
+	return sb
+}
+
+func (sb *sandbox) run(op abi.Op, arg uint64) (uint32, error) {
+	r, err := sb.call.Call(sb.ctx, uint64(op), arg)
+	if err != nil {
+		return 0, err
+	}
+	return uint32(r[0]), nil
+}
+
+// drive runs the program's driver and returns what it printed.
+func drive(tb testing.TB, prog string, args ...string) (stdout, stderr string, code uint32, err error) {
+	tb.Helper()
+	return newHost(tb, prog).drive(args...)
+}
+
+func (h *fakeHost) drive(args ...string) (stdout, stderr string, code uint32, err error) {
+	var o, e bytes.Buffer
+	sb := h.sandbox(&o, &e, args...)
+	code, err = sb.run(abi.OpMain, 0)
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	return o.String(), e.String(), code, err
+}
+
+// event gives sb an event; h.mu is held.
+func (sb *sandbox) event(kind, handle uint32) {
+	sb.events = append(sb.events, abi2{kind, handle})
+	sb.cond.Broadcast()
+}
+
+func (sb *sandbox) add(o *object) uint32 {
+	sb.next++
+	sb.handles[sb.next] = o
+	sb.host.handles++
+	o.refcount++
+	return sb.next
+}
+
+func (h *fakeHost) release(o *object) {
+	o.refcount--
+	if o.refcount > 0 {
+		return
+	}
+	h.stored -= len(o.data)
+	for _, r := range o.refs {
+		h.release(r)
+	}
+	for _, sb := range h.waiting {
+		sb.watches--
+		sb.event(abi.EventSpace, 0)
+	}
+	h.waiting = nil
+}
+
+func (h *fakeHost) seal(o *object, v *object) {
+	if o.ready {
+		return
+	}
+	o.encoding, o.meta, o.data, o.refs, o.ready = v.encoding, v.meta, v.data, v.refs, true
+	h.stored += len(o.data)
+	for _, w := range o.watchers {
+		w.sb.watches--
+		w.sb.event(abi.EventReady, w.h)
+	}
+	o.watchers = nil
+	for _, f := range o.then {
+		f()
+	}
+	o.then = nil
+}
+
+// start runs t when its arguments are there; h.mu is held.
+func (h *fakeHost) start(t *task) {
+	h.tasks.Add(1)
+	missing := 0
+	for _, a := range t.args {
+		if !a.ready {
+			missing++
+			a.then = append(a.then, func() {
+				if missing--; missing == 0 {
+					go h.execute(t)
+				}
+			})
+		}
+	}
+	if missing == 0 {
+		go h.execute(t)
+	}
+}
+
+func (h *fakeHost) execute(t *task) {
+	defer h.tasks.Done()
+	h.mu.Lock()
+	var sb *sandbox
+	for sb == nil {
+		if n := len(h.idle); n > 0 {
+			sb, h.idle = h.idle[n-1], h.idle[:n-1]
+		} else if h.made < maxExecutors {
+			break
+		} else {
+			h.free.Wait()
+		}
+	}
+	if sb == nil {
+		h.made++
+	}
+	h.mu.Unlock()
+	if sb == nil {
+		sb = h.sandbox(io.Discard, os.Stderr)
+	}
+	sb.task, sb.exit = t, nil
+	if t.stream {
+		t.results[0].maker = sb
+	}
+	_, err := sb.run(abi.OpTask, 0)
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	if err == nil {
+		h.idle = append(h.idle, sb)
+	} else {
+		h.made--
+	}
+	h.free.Signal()
+	if t.stream {
+		s := t.results[0]
+		if t.failed != nil {
+			s.items = append(s.items, &object{ready: true, encoding: uint32(abi.EncodingError), data: t.failed, refcount: 1})
+		}
+		s.ended, s.maker = true, nil
+		h.wakeReaders(s)
+		return
+	}
+	for _, r := range t.results {
+		v := &object{encoding: uint32(abi.EncodingError), data: t.failed}
+		if t.failed == nil {
+			v.data = []byte("\xa2\x01\x01\x02\x70no result, error") // Internal
+			if err != nil {
+				v.data = append([]byte("\xa2\x01\x04\x02\x79\x00\x00"), err.Error()...)
+				binary.BigEndian.PutUint16(v.data[5:], uint16(len(err.Error())))
+			}
+		}
+		h.seal(r, v)
+	}
+}
+
+func (h *fakeHost) wakeReaders(s *object) {
+	for _, w := range s.watchers {
+		w.sb.watches--
+		w.sb.event(abi.EventReady, w.h)
+	}
+	s.watchers = nil
+}
+
+type hostFunc struct {
+	name   string
+	params string
+	f      func(sb *sandbox, s []uint64) abi.Errno
+}
+
+func (f hostFunc) export(b wazero.HostModuleBuilder) {
+	var params []api.ValueType
+	for _, c := range f.params {
+		params = append(params, map[rune]api.ValueType{'i': api.ValueTypeI32, 'I': api.ValueTypeI64}[c])
+	}
+	b.NewFunctionBuilder().WithGoModuleFunction(api.GoModuleFunc(func(ctx context.Context, m api.Module, s []uint64) {
+		sb := ctx.Value(sandboxKey{}).(*sandbox)
+		if sb.mem == nil {
+			sb.mem = m.Memory()
+		}
+		for i, t := range params {
+			if t == api.ValueTypeI32 {
+				s[i] = uint64(uint32(s[i])) // the upper half is anything
+			}
+		}
+		sb.host.mu.Lock()
+		defer sb.host.mu.Unlock()
+		s[0] = uint64(f.f(sb, s))
+	}), params, []api.ValueType{api.ValueTypeI32}).Export(f.name)
+}
+
+func (sb *sandbox) u32(p uint32) uint32 { v, _ := sb.mem.ReadUint32Le(p); return v }
+
+func (sb *sandbox) put32(p uint64, v uint32) { sb.mem.WriteUint32Le(uint32(p), v) }
+
+func (sb *sandbox) bytes(p, n uint32) []byte { b, _ := sb.mem.Read(p, n); return b }
+
+// value reads a struct value; the object holds its references.
+func (sb *sandbox) value(p uint32) *object {
+	o := &object{encoding: sb.u32(p), meta: sb.u32(p + 4), data: bytes.Clone(sb.bytes(sb.u32(p+8), sb.u32(p+12)))}
+	for i := range sb.u32(p + abi.ValueRefsLen) {
+		r := sb.handles[sb.u32(sb.u32(p+abi.ValueRefsPtr)+4*i)]
+		r.refcount++
+		o.refs = append(o.refs, r)
+	}
+	return o
+}
+
+func (sb *sandbox) full(n int) bool {
+	h := sb.host
+	if h.capacity == 0 || h.stored+n <= h.capacity {
+		return false
+	}
+	h.waiting = append(h.waiting, sb)
+	sb.watches++
+	return true
+}
+
+const (
+	eventFD      = 100
+	maxExecutors = 40 // more than tasks of the tests wait for one another
+)
+
+func (h *fakeHost) wasi() []hostFunc {
+	return []hostFunc{
+		{"fd_fdstat_get", "ii", func(sb *sandbox, s []uint64) abi.Errno {
+			fd, b := uint32(s[0]), sb.bytes(uint32(s[1]), 24)
+			clear(b)
+			switch {
+			case fd == eventFD:
+				b[0], b[2] = 6, 4 // a stream socket, non-blocking
+			case fd <= 2:
+				b[0] = 2 // a character device
+			default:
+				return abi.EBADF
+			}
+			return abi.Success
+		}},
+		{"fd_read", "iiii", func(sb *sandbox, s []uint64) abi.Errno {
+			if s[0] != eventFD {
+				return abi.EBADF
+			}
+			if len(sb.events) == 0 {
+				return abi.EAGAIN
+			}
+			iov := uint32(s[1])
+			n := uint32(0)
+			for p := sb.u32(iov); n+abi.EventSize <= sb.u32(iov+4) && len(sb.events) > 0; n += abi.EventSize {
+				sb.put32(uint64(p+n), sb.events[0].kind)
+				sb.put32(uint64(p+n+4), sb.events[0].handle)
+				sb.events = sb.events[1:]
+			}
+			sb.put32(s[3], n)
+			return abi.Success
+		}},
+		{"poll_oneoff", "iiii", pollOneoff},
+	}
+}
+
+func pollOneoff(sb *sandbox, s []uint64) abi.Errno {
+	in, out, n := uint32(s[0]), uint32(s[1]), uint32(s[2])
+	var clock, read uint64
+	timeout := int64(-1)
+	var hasClock, hasRead bool
+	for i := range n {
+		p := in + 48*i
+		user, _ := sb.mem.ReadUint64Le(p)
+		if b, _ := sb.mem.ReadByte(p + 8); b == 0 {
+			v, _ := sb.mem.ReadUint64Le(p + 24)
+			clock, timeout, hasClock = user, int64(v), true
+		} else {
+			read, hasRead = user, true
+		}
+	}
+	var timer *time.Timer
+	over := timeout == 0
+	if timeout > 0 {
+		timer = time.AfterFunc(time.Duration(timeout), func() {
+			sb.host.mu.Lock()
+			over = true
+			sb.cond.Broadcast()
+			sb.host.mu.Unlock()
+		})
+		defer timer.Stop()
+	}
+	for len(sb.events) == 0 && !over {
+		if !hasClock && sb.watches == 0 {
+			if sb.told {
+				panic("deadlock after the guest was told")
+			}
+			sb.told = true
+			sb.event(abi.EventDeadlock, 0)
+			break
+		}
+		sb.cond.Wait()
+	}
+	count := uint32(0)
+	give := func(user uint64, kind byte) {
+		b := sb.bytes(out+32*count, 32)
+		clear(b)
+		binary.LittleEndian.PutUint64(b, user)
+		b[10] = kind
+		count++
+	}
+	if hasRead && len(sb.events) > 0 {
+		give(read, 1)
+	} else if hasClock {
+		give(clock, 0)
+	}
+	sb.put32(s[3], count)
+	return abi.Success
+}
+
+func (h *fakeHost) imports() []hostFunc {
+	return []hostFunc{
+		{"version", "", func(*sandbox, []uint64) abi.Errno { return abi.Version }},
+		{"declare", "iiii", func(sb *sandbox, s []uint64) abi.Errno {
+			h.declared[string(sb.bytes(uint32(s[0]), uint32(s[1])))] = uint32(s[2])
+			return abi.Success
+		}},
+		{"function", "iiiii", func(sb *sandbox, s []uint64) abi.Errno {
+			i, ok := h.declared[string(sb.bytes(uint32(s[2]), uint32(s[3])))]
+			if !ok || s[1] != 0 {
+				return abi.ENOENT
+			}
+			sb.put32(s[4], i)
+			return abi.Success
+		}},
+		{"submit", "iii", submit},
+		{"cancel", "i", func(sb *sandbox, s []uint64) abi.Errno { return abi.Success }},
+		{"task_input", "iii", taskInput},
+		{"task_return", "ii", func(sb *sandbox, s []uint64) abi.Errno {
+			h.seal(sb.task.results[s[0]], sb.value(uint32(s[1])))
+			return abi.Success
+		}},
+		{"task_fail", "i", func(sb *sandbox, s []uint64) abi.Errno {
+			if sb.task == nil {
+				return abi.EPERM
+			}
+			sb.task.failed = sb.value(uint32(s[0])).data
+			return abi.Success
+		}},
+		{"task_yield", "i", func(sb *sandbox, s []uint64) abi.Errno {
+			st := sb.task.results[0]
+			switch {
+			case st.refcount == 0:
+				return abi.ECANCELED
+			case len(st.items)-st.next >= st.window:
+				if !st.roomless {
+					st.roomless = true
+					sb.watches++
+				}
+				return abi.EAGAIN
+			}
+			v := sb.value(uint32(s[0]))
+			v.ready, v.refcount = true, 1
+			st.items = append(st.items, v)
+			h.wakeReaders(st)
+			return abi.Success
+		}},
+		{"object_put", "ii", func(sb *sandbox, s []uint64) abi.Errno {
+			o := sb.value(uint32(s[0]))
+			if sb.full(len(o.data)) {
+				return abi.EAGAIN
+			}
+			o.ready = true
+			h.stored += len(o.data)
+			sb.put32(s[1], sb.add(o))
+			return abi.Success
+		}},
+		{"object_get", "iiiii", func(sb *sandbox, s []uint64) abi.Errno {
+			o := sb.handles[uint32(s[0])]
+			if o == nil {
+				return abi.EBADF
+			}
+			if !o.ready {
+				if s[4] != 0 {
+					o.watchers = append(o.watchers, watcher{sb, uint32(s[0])})
+					sb.watches++
+				}
+				return abi.EAGAIN
+			}
+			b := sb.bytes(uint32(s[3]), abi.InfoSize)
+			binary.LittleEndian.PutUint32(b, o.encoding)
+			binary.LittleEndian.PutUint32(b[4:], o.meta)
+			binary.LittleEndian.PutUint64(b[8:], uint64(len(o.data)))
+			binary.LittleEndian.PutUint32(b[16:], uint32(len(o.refs)))
+			binary.LittleEndian.PutUint32(b[20:], b2u(len(o.data) >= 64<<10))
+			if len(o.data) > int(s[2]) {
+				return abi.EOVERFLOW
+			}
+			copy(sb.bytes(uint32(s[1]), uint32(s[2])), o.data)
+			return abi.Success
+		}},
+		{"object_refs", "iii", func(sb *sandbox, s []uint64) abi.Errno {
+			for i, r := range sb.handles[uint32(s[0])].refs {
+				sb.put32(s[1]+4*uint64(i), sb.add(r))
+			}
+			return abi.Success
+		}},
+		{"object_watch", "ii", func(sb *sandbox, s []uint64) abi.Errno {
+			for i := range s[1] {
+				n := sb.u32(uint32(s[0] + 4*i))
+				o := sb.handles[n]
+				if o.ready {
+					sb.event(abi.EventReady, n)
+				} else {
+					o.watchers = append(o.watchers, watcher{sb, n})
+					sb.watches++
+				}
+			}
+			return abi.Success
+		}},
+		{"object_wait", "iiiIi", func(*sandbox, []uint64) abi.Errno { return abi.ENOSYS }},
+		{"object_map", "iiiI", func(sb *sandbox, s []uint64) abi.Errno {
+			if s[1]%abi.MapAlign != 0 {
+				return abi.EINVAL
+			}
+			w := sb.bytes(uint32(s[1]), uint32(s[2]))
+			clear(w)
+			copy(w, sb.handles[uint32(s[0])].data)
+			return abi.Success
+		}},
+		{"object_unmap", "ii", func(sb *sandbox, s []uint64) abi.Errno {
+			clear(sb.bytes(uint32(s[0]), uint32(s[1])))
+			return abi.Success
+		}},
+		{"handle_dup", "ii", func(sb *sandbox, s []uint64) abi.Errno {
+			sb.put32(s[1], sb.add(sb.handles[uint32(s[0])]))
+			return abi.Success
+		}},
+		{"handle_drop", "ii", func(sb *sandbox, s []uint64) abi.Errno {
+			for i := range s[1] {
+				n := sb.u32(uint32(s[0] + 4*i))
+				o := sb.handles[n]
+				if o == nil {
+					h.tb.Errorf("handle %d is dropped twice", n)
+					return abi.EBADF
+				}
+				delete(sb.handles, n)
+				h.handles--
+				h.release(o)
+				if o.roomless && o.maker != nil {
+					o.roomless = false
+					o.maker.watches--
+					o.maker.event(abi.EventRoom, 0)
+				}
+			}
+			return abi.Success
+		}},
+		{"stream_next", "iii", func(sb *sandbox, s []uint64) abi.Errno {
+			st := sb.handles[uint32(s[0])]
+			switch {
+			case st.next < len(st.items):
+				n := sb.add(st.items[st.next])
+				st.items[st.next].refcount--
+				st.next++
+				sb.put32(s[1], n)
+				if st.roomless {
+					st.roomless = false
+					st.maker.watches--
+					st.maker.event(abi.EventRoom, 0)
+				}
+			case st.ended:
+				sb.put32(s[1], 0)
+			default:
+				if s[2] != 0 {
+					st.watchers = append(st.watchers, watcher{sb, uint32(s[0])})
+					sb.watches++
+				}
+				return abi.EAGAIN
+			}
+			return abi.Success
+		}},
+		{"event_open", "i", func(sb *sandbox, s []uint64) abi.Errno { sb.put32(s[0], eventFD); return abi.Success }},
+	}
+}
+
+func b2u(b bool) uint32 {
+	if b {
+		return 1
+	}
+	return 0
+}
+
+func submit(sb *sandbox, s []uint64) abi.Errno {
+	p := uint32(s[0])
+	t := &task{fn: sb.u32(p), stream: sb.u32(p+abi.SpecFlags)&abi.SpecStream != 0, attempt: 1}
+	for i := range sb.u32(p + abi.SpecNargs) {
+		a := sb.u32(p+abi.SpecArgsPtr) + abi.ArgSize*i
+		var o *object
+		if sb.u32(a) == abi.ArgKindHandle {
+			o = sb.handles[sb.u32(a+abi.ArgHandle)]
+		} else {
+			o = sb.value(a + abi.ArgValue)
+			o.ready = true
+			sb.host.stored += len(o.data)
+		}
+		o.refcount++
+		t.args = append(t.args, o)
+	}
+	for i := range sb.u32(p + abi.SpecNresults) {
+		o := &object{window: int(sb.u32(p + abi.SpecWindow))}
+		if o.window == 0 {
+			o.window = 16
+		}
+		t.results = append(t.results, o)
+		sb.put32(uint64(sb.u32(p+abi.SpecResultsPtr)+4*i), sb.add(o))
+	}
+	sb.host.start(t)
+	return abi.Success
+}
+
+func taskInput(sb *sandbox, s []uint64) abi.Errno {
+	t := sb.task
+	b := binary.LittleEndian.AppendUint32(nil, t.fn)
+	b = binary.LittleEndian.AppendUint32(b, uint32(len(t.args)))
+	b = binary.LittleEndian.AppendUint32(b, uint32(len(t.results)))
+	b = binary.LittleEndian.AppendUint32(b, b2u(t.stream))
+	b = binary.LittleEndian.AppendUint32(b, t.attempt)
+	b = append(b, make([]byte, abi.CallSize-len(b)+abi.CallArgSize*len(t.args))...)
+	for i, a := range t.args {
+		d := abi.CallSize + abi.CallArgSize*i
+		binary.LittleEndian.PutUint32(b[d:], a.encoding)
+		binary.LittleEndian.PutUint32(b[d+4:], a.meta)
+		binary.LittleEndian.PutUint64(b[d+8:], uint64(len(a.data)))
+		binary.LittleEndian.PutUint32(b[d+abi.CallArgNrefs:], uint32(len(a.refs)))
+		if len(a.data) < 4<<10 {
+			binary.LittleEndian.PutUint32(b[d+abi.CallArgOffset:], uint32(len(b)))
+			b = append(b, a.data...)
+		} else {
+			binary.LittleEndian.PutUint32(b[d+abi.CallArgOffset:], abi.NoOffset)
+		}
+	}
+	sb.put32(s[2], uint32(len(b)))
+	if len(b) > int(s[1]) {
+		return abi.EOVERFLOW
+	}
+	for i, a := range t.args {
+		if len(a.data) >= 4<<10 || len(a.refs) > 0 {
+			binary.LittleEndian.PutUint32(b[abi.CallSize+abi.CallArgSize*i+abi.CallArgHandle:], sb.add(a))
+		}
+	}
+	copy(sb.bytes(uint32(s[0]), uint32(s[1])), b)
+	return abi.Success
+}

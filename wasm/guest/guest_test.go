@@ -1,0 +1,102 @@
+package guest_test
+
+import (
+	"os"
+	"strings"
+	"testing"
+
+	"github.com/wray-project/wray/wasm/abi"
+)
+
+// TestDriver runs the cases of testdata/prog that check themselves.
+func TestDriver(t *testing.T) {
+	for _, name := range []string{"values", "gets", "errors", "streams", "windows", "waits", "stash"} {
+		t.Run(name, func(t *testing.T) {
+			out, errs, code, err := drive(t, "prog", name)
+			if code != 0 || err != nil {
+				t.Errorf("exit code %d, %v\n%s%s", code, err, out, errs)
+			}
+		})
+	}
+}
+
+// TestStoreFull puts more than the store holds: the guest collects garbage.
+func TestStoreFull(t *testing.T) {
+	h := newHost(t, "prog")
+	h.capacity = 1 << 20
+	out, errs, code, err := h.drive("puts")
+	if code != 0 || err != nil {
+		t.Errorf("exit code %d, %v\n%s%s", code, err, out, errs)
+	}
+}
+
+// TestHandlesGivenBack checks that a driver that ended holds nothing.
+func TestHandlesGivenBack(t *testing.T) {
+	h := newHost(t, "prog")
+	if out, errs, code, err := h.drive("values"); code != 0 || err != nil {
+		t.Fatalf("exit code %d, %v\n%s%s", code, err, out, errs)
+	}
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	if h.handles != 0 {
+		t.Errorf("%d handles are still held", h.handles)
+	}
+}
+
+func TestDeadlock(t *testing.T) {
+	_, errs, _, err := drive(t, "prog", "deadlock")
+	if err == nil || !strings.Contains(errs, "deadlock") || !strings.Contains(errs, "main.deadlock") {
+		t.Errorf("%v\n%s", err, errs)
+	}
+	if out, errs, code, err := drive(t, "prog", "deadlock", "task"); code != 0 || err != nil {
+		t.Errorf("exit code %d, %v\n%s%s", code, err, out, errs)
+	}
+}
+
+// TestRestore makes three sandboxes of one snapshot. Two that are restored
+// differ in everything random; two that are not are the same, which shows
+// that the test would notice.
+func TestRestore(t *testing.T) {
+	h := newHost(t, "prog")
+	var out strings.Builder
+	sb := h.sandbox(&out, os.Stderr, "random")
+	image := append([]byte(nil), sb.bytes(0, sb.mem.Size())...)
+	run := func(restore bool) []string {
+		sb.mem.Write(0, image)
+		out.Reset()
+		if restore {
+			if _, err := sb.run(abi.OpRestore, 0); err != nil {
+				t.Fatal(err)
+			}
+		}
+		if code, err := sb.run(abi.OpMain, 0); code != 0 || err != nil {
+			t.Fatal(code, err)
+		}
+		return strings.Split(strings.TrimSpace(out.String()), "\n")
+	}
+	a, b := run(false), run(false)
+	for i := range a {
+		if a[i] != b[i] {
+			t.Errorf("the same snapshot gave %q and %q", a[i], b[i])
+		}
+	}
+	a, b = run(true), run(true)
+	if len(a) != 4 {
+		t.Fatalf("the program printed %q", a)
+	}
+	for i := range a {
+		if a[i] == b[i] {
+			t.Errorf("two restored sandboxes both gave %q", a[i])
+		}
+	}
+}
+
+// BenchmarkGuest prints what the binding costs a guest, over a host that does
+// next to nothing.
+func BenchmarkGuest(b *testing.B) {
+	out, errs, code, err := drive(b, "prog", "bench")
+	if code != 0 || err != nil {
+		b.Fatalf("exit code %d, %v\n%s", code, err, errs)
+	}
+	b.Logf("\n%s", out)
+}

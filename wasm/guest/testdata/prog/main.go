@@ -1,0 +1,458 @@
+// Command prog is what the tests of the guest binding run: its driver does
+// what its first argument names.
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"hash/maphash"
+	"math/rand"
+	randv2 "math/rand/v2"
+	"os"
+	"runtime"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/wray-project/wray"
+	"github.com/wray-project/wray/sdk"
+)
+
+var errOdd = sdk.RegisterError("prog.errOdd", errors.New("odd"))
+
+var (
+	double = sdk.Func("double", func(_ context.Context, n int) (int, error) { return 2 * n, nil })
+	add    = sdk.Func2("add", func(_ context.Context, a, b int) (int, error) { return a + b, nil })
+	ok     = sdk.Func0("ok", func(context.Context) ([]byte, error) { return okBytes, nil })
+	sum    = sdk.Func("sum", func(_ context.Context, x []float64) (float64, error) {
+		s := 0.0
+		for _, v := range x {
+			s += v
+		}
+		return s, nil
+	})
+	odd    = sdk.Func("odd", func(_ context.Context, n int) (int, error) { return 0, fmt.Errorf("%d: %w", n, errOdd) })
+	crash  = sdk.Func("crash", func(_ context.Context, m map[string]int) (int, error) { m["x"]++; return 0, nil })
+	goexit = sdk.Func0("goexit", func(context.Context) (int, error) { runtime.Goexit(); return 0, nil })
+	count  = sdk.Stream("count", func(_ context.Context, n int, yield func(int) error) error {
+		for i := range n {
+			if err := yield(i); err != nil {
+				return err
+			}
+		}
+		if n == 7 {
+			return errOdd
+		}
+		return nil
+	})
+	sumRefs = sdk.Func("sumRefs", func(ctx context.Context, refs []sdk.Ref[int]) (int, error) {
+		all, err := sdk.GetAll(ctx, refs)
+		s := 0
+		for _, v := range all {
+			s += v
+		}
+		return s, err
+	})
+	halves = sdk.Func("halves", func(_ context.Context, b []byte) (sdk.Two[[]byte, string], error) {
+		return sdk.Two[[]byte, string]{A: b[:len(b)/2], B: string(b[len(b)/2:])}, nil
+	})
+	nested = sdk.Func("nested", func(ctx context.Context, depth int) (int, error) { return fan(ctx, depth) })
+	last   []byte
+	stash  = sdk.Func("stash", func(_ context.Context, b []byte) (string, error) {
+		old := string(last)
+		last = b
+		return old, nil
+	})
+	stuck = sdk.Func0("stuck", func(context.Context) (int, error) { select {} })
+)
+
+var nestedTask func(ctx context.Context, n int) sdk.Ref[int]
+
+func init() {
+	nestedTask = func(ctx context.Context, n int) sdk.Ref[int] { return nested.Remote(ctx, n) }
+}
+
+// fan adds up two smaller ones of itself.
+func fan(ctx context.Context, depth int) (int, error) {
+	if depth == 0 {
+		return 1, nil
+	}
+	a, b := nestedTask(ctx, depth-1), nestedTask(ctx, depth-1)
+	x, err := a.Get(ctx)
+	if err != nil {
+		return 0, err
+	}
+	y, err := b.Get(ctx)
+	return x + y, err
+}
+
+var okBytes = []byte("ok")
+
+func main() { sdk.Main(run) }
+
+func run(ctx context.Context) error {
+	if len(os.Args) < 2 {
+		return nil
+	}
+	f := map[string]func(context.Context) error{
+		"values": values, "gets": gets, "errors": failures, "streams": streams, "random": random,
+		"windows": windows, "puts": puts, "waits": waits, "deadlock": deadlock, "bench": bench, "stash": stashes,
+	}[os.Args[1]]
+	if f == nil {
+		return fmt.Errorf("no case %q", os.Args[1])
+	}
+	return f(ctx)
+}
+
+func check(what string, got, want any) error {
+	if g, w := fmt.Sprint(got), fmt.Sprint(want); g != w {
+		return fmt.Errorf("%s: got %s, want %s", what, g, w)
+	}
+	return nil
+}
+
+func values(ctx context.Context) error {
+	n, err := double.Remote(ctx, 21).Get(ctx)
+	if err := errors.Join(err, check("double", n, 42)); err != nil {
+		return err
+	}
+	r := add.RemoteArgs(ctx, double.Remote(ctx, 1), sdk.Val(5))
+	n, err = add.RemoteArgs(ctx, r, r).Get(ctx)
+	if err := errors.Join(err, check("add", n, 14)); err != nil {
+		return err
+	}
+	r = double.Remote(ctx, 4)
+	if n, err = r.Get(ctx); err != nil { // r now holds the value and no handle
+		return err
+	}
+	n, err = add.RemoteArgs(ctx, r, r).Get(ctx)
+	if err := errors.Join(err, check("add of kept", n, 16)); err != nil {
+		return err
+	}
+	n, err = sumRefs.Remote(ctx, []sdk.Ref[int]{r, double.Remote(ctx, 5), r}).Get(ctx)
+	if err := errors.Join(err, check("sumRefs", n, 26)); err != nil {
+		return err
+	}
+	a, b := sdk.Split2(halves.Remote(ctx, []byte("hello world!")))
+	x, err := a.Get(ctx)
+	y, err2 := b.Get(ctx)
+	if err := errors.Join(err, err2, check("halves", string(x)+"|"+y, "hello |world!")); err != nil {
+		return err
+	}
+	both, err := halves.Remote(ctx, []byte("abcd")).Get(ctx)
+	if err := errors.Join(err, check("both", string(both.A)+both.B, "abcd")); err != nil {
+		return err
+	}
+	s, err := sum.Remote(ctx, []float64{1, 2, 3.5}).Get(ctx)
+	if err := errors.Join(err, check("sum", s, 6.5)); err != nil {
+		return err
+	}
+	n, err = nested.Remote(ctx, 4).Get(ctx)
+	return errors.Join(err, check("nested", n, 16))
+}
+
+func gets(ctx context.Context) error {
+	const n = 5000
+	refs := make([]sdk.Ref[int], 100)
+	for i := range refs {
+		refs[i] = double.Remote(ctx, i)
+	}
+	sums := make([]int, n)
+	var wg sync.WaitGroup
+	ticks := 0
+	done := make(chan bool)
+	go func() { // runs while all others wait
+		for {
+			select {
+			case <-done:
+				return
+			case <-time.After(time.Millisecond):
+				ticks++
+			}
+		}
+	}()
+	for i := range n {
+		wg.Go(func() {
+			v, err := refs[i%len(refs)].Get(ctx)
+			if err == nil && i%10 == 0 {
+				v, err = double.Remote(ctx, v).Get(ctx)
+				v /= 2
+			}
+			if err != nil {
+				fmt.Println(err)
+			}
+			sums[i] = v
+		})
+	}
+	wg.Wait()
+	close(done)
+	for i, v := range sums {
+		if err := check("get", v, 2*(i%len(refs))); err != nil {
+			return err
+		}
+	}
+	limited, cancel := context.WithTimeout(ctx, 2*time.Millisecond)
+	defer cancel()
+	_, err := stuck.Remote(ctx).Get(limited)
+	if !errors.Is(err, context.DeadlineExceeded) || !errors.Is(err, wray.ErrTimeout) {
+		return fmt.Errorf("get of what never comes: %v", err)
+	}
+	return nil
+}
+
+func failures(ctx context.Context) error {
+	_, err := odd.Remote(ctx, 3).Get(ctx)
+	var e *wray.Error
+	if !errors.Is(err, errOdd) || !errors.As(err, &e) || e.Code != wray.CodeUserError || e.Attempt != 1 {
+		return fmt.Errorf("odd: %v", err)
+	}
+	_, err = crash.Remote(ctx, nil).Get(ctx)
+	if !errors.Is(err, wray.ErrPanic) || !errors.As(err, &e) || !strings.Contains(e.Trace, "main.go") || !strings.Contains(e.Message, "nil map") {
+		return fmt.Errorf("crash: %v", err)
+	}
+	if strings.Contains(e.Trace, "panicOf") {
+		return fmt.Errorf("the trace begins with the recovery:\n%s", e.Trace)
+	}
+	_, err = goexit.Remote(ctx).Get(ctx)
+	if !errors.As(err, &e) || !strings.Contains(e.Message, "Goexit") {
+		return fmt.Errorf("goexit: %v", err)
+	}
+	_, err = sdk.Import[int, int](sdk.Module("none"), "f").Remote(ctx, 1).Get(ctx)
+	if !errors.Is(err, wray.ErrUnknownFunction) {
+		return fmt.Errorf("unknown: %v", err)
+	}
+	_, err = sdk.Import[string, int](sdk.Module(""), "double").Remote(ctx, "x").Get(ctx)
+	if !errors.Is(err, wray.ErrBadArgument) || !strings.Contains(err.Error(), "int") {
+		return fmt.Errorf("bad argument: %v", err)
+	}
+	_, err = sdk.Import[int, []int32](sdk.Module(""), "double").Remote(ctx, 1).Get(ctx)
+	if !errors.Is(err, wray.ErrBadArgument) || !strings.Contains(err.Error(), "[]int32") || !strings.Contains(err.Error(), "CBOR") {
+		return fmt.Errorf("bad result: %v", err)
+	}
+	return nil
+}
+
+func streams(ctx context.Context) error {
+	n := 0
+	for v, err := range count.With(sdk.Window(3)).Remote(ctx, 100).All(ctx) {
+		if err := errors.Join(err, check("item", v, n)); err != nil {
+			return err
+		}
+		n++
+	}
+	if err := check("items", n, 100); err != nil {
+		return err
+	}
+	n = 0
+	for _, err := range count.Remote(ctx, 7).All(ctx) {
+		if n++; n == 8 {
+			if !errors.Is(err, errOdd) {
+				return fmt.Errorf("the end of a failed stream: %v", err)
+			}
+		} else if err != nil {
+			return err
+		}
+	}
+	if err := check("items and error", n, 8); err != nil {
+		return err
+	}
+	for v, err := range count.Remote(ctx, 1_000_000).All(ctx) {
+		if err != nil {
+			return err
+		}
+		if v == 5 {
+			break
+		}
+	}
+	return nil
+}
+
+func random(context.Context) error {
+	m := map[int]bool{}
+	for i := range 12 {
+		m[i] = true
+	}
+	var order []int
+	for k := range m {
+		order = append(order, k)
+	}
+	fmt.Println("rand", rand.Int63(), "v2", randv2.Uint64())
+	fmt.Println("hash", maphash.String(maphash.MakeSeed(), "x"))
+	fmt.Println("map", order)
+	a, b := make(chan int, 64), make(chan int, 64)
+	for range 64 {
+		a <- 0
+		b <- 1
+	}
+	picks := 0
+	for range 64 {
+		select {
+		case <-a:
+			picks <<= 1
+		case <-b:
+			picks = picks<<1 | 1
+		}
+	}
+	fmt.Println("select", picks)
+	return nil
+}
+
+func windows(ctx context.Context) error {
+	const n = 1 << 20
+	for round := range 40 {
+		data := make([]byte, n)
+		for i := range data {
+			data[i] = byte(round)
+		}
+		ref, err := sdk.Put(ctx, data)
+		if err != nil {
+			return err
+		}
+		got, err := ref.Get(ctx)
+		if err != nil {
+			return err
+		}
+		ref = sdk.Ref[[]byte]{}
+		tail := got[n-10:]
+		got = nil
+		runtime.GC()
+		garbage := make([]byte, n/2)
+		runtime.GC()
+		for i := range garbage {
+			garbage[i] = 0xff
+		}
+		// tail alone keeps the window.
+		if err := check("tail", tail, data[n-10:]); err != nil {
+			return err
+		}
+		s, err := sum.Remote(ctx, make([]float64, n/8)).Get(ctx)
+		if err := errors.Join(err, check("sum", s, 0)); err != nil {
+			return err
+		}
+	}
+	var m runtime.MemStats
+	runtime.ReadMemStats(&m)
+	fmt.Println("heap", m.HeapSys>>20, "MiB")
+	if m.HeapSys > 40<<20 {
+		return fmt.Errorf("windows are not used again: the heap is %d MiB", m.HeapSys>>20)
+	}
+	return nil
+}
+
+// puts puts far more than the store holds, and drops it.
+func puts(ctx context.Context) error {
+	for i := range 200 {
+		if _, err := sdk.Put(ctx, make([]byte, 100<<10)); err != nil {
+			return fmt.Errorf("put %d: %w", i, err)
+		}
+	}
+	for i := range 100_000 {
+		if _, err := sdk.Put(ctx, make([]byte, 100)); err != nil {
+			return fmt.Errorf("small put %d: %w", i, err)
+		}
+	}
+	return nil
+}
+
+func waits(ctx context.Context) error {
+	refs := make([]sdk.Ref[int], 1000)
+	for i := range refs {
+		refs[i] = double.Remote(ctx, i)
+	}
+	for len(refs) > 0 {
+		ready, pending, err := sdk.Wait(ctx, refs, 1, -1)
+		if err != nil || len(ready) == 0 || len(ready)+len(pending) != len(refs) {
+			return fmt.Errorf("wait: %d ready, %d pending, %v", len(ready), len(pending), err)
+		}
+		if _, err := sdk.GetAll(ctx, ready); err != nil {
+			return err
+		}
+		refs = pending
+	}
+	never := []sdk.Ref[int]{stuck.Remote(ctx)}
+	ready, pending, err := sdk.Wait(ctx, never, 1, 2*time.Millisecond)
+	if len(ready) != 0 || len(pending) != 1 || err != nil {
+		return fmt.Errorf("wait for what never comes: %v, %v, %v", ready, pending, err)
+	}
+	return nil
+}
+
+// stashes checks that an argument which a task keeps is not overwritten by
+// the next task's.
+func stashes(ctx context.Context) error {
+	if _, err := stash.Remote(ctx, []byte("first")).Get(ctx); err != nil {
+		return err
+	}
+	s, err := stash.Remote(ctx, []byte("2nd..")).Get(ctx)
+	if err != nil {
+		return err
+	}
+	return check("stash", s, "first")
+}
+
+func deadlock(ctx context.Context) error {
+	if len(os.Args) > 2 {
+		_, err := stuck.Remote(ctx).Get(ctx)
+		if !errors.Is(err, wray.ErrDeadlock) {
+			return fmt.Errorf("a stuck task: %v", err)
+		}
+		var e *wray.Error
+		if errors.As(err, &e) && !strings.Contains(e.Trace, "main.go") {
+			return fmt.Errorf("trace: %s", e.Trace)
+		}
+		return nil
+	}
+	<-make(chan int)
+	return nil
+}
+
+func bench(ctx context.Context) error {
+	measure := func(name string, n int, f func()) {
+		best := time.Hour
+		for range 5 {
+			t := time.Now()
+			for range n {
+				f()
+			}
+			best = min(best, time.Since(t))
+		}
+		fmt.Printf("%-24s %8.0f ns\n", name, float64(best.Nanoseconds())/float64(n))
+	}
+	var err error
+	keep := func(e error) {
+		if err == nil {
+			err = e
+		}
+	}
+	zero, e := sdk.Put(ctx, 0)
+	keep(e)
+	measure("get small", 20000, func() { _, e := zero.Get(ctx); keep(e) })
+	measure("put small", 20000, func() { _, e := sdk.Put(ctx, 0); keep(e) })
+	measure("task sync", 2000, func() { _, e := ok.Remote(ctx).Get(ctx); keep(e) })
+	refs := make([]sdk.Ref[[]byte], 1000)
+	var submit, get time.Duration = time.Hour, time.Hour
+	for range 10 {
+		t0 := time.Now()
+		for j := range refs {
+			refs[j] = ok.Remote(ctx)
+		}
+		t1 := time.Now()
+		_, _, e := sdk.Wait(ctx, refs, len(refs), -1)
+		keep(e)
+		t2 := time.Now()
+		_, e = sdk.GetAll(ctx, refs)
+		keep(e)
+		submit, get = min(submit, t1.Sub(t0)), min(get, time.Since(t2))
+	}
+	fmt.Printf("%-24s %8d ns\n", "submit", submit.Nanoseconds()/1000)
+	fmt.Printf("%-24s %8d ns\n", "get of a ready result", get.Nanoseconds()/1000)
+	measure("tasks async", 20, func() {
+		for j := range refs {
+			refs[j] = ok.Remote(ctx)
+		}
+		_, e := sdk.GetAll(ctx, refs)
+		keep(e)
+	})
+	return err
+}
