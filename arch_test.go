@@ -11,6 +11,7 @@ import (
 	"os/exec"
 	"path"
 	"path/filepath"
+	"regexp"
 	"slices"
 	"strconv"
 	"strings"
@@ -237,6 +238,34 @@ func TestFilesFindWhatTheyForbid(t *testing.T) {
 		if got := startsPath([]byte(line), strings.Index(line, dir)); got != want {
 			t.Errorf("%q: %v, want %v", line, got, want)
 		}
+	}
+}
+
+var docLink = regexp.MustCompile(`\]\(([^)#\s]+)(#[^)]*)?\)`)
+
+// TestDocLinks holds that documents name files that are there.
+func TestDocLinks(t *testing.T) {
+	n := 0
+	for _, name := range keptFiles(t) {
+		if !strings.HasSuffix(name, ".md") || strings.Contains(name, "testdata/") {
+			continue
+		}
+		b, err := os.ReadFile(name)
+		if err != nil {
+			continue // removed, and not yet committed
+		}
+		for _, m := range docLink.FindAllStringSubmatch(string(b), -1) {
+			if strings.Contains(m[1], ":") {
+				continue // of the world
+			}
+			n++
+			if _, err := os.Stat(filepath.Join(filepath.Dir(name), m[1])); err != nil {
+				t.Errorf("%s links to %s, which is not there", name, m[1])
+			}
+		}
+	}
+	if n < 50 {
+		t.Errorf("%d links found: the pattern does not see them", n)
 	}
 }
 
