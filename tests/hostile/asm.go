@@ -128,7 +128,6 @@ func i64c(v int64) []byte        { return cat(0x42, sleb(v)) }
 func get(i int) []byte           { return cat(0x20, uleb(uint64(i))) }
 func set(i int) []byte           { return cat(0x21, uleb(uint64(i))) }
 func gget(i int) []byte          { return cat(0x23, uleb(uint64(i))) }
-func gset(i int) []byte          { return cat(0x24, uleb(uint64(i))) }
 func call(f uint32) []byte       { return cat(0x10, uleb(uint64(f))) }
 func retCall(f uint32) []byte    { return cat(0x12, uleb(uint64(f))) }
 func callInd(t uint32) []byte    { return cat(0x11, uleb(uint64(t)), 0) }
@@ -149,7 +148,6 @@ func loop(body ...any) []byte    { return cat(opLoop, void, cat(body...), opEnd)
 func block(body ...any) []byte   { return cat(opBlock, void, cat(body...), opEnd) }
 func cond(body ...any) []byte    { return cat(opIf, void, cat(body...), opEnd) }
 func forever(body ...any) []byte { return loop(cat(body...), br(0)) }
-func expr(body ...any) []byte    { return cat(cat(body...), opEnd) }
 func dropped(body ...any) []byte { return cat(cat(body...), opDrop) }
 func brTable(labels ...int) []byte {
 	b := cat(0x0e, uleb(uint64(len(labels)-1)))

@@ -107,31 +107,6 @@ func bombCalls(arity, calls int) []byte {
 	return b.bytes()
 }
 
-// bombFuncs is a great many functions.
-func bombFuncs(n int) []byte {
-	b := &builder{}
-	b.mem(1)
-	t := uint64(b.typ(nil, nil))
-	b.funcs = make([][]byte, n)
-	b.codes = make([][]byte, n)
-	for i := range n {
-		b.funcs[i] = uleb(t)
-		b.codes[i] = []byte{2, 0, opEnd}
-	}
-	b.export("_start", 0)
-	return b.bytes()
-}
-
-// bombLine is one long line of code without control flow.
-func bombLine(n int) []byte {
-	return command(manyLocals(2), rep(n, get(0), i32load(0), get(1), opI32Add, set(1)))
-}
-
-// bombDeep is one expression as deep as it is long.
-func bombDeep(n int) []byte {
-	return command(manyLocals(2), rep(n, get(0), i32load(0)), rep(n-1, opI32Add), set(1), i32c(0), get(1), i32store(0))
-}
-
 // bombLocals is a function with many locals, of which one is used.
 func bombLocals(n int) []byte {
 	return command(manyLocals(n), get(n-1), opDrop)
@@ -139,12 +114,10 @@ func bombLocals(n int) []byte {
 
 // bombNest is a nest of empty blocks, with a branch out of all of them.
 func bombNest(kind byte, n int) []byte {
-	body := []byte{}
 	if kind == opIf {
 		return command(manyLocals(1), rep(n, get(0), opIf, void), rep(n, opEnd))
 	}
-	body = cat(rep(n, kind, void), get(0), brIf(n-1), rep(n, opEnd))
-	return command(manyLocals(1), body)
+	return command(manyLocals(1), rep(n, kind, void), get(0), brIf(n-1), rep(n, opEnd))
 }
 
 // bombLoopRow is a row of loops, each changing one of many locals.

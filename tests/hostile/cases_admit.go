@@ -35,7 +35,7 @@ func countCases() []Case {
 	names := func(content ...any) []byte {
 		return raw(section(secCustom, str("name"), cat(content...)))
 	}
-	for _, c := range []Case{
+	return append(cases, []Case{
 		{Name: "count-locals", Wasm: always(funcs(1, uleb(4_000_000_000), i64, opEnd)), Want: wray.CodeLimitExceeded,
 			Doc: "a function of four billion locals, in one group"},
 		{Name: "count-locals-sum", Wasm: always(funcs(3, uleb(many), i64, uleb(many), i64, uleb(many), i64, opEnd)), Want: wray.CodeLimitExceeded,
@@ -70,10 +70,7 @@ func countCases() []Case {
 			Want: wray.CodeInvalidModule, Doc: "a body that claims four billion bytes"},
 		{Name: "count-import-name", Wasm: always(raw(section(secImport, 1, uleb(many), 0, 0, 0))), Want: wray.CodeInvalidModule,
 			Doc: "an import whose name has four billion bytes"},
-	} {
-		cases = append(cases, c)
-	}
-	return cases
+	}...)
 }
 
 // formatCases are no modules, or damaged ones.

@@ -44,6 +44,18 @@ func invalidCases() []Case {
 		invalid("export", with(func(b *builder) { b.export("x", 7) }), "an export of nothing"),
 		invalid("segment", with(func(b *builder) { b.data(0, "x") }), "data without a memory"),
 		invalid("limits", with(func(b *builder) { b.mem(2, 1) }), "a memory whose least size is above its greatest"),
+		invalid("reserved-fuel", with(func(b *builder) {
+			b.mem(1)
+			b.global(0)
+			b.exports = append(b.exports, cat(str("wray:fuel"), 3, 0))
+			b.export("_start", b.proc(nil))
+		}), "an export under the name of the meter's counter, which the host would set"),
+		invalid("reserved-depth", with(func(b *builder) {
+			b.mem(1)
+			b.global(0)
+			b.exports = append(b.exports, cat(str("wray:depth"), 3, 0))
+			b.export("_start", b.proc(nil))
+		}), "an export under the name of the meter's stack depth"),
 		unknown("wasi-function", func(b *builder) { b.imp("wasi_snapshot_preview1", "proc_exec", nil, nil) }, "a function that WASI does not have"),
 		unknown("wray-function", func(b *builder) { b.imp("wray_v1", "host_read", []byte{i32, i32}, []byte{i32}) }, "a function that wray_v1 does not have"),
 		unknown("wasi-signature", func(b *builder) { b.imp("wasi_snapshot_preview1", "fd_write", []byte{i64}, []byte{i64}) },

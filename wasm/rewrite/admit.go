@@ -178,6 +178,7 @@ type admitter struct {
 	customs      int
 	names        int // entries of the name section
 	allLocals    int
+	cost         admitCost // of the body that is read now
 	hasNames     bool
 
 	loops [(admitMaxNesting + 1) / 64]uint64 // bit i: the block at depth i is a loop

@@ -72,7 +72,12 @@ func (a *admitter) body() {
 	section := a.end
 	a.fn = a.importedFns + a.bodies
 	a.bodies++
-	defer func() { a.fn, a.end = -1, section }()
+	a.oneBody(section)
+	a.fn, a.end = -1, section
+}
+
+// oneBody reads a body that lies within a section which ends at section.
+func (a *admitter) oneBody(section int) {
 	at := a.pos
 	size := a.u32()
 	if a.err != nil {
@@ -87,11 +92,12 @@ func (a *admitter) body() {
 		return
 	}
 	a.end = a.pos + int(size)
-	c := admitCost{size: int(size)}
-	if a.locals(&c); a.err != nil {
+	c := &a.cost
+	*c = admitCost{size: int(size)}
+	if a.locals(c); a.err != nil {
 		return
 	}
-	if a.code(&c); a.err != nil {
+	if a.code(c); a.err != nil {
 		return
 	}
 	switch {
@@ -101,7 +107,7 @@ func (a *admitter) body() {
 		a.over(at, "locals times blocks of a function", c.joins(), min(joinsOfAny+a.l.JoinsPerByte*c.size, a.l.Joins), "",
 			"split the function, or build with less inlining: a compiler spends time and memory on each local at each block")
 	case a.onBody != nil:
-		a.onBody(a.fn, &c)
+		a.onBody(a.fn, c)
 	}
 }
 
