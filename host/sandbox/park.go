@@ -168,6 +168,8 @@ func (sb *Sandbox) park(now, until int64, events, timed bool) {
 	hooked := events && sb.hooks != nil
 	if hooked {
 		sb.hooks.Park(sb, timed)
+	} else if sb.hooks != nil {
+		sb.hooks.Tick(sb)
 	}
 	for {
 		if until == 0 {

@@ -66,6 +66,8 @@ type Hooks interface {
 	// on the sandbox's goroutine. timed says that a timer may end the wait, too.
 	Park(sb *Sandbox, timed bool)
 	Unpark(sb *Sandbox)
+	// Tick is called at every tick, on the sandbox's goroutine.
+	Tick(sb *Sandbox)
 	// Outstanding reports whether an event may still come of its own accord:
 	// something the sandbox watches is on its way. Where it is false and no
 	// timer runs, the guest waits for nothing.
@@ -258,6 +260,9 @@ func (sb *Sandbox) tick(left int64) int64 {
 	sb.ticks++
 	now := sb.engine.clock.now()
 	sb.checkStop(now)
+	if sb.hooks != nil {
+		sb.hooks.Tick(sb)
+	}
 	if sb.engine.gate.waiting.Load() > 0 && now-sb.sliceFrom >= sb.engine.gate.slice {
 		sb.cpu += now - sb.sliceFrom
 		sb.engine.gate.yield(sb)

@@ -113,7 +113,7 @@ func (g *guest) submitOne(v view, b []byte) abi.Errno {
 	for _, o := range t.results {
 		spec.Results = append(spec.Results, o.ID())
 	}
-	err := g.w.submit(t, &spec)
+	err := g.w.submit(g, t, &spec)
 	switch {
 	case err == nil:
 		return abi.Success

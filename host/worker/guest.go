@@ -30,6 +30,7 @@ type guest struct {
 	driver bool
 	task   *task      // what it runs, nil for a driver
 	run    chan *task // an executor's next task; closed to end it
+	held   *task      // submitted and started, and not yet given to an executor
 
 	watches    []*watch // of objects that were not there
 	wantsSpace bool     // waits for room in the job's queue
@@ -123,6 +124,7 @@ func (g *guest) close() {
 
 // drop gives back the guest's handles, windows and watches.
 func (g *guest) drop() {
+	g.release()
 	if g.cancelSpace != nil {
 		g.cancelSpace()
 		g.cancelSpace = nil
@@ -144,6 +146,7 @@ func (g *guest) drop() {
 
 // endTask forgets what the last task waited for, before the next one.
 func (g *guest) endTask() {
+	g.release()
 	g.task = nil
 	g.sb.SetDeadline(0)
 }
@@ -193,6 +196,7 @@ func (g *guest) name() string {
 // Park implements sandbox.Hooks: a task that waits for an object gives its CPU
 // back.
 func (g *guest) Park(_ *sandbox.Sandbox, timed bool) {
+	g.release()
 	if g.task == nil || !g.Outstanding(nil) {
 		return
 	}

@@ -6,6 +6,7 @@ import (
 	"time"
 
 	"github.com/wray-project/wray"
+	"github.com/wray-project/wray/host/sandbox"
 	"github.com/wray-project/wray/objectstore"
 	"github.com/wray-project/wray/scheduler"
 	"github.com/wray-project/wray/wasm/abi"
@@ -20,7 +21,7 @@ import (
 func (w *Worker) step(self *guest, f func(*scheduler.Scheduler)) *task {
 	w.mu.Lock()
 	f(w.sched)
-	return w.actLocked(self)
+	return w.actLocked(self, nil)
 }
 
 // action is a decision with what is needed to carry it out.
@@ -32,8 +33,9 @@ type action struct {
 }
 
 // actLocked carries out what the scheduler decided, and releases w.mu. It
-// returns a task for self to run, or nil.
-func (w *Worker) actLocked(self *guest) (mine *task) {
+// returns a task for self to run, or nil. holder, where not nil, is a guest
+// that submits: it keeps the last started task for a moment, see hold.
+func (w *Worker) actLocked(self, holder *guest) (mine *task) {
 	// Acting calls the store and other guests, which needs the lock free, so
 	// decisions are copied out. Most steps make one or none.
 	var few [4]action
@@ -67,6 +69,8 @@ func (w *Worker) actLocked(self *guest) (mine *task) {
 		case scheduler.Start:
 			if mine == nil && self != nil && self.fits(a.task) {
 				mine = a.task
+			} else if holder != nil {
+				holder.hold(a.task)
 			} else {
 				a.task.fn.module.dispatch(a.task)
 			}
@@ -94,7 +98,7 @@ func (w *Worker) actLocked(self *guest) (mine *task) {
 
 // submit gives a task to the scheduler. On an error the task was not taken and
 // is still the caller's.
-func (w *Worker) submit(t *task, spec *scheduler.Spec) error {
+func (w *Worker) submit(g *guest, t *task, spec *scheduler.Spec) error {
 	w.mu.Lock()
 	for i := range t.args {
 		if o := t.args[i].object; o != nil && !o.Ready() {
@@ -117,7 +121,7 @@ func (w *Worker) submit(t *task, spec *scheduler.Spec) error {
 			}
 		}
 	}
-	w.actLocked(nil)
+	w.actLocked(nil, g)
 	for _, o := range objects {
 		o.Watch(objectstore.WatcherFunc(w.objectReady))
 		o.Release()
@@ -136,6 +140,26 @@ func (w *Worker) objectReady(o *objectstore.Object) {
 		}
 	})
 }
+
+// hold keeps a task that the guest has just submitted, and that may start,
+// until the guest submits another, waits, or meets a tick. A guest that waits
+// for the only task it has submitted is the common case; then the task runs on
+// the thread that the guest leaves, and no other has to be woken.
+func (g *guest) hold(t *task) {
+	g.release()
+	g.held = t
+}
+
+// release lets the held task run.
+func (g *guest) release() {
+	if t := g.held; t != nil {
+		g.held = nil
+		t.fn.module.dispatch(t)
+	}
+}
+
+// Tick implements sandbox.Hooks.
+func (g *guest) Tick(*sandbox.Sandbox) { g.release() }
 
 // blocked tells the scheduler that a task waits for objects.
 func (w *Worker) blocked(t *task, on scheduler.Wait) {
@@ -311,7 +335,7 @@ func (w *Worker) finish(g *guest, t *task, err *wray.Error) *task {
 		g.sb.Forgive()
 	}
 	w.sched.Finished(w.now(), t.id, t.attempt, scheduler.Outcome{Err: err, Retryable: err != nil && t.retryable(err)})
-	return w.actLocked(g)
+	return w.actLocked(g, nil)
 }
 
 // rest puts an idle guest into the pool and waits for its next task. It

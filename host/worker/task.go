@@ -21,7 +21,6 @@ type task struct {
 	id        wray.ID
 	job       *job
 	fn        *function
-	parent    wray.ID // the task that submitted it, zero for the driver
 	name      string
 	resources wray.Resources
 	memory    int64 // of the sandbox, 0 for the job's default
