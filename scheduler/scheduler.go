@@ -129,6 +129,7 @@ type Scheduler struct {
 	out []Decision // made and not yet taken by Ready
 	seq uint64     // of the last decision
 
+	most        int // tasks at once since the maps were made
 	freeTasks   pool[task]
 	freeObjects pool[object]
 	freeEdges   pool[edge]

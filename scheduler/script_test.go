@@ -119,7 +119,11 @@ func (v *env) run(t *testing.T, d *datadriven.TestData) string {
 	if v.out.Len() == 0 {
 		return "ok\n"
 	}
-	return v.out.String()
+	out := v.out.String()
+	for id, name := range v.names {
+		out = strings.ReplaceAll(out, id.String(), name)
+	}
+	return out
 }
 
 func (v *env) line(line string) {

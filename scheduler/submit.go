@@ -55,6 +55,7 @@ func (s *Scheduler) Submit(now int64, spec *Spec) error {
 	s.submits++
 	t.seq = s.submits
 	s.tasks[t.id] = t
+	s.most = max(s.most, len(s.tasks))
 	t.siblings().add(t)
 	j.totals.submitted++
 	if len(spec.Deps) == 0 {

@@ -228,6 +228,14 @@ func (s *Scheduler) recycle(t *task) {
 	clear(results)
 	*t = task{results: results[:0]}
 	s.freeTasks.put(t)
+	if len(s.tasks) == 0 && s.most > maxSpare {
+		// A map keeps the memory of its largest size.
+		s.most = 0
+		s.tasks = make(map[wray.ID]*task)
+		if len(s.objects) == 0 {
+			s.objects = make(map[wray.ID]*object)
+		}
+	}
 }
 
 // pool keeps records for reuse, so that a steady flow of tasks allocates
