@@ -41,7 +41,6 @@ type Node struct {
 
 	mu     sync.Mutex
 	worker *workerProcess // guarded by mu; nil before the first job and after a death
-	runs   uint64         // guarded by mu
 	closed bool           // guarded by mu
 }
 
