@@ -3,31 +3,44 @@
 package codecache
 
 import (
+	"context"
 	"fmt"
 	"io/fs"
 	"os"
 	"syscall"
+	"time"
 
 	"golang.org/x/sys/unix"
 )
 
+// filePermissions says that modes keep others out.
+const filePermissions = true
+
 // lockFile takes a lock that processes share, and returns what gives it back.
-func lockFile(path string) (unlock func(), err error) {
+// It waits until ctx ends, and tries once in any case.
+func lockFile(ctx context.Context, path string) (unlock func(), err error) {
 	f, err := os.OpenFile(path, os.O_CREATE|os.O_RDWR, 0o600)
 	if err != nil {
 		return nil, fmt.Errorf("lock the code cache: %w", err)
 	}
-	for {
-		err = unix.Flock(int(f.Fd()), unix.LOCK_EX)
-		if err != unix.EINTR {
-			break
+	// A blocking flock could not be given up, so it is tried, ever less often:
+	// what is waited for takes from milliseconds to minutes.
+	for wait := time.Millisecond; ; wait = min(2*wait, 50*time.Millisecond) {
+		switch err = unix.Flock(int(f.Fd()), unix.LOCK_EX|unix.LOCK_NB); err {
+		case nil:
+			return func() { f.Close() }, nil
+		case unix.EWOULDBLOCK, unix.EINTR:
+		default:
+			f.Close()
+			return nil, fmt.Errorf("lock the code cache: %w", err)
+		}
+		select {
+		case <-ctx.Done():
+			f.Close()
+			return nil, ctx.Err()
+		case <-time.After(wait):
 		}
 	}
-	if err != nil {
-		f.Close()
-		return nil, fmt.Errorf("lock the code cache: %w", err)
-	}
-	return func() { f.Close() }, nil
 }
 
 // checkOwner refuses a directory of another user.

@@ -1,0 +1,5 @@
+//go:build !race
+
+package codecache
+
+const raceDetector = false
