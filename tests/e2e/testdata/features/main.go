@@ -211,7 +211,5 @@ func run(ctx context.Context) error {
 	}
 	vs, err := sdk.GetAll(ctx, hs)
 	say("fractions", vs, err)
-	_, err = add.With(sdk.CPU(1000)).Remote(ctx, 1, 1).Get(ctx)
-	say("too much", errors.Is(err, wray.ErrUnschedulable))
 	return nil
 }
