@@ -80,7 +80,7 @@ func main() {
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer sb.Close()
+	defer func() { sb.Close() }()
 	for range 3 {
 		var out bytes.Buffer
 		if err := sb.Configure(&wasi.Config{Args: []string{"guest", "a", "b"}, Stdout: out.Write}); err != nil {
