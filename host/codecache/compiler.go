@@ -63,7 +63,7 @@ func (c Compiler) run(ctx context.Context, module []byte, out string) verdict {
 	if err != nil {
 		return verdict{err: fmt.Errorf("start a compiler: %w", err)}
 	}
-	budget := rewrite.CompileBudget(len(module))
+	budget := slowness * rewrite.CompileBudget(len(module))
 	args := append(append([]string{}, c.Args...), out, budget.String())
 	if c.AllowWeak {
 		args = append(args, weakArg)
