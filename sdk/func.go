@@ -37,10 +37,11 @@ func (r Ref[T]) set(p *packet, i int) error {
 
 // Func0 declares a task without arguments; see [Func].
 func Func0[R any](name string, f func(context.Context) (R, error)) Task0[R] {
-	d := declare(name, false, partsOf[R](), func(call *rt.Call) {
+	parts := partsOf[R]()
+	d := declare(name, false, parts, func(call *rt.Call) {
 		if arity(call, 0) {
 			r, err := f(call.Context())
-			output(call, &r, err)
+			output(call, &r, parts, err)
 		}
 	})
 	return Task0[R]{&task{d: d}}
@@ -70,11 +71,12 @@ func (t Task0[R]) Remote(ctx context.Context) Ref[R] {
 // when the task is canceled, when its time is over, and when it returns;
 // goroutines that f leaves running stand still from then on.
 func Func[A, R any](name string, f func(context.Context, A) (R, error)) Task1[A, R] {
-	d := declare(name, false, partsOf[R](), func(call *rt.Call) {
+	parts := partsOf[R]()
+	d := declare(name, false, parts, func(call *rt.Call) {
 		var a A
 		if arity(call, 1) && input(call, 0, &a) {
 			r, err := f(call.Context(), a)
-			output(call, &r, err)
+			output(call, &r, parts, err)
 		}
 	})
 	return Task1[A, R]{&task{d: d}}
@@ -105,14 +107,15 @@ func (t Task1[A, R]) RemoteArgs(ctx context.Context, a Arg[A]) Ref[R] {
 
 // Func2 declares a task of two arguments; see [Func].
 func Func2[A, B, R any](name string, f func(context.Context, A, B) (R, error)) Task2[A, B, R] {
-	d := declare(name, false, partsOf[R](), func(call *rt.Call) {
+	parts := partsOf[R]()
+	d := declare(name, false, parts, func(call *rt.Call) {
 		var (
 			a A
 			b B
 		)
 		if arity(call, 2) && input(call, 0, &a) && input(call, 1, &b) {
 			r, err := f(call.Context(), a, b)
-			output(call, &r, err)
+			output(call, &r, parts, err)
 		}
 	})
 	return Task2[A, B, R]{&task{d: d}}
@@ -146,7 +149,8 @@ func (t Task2[A, B, R]) RemoteArgs(ctx context.Context, a Arg[A], b Arg[B]) Ref[
 
 // Func3 declares a task of three arguments; see [Func].
 func Func3[A, B, C, R any](name string, f func(context.Context, A, B, C) (R, error)) Task3[A, B, C, R] {
-	d := declare(name, false, partsOf[R](), func(call *rt.Call) {
+	parts := partsOf[R]()
+	d := declare(name, false, parts, func(call *rt.Call) {
 		var (
 			a A
 			b B
@@ -154,7 +158,7 @@ func Func3[A, B, C, R any](name string, f func(context.Context, A, B, C) (R, err
 		)
 		if arity(call, 3) && input(call, 0, &a) && input(call, 1, &b) && input(call, 2, &c) {
 			r, err := f(call.Context(), a, b, c)
-			output(call, &r, err)
+			output(call, &r, parts, err)
 		}
 	})
 	return Task3[A, B, C, R]{&task{d: d}}
@@ -193,7 +197,8 @@ func (t Task3[A, B, C, R]) RemoteArgs(ctx context.Context, a Arg[A], b Arg[B], c
 
 // Func4 declares a task of four arguments; see [Func].
 func Func4[A, B, C, D, R any](name string, f func(context.Context, A, B, C, D) (R, error)) Task4[A, B, C, D, R] {
-	d := declare(name, false, partsOf[R](), func(call *rt.Call) {
+	parts := partsOf[R]()
+	d := declare(name, false, parts, func(call *rt.Call) {
 		var (
 			a A
 			b B
@@ -202,7 +207,7 @@ func Func4[A, B, C, D, R any](name string, f func(context.Context, A, B, C, D) (
 		)
 		if arity(call, 4) && input(call, 0, &a) && input(call, 1, &b) && input(call, 2, &c) && input(call, 3, &d) {
 			r, err := f(call.Context(), a, b, c, d)
-			output(call, &r, err)
+			output(call, &r, parts, err)
 		}
 	})
 	return Task4[A, B, C, D, R]{&task{d: d}}

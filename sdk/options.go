@@ -25,7 +25,7 @@ type options struct {
 }
 
 func (o *options) apply(s *rt.Spec) {
-	s.Flags |= o.flags
+	s.Flags = o.flags
 	s.CPU, s.Retries, s.Memory, s.Timeout = o.cpu, o.retries, o.memory, o.timeout
 	s.Window, s.Name, s.RetryOn = o.window, o.name, o.retryOn
 }

@@ -66,7 +66,7 @@ package sdk
 import (
 	"context"
 	"fmt"
-	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/wray-project/wray"
@@ -80,21 +80,21 @@ type decl struct {
 	stream bool
 	parts  int // results
 
-	mu     sync.Mutex
-	number uint32 // guarded by mu; valid when known
-	known  bool   // guarded by mu
+	number atomic.Uint64 // by which the host knows it, and 1<<32; 0: not known
 }
 
 // declare registers run under name. It is called for package variables, where
 // there is nobody to return an error to.
 func declare(name string, stream bool, parts int, run func(*rt.Call)) *decl {
 	err := rt.Declare(name, func(c *rt.Call) {
+		returned := false
 		defer func() {
-			if v := recover(); v != nil {
-				fail(c, panicOf(c, v))
+			if !returned {
+				unwound(c, recover())
 			}
 		}()
 		run(c)
+		returned = true
 	})
 	if err != nil {
 		panic(fmt.Sprintf("sdk: task %q cannot be declared (%v): declare each name once, in a package variable", name, err))
@@ -102,12 +102,22 @@ func declare(name string, stream bool, parts int, run func(*rt.Call)) *decl {
 	return &decl{name: name, stream: stream, parts: parts}
 }
 
+// unwound ends a task that panicked with v, or, where that is nil, called
+// runtime.Goexit.
+func unwound(c *rt.Call, v any) {
+	if v != nil {
+		fail(c, panicOf(c, v))
+		return
+	}
+	fail(c, &wray.Error{Code: wray.CodeUserError, Task: c.Name(), Attempt: c.Attempt(),
+		Message: "the task called runtime.Goexit", Hint: "return an error instead"})
+	c.Abandon()
+}
+
 // lookup returns the number by which the host knows d.
 func (d *decl) lookup() (uint32, error) {
-	d.mu.Lock()
-	defer d.mu.Unlock()
-	if d.known {
-		return d.number, nil
+	if n := d.number.Load(); n != 0 {
+		return uint32(n), nil
 	}
 	n, err := rt.Lookup(d.module, d.name)
 	if err != nil {
@@ -121,7 +131,7 @@ func (d *decl) lookup() (uint32, error) {
 		}
 		return 0, e
 	}
-	d.number, d.known = n, true
+	d.number.Store(1<<32 | uint64(n))
 	return n, nil
 }
 
@@ -141,27 +151,37 @@ func (t *task) with(opts []Option) *task {
 
 // A packet is what one submission needs, used again by later ones.
 type packet struct {
+	next *packet // in the pool
 	spec rt.Spec
-	buf  []byte
+	buf  []byte // the small payloads
 	refs []*rt.Ref
 	args [4]rt.Arg
 }
 
-var packets = sync.Pool{New: func() any { return &packet{buf: make([]byte, 0, 128)} }}
-
-// newPacket returns a packet for a task of n arguments.
+// newPacket returns a packet for a task of n arguments, or for one value.
 func newPacket(n int) *packet {
-	p := packets.Get().(*packet)
+	p := takePacket()
+	if p == nil {
+		p = &packet{buf: make([]byte, 0, 256), refs: make([]*rt.Ref, 0, 4)}
+	}
 	p.spec.Args = p.args[:n]
 	return p
 }
 
+// free lets go of all that the packet points to and puts it into the pool.
 func (p *packet) free() {
-	clear(p.args[:])
-	clear(p.refs)
+	for i := range p.args[:max(1, len(p.spec.Args))] {
+		a := &p.args[i]
+		a.Ref, a.Value.Data = nil, nil
+		if a.Value.Refs != nil {
+			a.Value.Refs = nil
+		}
+	}
+	for i := range p.refs {
+		p.refs[i] = nil
+	}
 	p.refs, p.buf = p.refs[:0], p.buf[:0]
-	p.spec = rt.Spec{}
-	packets.Put(p)
+	givePacket(p)
 }
 
 // arg sets argument i to a copy of a plain value.
@@ -180,29 +200,37 @@ func badArgument(i int, err error) error {
 
 // submit submits p, which it frees, and returns the Ref for all results.
 func (t *task) submit(ctx context.Context, p *packet, err error) *rt.Ref {
-	defer p.free()
+	r, err := t.send(ctx, p, err)
+	p.free()
+	if err != nil {
+		return rt.Failed(t.inTask(err))
+	}
+	return r
+}
+
+func (t *task) send(ctx context.Context, p *packet, err error) (*rt.Ref, error) {
 	if err == nil {
 		err = t.opts.err
 	}
 	if err != nil {
-		return rt.Failed(t.inTask(err))
+		return nil, err
 	}
 	s := &p.spec
 	if s.Fn, err = t.d.lookup(); err != nil {
-		return rt.Failed(err)
+		return nil, err
 	}
 	t.opts.apply(s)
 	s.NumResults = t.d.parts
 	if t.d.stream {
 		s.Flags |= rt.StreamTask
 	}
-	if p.refs, err = rt.Submit(ctx, s, p.refs[:0]); err != nil {
-		return rt.Failed(t.inTask(local("submit", err)))
+	if p.refs, err = rt.Submit(ctx, s, p.refs); err != nil {
+		return nil, local("submit", err)
 	}
 	if len(p.refs) == 1 {
-		return p.refs[0]
+		return p.refs[0], nil
 	}
-	return rt.Group(append([]*rt.Ref(nil), p.refs...))
+	return rt.Group(append([]*rt.Ref(nil), p.refs...)), nil
 }
 
 // inTask names the task in err where that is not said.
@@ -252,13 +280,13 @@ func message(err error) string {
 	return err.Error()
 }
 
-// output gives what a task returned.
-func output[R any](c *rt.Call, r *R, err error) {
+// output gives what a task returned, which is one object or several parts.
+func output[R any](c *rt.Call, r *R, parts int, err error) {
 	if err != nil {
 		fail(c, failureOf(c, err))
 		return
 	}
-	if _, ok := any((*R)(nil)).(multi); ok {
+	if parts > 1 {
 		all := *r // only here must it be in the heap
 		outputParts(c, any(&all).(multi))
 		return
@@ -271,7 +299,7 @@ func output[R any](c *rt.Call, r *R, err error) {
 }
 
 func outputParts(c *rt.Call, m multi) {
-	p := newPacket(0)
+	p := newPacket(1)
 	defer p.free()
 	for i := range m.parts() {
 		v := &p.args[0].Value
@@ -304,14 +332,16 @@ func give(c *rt.Call, i int, v *rt.Value, err error) bool {
 // Put stores v and returns a reference to it, to be given to many tasks
 // without being sent with each. It waits while the store is full.
 func Put[T any](ctx context.Context, v T) (Ref[T], error) {
-	p := newPacket(0)
-	defer p.free()
+	p := newPacket(1)
 	val := &p.args[0].Value
-	var err error
-	if p.buf, err = encode(&v, p.buf, val); err != nil {
+	buf, err := encode(&v, p.buf, val)
+	if err != nil {
+		p.free()
 		return Ref[T]{}, &wray.Error{Code: wray.CodeBadArgument, Message: fmt.Sprintf("the value does not encode: %v", err)}
 	}
+	p.buf = buf
 	r, err := rt.Put(ctx, val)
+	p.free()
 	if err != nil {
 		return Ref[T]{}, local("put", err)
 	}

@@ -85,5 +85,7 @@ func (c *taskContext) cancel(err error) {
 	for _, f := range after {
 		go f()
 	}
-	wakeAll()
+	if events.waiting {
+		wakeAll()
+	}
 }

@@ -80,6 +80,7 @@ func (w *waiter) recycle() { freeWaiter = w }
 // it gives back the handles that are to be dropped: what follows may take
 // long.
 func park(ctx context.Context, w *waiter) error {
+	events.waiting = true
 	flushDrops()
 	if err := openEvents(); err != nil {
 		return err
@@ -144,6 +145,7 @@ var events struct {
 	// It keeps them from being collected, so an event never meets a handle
 	// that was given out anew.
 	watched []*Ref
+	waiting bool     // something has been waited for since the call began
 	space   waitList // for SPACE
 	room    waitList // for ROOM
 }
@@ -232,6 +234,7 @@ func watch(r *Ref) {
 		events.watched = append(events.watched, nil)
 	}
 	events.watched[r.handle] = r
+	events.waiting = true
 	r.flags |= refWatched
 }
 

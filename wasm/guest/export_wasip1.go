@@ -65,6 +65,9 @@ func warmup(mib int) {
 	if !findSeeds() {
 		fmt.Fprintln(os.Stderr, "wray: this Go release keeps its random state where the binding does not find it: sandboxes will share it")
 	}
+	if tracking.exact = checkTracking(); !tracking.exact {
+		fmt.Fprintln(os.Stderr, "wray: this Go release keeps its heap in another way than the binding knows: references will cost more")
+	}
 	liveHeap() // builds the table of metrics
 	freeScratch = nil
 	takeScratch().give()
@@ -100,6 +103,9 @@ func begin(c *Call, timeout time.Duration) {
 		ctx.timer = time.AfterFunc(timeout, func() { ctx.cancel(context.DeadlineExceeded) })
 	}
 	current.ctx, current.call = ctx, c
+	if c != nil {
+		c.ctx = ctx
+	}
 }
 
 // end gives back what the call held. Goroutines that it left running stand
@@ -112,10 +118,9 @@ func end() {
 	}
 	ctx.cancel(context.Canceled)
 	taskNumber++
-	for _, r := range events.watched {
-		if r != nil {
-			takeWatched(r.handle)
-		}
+	if events.waiting {
+		events.waiting = false
+		clear(events.watched)
 	}
 	dropAll()
 }
@@ -124,7 +129,8 @@ var functions []func(*Call)
 
 // Declare tells the host that f runs the task called name. It is called from
 // package variables and init functions only, which run before the snapshot.
-// f must give all results, or call Fail; it must not panic.
+// f must give all results, or call Fail; it must not panic, nor end by
+// runtime.Goexit except after Fail and Abandon.
 func Declare(name string, f func(*Call)) error {
 	e := importDeclare(unsafe.Pointer(unsafe.StringData(name)), uint32(len(name)), uint32(len(functions)), 0)
 	if !ok(e) {

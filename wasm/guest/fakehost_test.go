@@ -40,6 +40,7 @@ type fakeHost struct {
 	stored   int
 	waiting  []*sandbox // for SPACE
 	handles  int        // held by all sandboxes
+	null     bool       // answer what is measured without doing anything
 }
 
 type object struct {
@@ -79,6 +80,8 @@ type sandbox struct {
 	watches int  // events outstanding
 	told    bool // of a deadlock
 	exit    error
+	dropped int    // with host.null
+	input   []byte // with host.null
 }
 
 type abi2 struct{ kind, handle uint32 }
@@ -340,10 +343,49 @@ func (f hostFunc) export(b wazero.HostModuleBuilder) {
 				s[i] = uint64(uint32(s[i])) // the upper half is anything
 			}
 		}
+		if sb.host.null && f.null(sb, s) {
+			s[0] = uint64(abi.Success)
+			return
+		}
 		sb.host.mu.Lock()
 		defer sb.host.mu.Unlock()
 		s[0] = uint64(f.f(sb, s))
 	}), params, []api.ValueType{api.ValueTypeI32}).Export(f.name)
+}
+
+// null answers the calls that BenchmarkGuest measures.
+func (f *hostFunc) null(sb *sandbox, s []uint64) bool {
+	switch f.name {
+	case "object_put":
+		sb.next++
+		sb.put32(s[1], sb.next&0xffff|1)
+	case "submit":
+		sb.next++
+		p := uint32(s[0])
+		for i := range sb.u32(p + abi.SpecNresults) {
+			sb.put32(uint64(sb.u32(p+abi.SpecResultsPtr)+4*i), sb.next&0xffff|1)
+		}
+	case "object_get":
+		b := sb.bytes(uint32(s[3]), abi.InfoSize)
+		clear(b)
+		b[0], b[8] = byte(abi.EncodingCBOR), 1
+		sb.mem.WriteByte(uint32(s[1]), 0)
+	case "task_return":
+	case "task_input":
+		if sb.input == nil {
+			sb.host.mu.Lock()
+			taskInput(sb, s)
+			sb.input = bytes.Clone(sb.bytes(uint32(s[0]), sb.u32(uint32(s[2]))))
+			sb.host.mu.Unlock()
+		}
+		sb.mem.Write(uint32(s[0]), sb.input)
+		sb.put32(s[2], uint32(len(sb.input)))
+	case "handle_drop":
+		sb.dropped += int(s[1])
+	default:
+		return false
+	}
+	return true
 }
 
 func (sb *sandbox) u32(p uint32) uint32 { v, _ := sb.mem.ReadUint32Le(p); return v }

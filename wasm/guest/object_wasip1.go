@@ -2,7 +2,6 @@ package guest
 
 import (
 	"context"
-	"runtime"
 	"unsafe"
 
 	"github.com/wray-project/wray/wasm/abi"
@@ -98,26 +97,23 @@ func (s *scratch) set(raw *rawValue, v *Value) error {
 // what that frees, and waits.
 func Put(ctx context.Context, v *Value) (*Ref, error) {
 	s := takeScratch()
-	defer s.give()
+	r, err := s.put(ctx, v)
+	s.give()
+	return r, err
+}
+
+func (s *scratch) put(ctx context.Context, v *Value) (*Ref, error) {
 	s.handles = s.handles[:0]
 	if err := s.set(&s.value, v); err != nil {
 		return nil, err
 	}
-	var again retry
-	for {
-		e := importObjectPut(&s.value, &s.out)
-		if ok(e) {
-			runtime.KeepAlive(v)
-			return newRef(s.out, refReady, len(v.Data) >= largeMin), nil
-		}
-		more, err := again.after(ctx, abi.Errno(e))
+	if e := importObjectPut(&s.value, &s.out); !ok(e) {
+		err := again(ctx, e, func() uint32 { return importObjectPut(&s.value, &s.out) })
 		if err != nil {
 			return nil, err
 		}
-		if !more {
-			return nil, Errno(e)
-		}
 	}
+	return newRef(s.out, refReady), nil
 }
 
 // Get waits for r's object and describes it in v, which the caller releases.
@@ -210,7 +206,7 @@ func (r *Ref) refs(v *Value, n uint32) error {
 		return Errno(e)
 	}
 	for i, h := range handles {
-		v.Refs[i] = newRef(h, 0, false)
+		v.Refs[i] = newRef(h, 0)
 	}
 	return nil
 }
@@ -244,7 +240,7 @@ func (r *Ref) Next(ctx context.Context) (*Ref, error) {
 			if h == 0 {
 				return nil, nil
 			}
-			return newRef(h, refReady|refResult, false), nil
+			return newRef(h, refReady|refResult), nil
 		case abi.EAGAIN:
 			if flag != 0 {
 				watch(r)

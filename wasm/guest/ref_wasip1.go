@@ -15,6 +15,7 @@ type Ref struct {
 	handle   uint32 // 0 where the Ref holds its bytes, or failed
 	task     uint32 // taskNumber when the handle was given
 	flags    refFlags
+	slot     uint8 // in its span, see track
 	encoding uint8 // of what small and more hold, with refKept
 	elem     uint8
 	length   uint8          // of small
@@ -39,7 +40,7 @@ const (
 	refReady                          // the object, or the next item, is there
 	refKept                           // the Ref holds the payload; it has no handle
 	refFailed                         // more.err says why there is no object
-	refFinalizer                      // the collector will call finalizeRef
+	refFinalizer                      // the collector will call release
 	refResult                         // of a task, so it may be kept
 	refLate                           // to be dropped when its event has come
 )
@@ -97,18 +98,11 @@ func (r *Ref) Ready() bool { return r.flags&refReady != 0 }
 // earlier ones were given back.
 var taskNumber uint32
 
-// newRef takes over a handle that the host gave. Where large is true the
-// collector is told at once; else r is young first, and most such Refs are
-// read and released before the collector need know of them: telling it costs
-// more than all the rest of a Ref.
-func newRef(handle uint32, flags refFlags, large bool) *Ref {
+// newRef takes over a handle that the host gave.
+func newRef(handle uint32, flags refFlags) *Ref {
 	r := &Ref{handle: handle, task: taskNumber, flags: flags}
 	own(handle)
-	if large {
-		r.settle()
-	} else {
-		addYoung(r)
-	}
+	track(r)
 	return r
 }
 
@@ -157,6 +151,7 @@ func (r *Ref) release() {
 		return
 	}
 	if r.task == taskNumber {
+		untrack(r)
 		drop(r.handle)
 	}
 	r.handle = 0
@@ -210,9 +205,10 @@ func (r *Ref) live() (uint32, error) {
 	if err != nil {
 		return 0, err
 	}
-	r.handle, r.task = p.handle, p.task // p, left without a handle, holds none
+	untrack(p)
+	r.handle, r.task = p.handle, p.task
 	p.handle = 0
-	addYoung(r)
+	track(r)
 	return r.handle, nil
 }
 
@@ -256,17 +252,24 @@ func waitFor(ctx context.Context, refs []*Ref, n int) (int, error) {
 		if err := watchAll(refs); err != nil { // a dispatcher that ended forgot the watches
 			return have, err
 		}
-		w := &waiter{ch: make(chan struct{}, 1), need: n - have}
-		links := make([]link, len(refs)-have)
-		i := 0
-		for _, r := range refs {
+		links := make([]link, len(refs))
+		// Signals count from the first link on; how many are needed is known
+		// after the last.
+		const many = 1 << 40
+		w := &waiter{ch: make(chan struct{}, 1), need: many}
+		pending := 0
+		for i, r := range refs {
 			if !r.Ready() {
 				links[i].w = w
 				r.waiters.add(&links[i])
-				i++
+				pending++
 			}
 		}
-		err := park(ctx, w)
+		w.need += n - (len(refs) - pending) - many
+		var err error
+		if w.need > 0 {
+			err = park(ctx, w)
+		}
 		for _, r := range refs {
 			r.waiters.remove(w)
 		}

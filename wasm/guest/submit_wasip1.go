@@ -46,30 +46,26 @@ func Lookup(module, name string) (uint32, error) {
 // while the job's queue or the store is full.
 func Submit(ctx context.Context, t *Spec, into []*Ref) ([]*Ref, error) {
 	s := takeScratch()
-	defer s.give()
+	into, err := s.submit(ctx, t, into)
+	s.give()
+	return into, err
+}
+
+func (s *scratch) submit(ctx context.Context, t *Spec, into []*Ref) ([]*Ref, error) {
 	if err := s.setSpec(t); err != nil {
 		return into, err
 	}
-	var again retry
-	for {
-		e := importSubmit(&s.spec, 1, &s.out)
-		if ok(e) {
-			break
-		}
-		more, err := again.after(ctx, abi.Errno(e))
-		if err != nil {
+	if e := importSubmit(&s.spec, 1, &s.out); !ok(e) {
+		if err := again(ctx, e, func() uint32 { return importSubmit(&s.spec, 1, &s.out) }); err != nil {
 			return into, err
-		}
-		if !more {
-			return into, Errno(e)
 		}
 	}
 	flags := refResult
 	if t.Flags&StreamTask != 0 {
 		flags = 0
 	}
-	for i := range t.NumResults {
-		into = append(into, newRef(s.resultHandles(t.NumResults)[i], flags, false))
+	for _, h := range s.resultHandles(t.NumResults) {
+		into = append(into, newRef(h, flags))
 	}
 	return into, nil
 }

@@ -14,21 +14,22 @@ import (
 // Call is the task that the guest runs.
 type Call struct {
 	head  rawCall
-	name  string
-	args  []rawCallArg
-	buf   []byte // of task_input; owned where it is not a scratch's
+	ctx   *taskContext
+	name  []byte       // in buf, until the task ends
+	args  []rawCallArg // in buf
+	buf   []byte       // of task_input; owned where it is not a scratch's
 	input *scratch
 	items uint64 // given so far, those of earlier attempts included
 }
 
 // Name returns the task's name.
-func (c *Call) Name() string { return c.name }
+func (c *Call) Name() string { return string(c.name) }
+
+// Context returns the task's context.
+func (c *Call) Context() context.Context { return c.ctx }
 
 // Attempt returns which attempt this is, from 1.
 func (c *Call) Attempt() int { return int(c.head.attempt) }
-
-// Context returns the task's context.
-func (c *Call) Context() context.Context { return Context() }
 
 // NumArgs returns the number of arguments.
 func (c *Call) NumArgs() int { return len(c.args) }
@@ -45,7 +46,7 @@ func (c *Call) Arg(i int, v *Value) error {
 	a := &c.args[i]
 	*v = Value{Encoding: abi.Encoding(a.encoding), Elem: abi.Elem(a.meta)}
 	if a.offset == abi.NoOffset {
-		return newRef(a.handle, refReady, true).Get(Context(), v)
+		return newRef(a.handle, refReady).Get(c.ctx, v)
 	}
 	if uint64(a.offset)+a.len > uint64(len(c.buf)) {
 		return Errno(abi.EFAULT)
@@ -53,7 +54,7 @@ func (c *Call) Arg(i int, v *Value) error {
 	v.Data = c.buf[a.offset : uint64(a.offset)+a.len : uint64(a.offset)+a.len]
 	v.Owned = c.input == nil
 	if a.nrefs > 0 {
-		return newRef(a.handle, refReady, false).refs(v, a.nrefs)
+		return newRef(a.handle, refReady).refs(v, a.nrefs)
 	}
 	return nil
 }
@@ -62,9 +63,14 @@ func (c *Call) Arg(i int, v *Value) error {
 // uses again; a larger input gets memory of its own, which arguments may keep.
 const inputMax = scratchSize
 
+// call is used by one task after another. Tasks with streams have one of their
+// own, since a goroutine may keep it.
+var call Call
+
 // runTask runs one task on the calling goroutine.
 func runTask() uint32 {
-	c := new(Call)
+	c := &call
+	*c = Call{}
 	s := takeScratch()
 	e := importTaskInput(unsafe.Pointer(&s.buf), inputMax, &s.out)
 	c.buf, c.input = s.buf[:min(s.out, inputMax)], s
@@ -77,22 +83,29 @@ func runTask() uint32 {
 		}
 		c.buf = c.buf[:min(s.out, n)]
 	}
-	if !ok(e) {
-		s.give()
-		return e
+	switch {
+	case !ok(e):
+	case !c.parse():
+		e = uint32(abi.EINVAL)
+	default:
+		if c.Stream() {
+			own := *c
+			c = &own
+		}
+		begin(c, time.Duration(c.head.timeout))
+		if int(c.head.index) < len(functions) {
+			functions[c.head.index](c)
+		} else {
+			c.fail(codeUnknownFunction, fmt.Sprintf("the module declares %d functions, number %d is wanted", len(functions), c.head.index), "", "")
+		}
+		end()
 	}
-	if !c.parse() {
-		s.give()
-		return uint32(abi.EINVAL)
-	}
-	begin(c, time.Duration(c.head.timeout))
-	c.run()
-	end()
+	c.buf, c.args, c.name = nil, nil, nil
 	s.give()
-	return 0
+	return e
 }
 
-// parse reads the head and the arguments' descriptions out of buf.
+// parse reads the head, the name and the arguments' descriptions out of buf.
 func (c *Call) parse() bool {
 	if len(c.buf) < abi.CallSize {
 		return false
@@ -103,41 +116,33 @@ func (c *Call) parse() bool {
 		return false
 	}
 	if n > 0 {
-		c.args = append(c.args, unsafe.Slice((*rawCallArg)(unsafe.Pointer(&rest[0])), n)...)
+		c.args = unsafe.Slice((*rawCallArg)(unsafe.Pointer(&rest[0])), n)
 	}
 	rest = rest[n*abi.CallArgSize:]
 	if int(c.head.nameLen) > len(rest) {
 		return false
 	}
-	c.name = string(rest[:c.head.nameLen])
+	c.name = rest[:c.head.nameLen]
 	return true
 }
 
-func (c *Call) run() {
-	if int(c.head.index) >= len(functions) {
-		c.fail(codeUnknownFunction, fmt.Sprintf("the module declares %d functions, number %d is wanted", len(functions), c.head.index), "", "")
-		return
-	}
-	returned := false
-	defer func() {
-		if returned {
-			return
-		}
-		if v := recover(); v != nil {
-			panic(v) // Declare says that f does not; let Go report it
-		}
-		// runtime.Goexit. It would end the goroutine that all tasks run on, and
-		// the host would wait for ever for this call.
-		c.fail(codeUserError, "the task called runtime.Goexit", "", "return an error instead")
-		os.Exit(2)
-	}()
-	functions[c.head.index](c)
-	returned = true
-}
+// Abandon ends the guest in a task that called runtime.Goexit, after it said so
+// by Fail. The goroutine that runs all tasks is ending, and the host would wait
+// for ever for this call.
+func (c *Call) Abandon() { os.Exit(2) }
 
 // Return gives result i.
 func (c *Call) Return(i int, v *Value) error {
-	return c.give(Context(), v, func(raw *rawValue) uint32 { return importTaskReturn(uint32(i), raw) })
+	s := takeScratch()
+	s.handles = s.handles[:0]
+	err := s.set(&s.value, v)
+	if err == nil {
+		if e := importTaskReturn(uint32(i), &s.value); !ok(e) {
+			err = again(Context(), e, func() uint32 { return importTaskReturn(uint32(i), &s.value) })
+		}
+	}
+	s.give()
+	return err
 }
 
 // ErrStreamDropped is the failure of a Yield whose reader has gone.
@@ -156,10 +161,8 @@ func (c *Call) Yield(ctx context.Context, v *Value) error {
 	if err := s.set(&s.value, v); err != nil {
 		return err
 	}
-	var again retry
 	for {
-		e := importTaskYield(&s.value)
-		switch abi.Errno(e) {
+		switch e := importTaskYield(&s.value); abi.Errno(e) {
 		case abi.Success:
 			c.items++
 			return nil
@@ -170,37 +173,11 @@ func (c *Call) Yield(ctx context.Context, v *Value) error {
 			if err := parkRoom(ctx); err != nil {
 				return err
 			}
-			continue
-		}
-		more, err := again.after(ctx, abi.Errno(e))
-		if err != nil {
-			return err
-		}
-		if !more {
-			return Errno(e)
-		}
-	}
-}
-
-// give hands v to an import, again and again while the store is full.
-func (c *Call) give(ctx context.Context, v *Value, call func(*rawValue) uint32) error {
-	s := takeScratch()
-	defer s.give()
-	s.handles = s.handles[:0]
-	if err := s.set(&s.value, v); err != nil {
-		return err
-	}
-	var again retry
-	for {
-		e := call(&s.value)
-		if ok(e) {
-			return nil
-		}
-		more, err := again.after(ctx, abi.Errno(e))
-		if err != nil {
-			return err
-		}
-		if !more {
+		case abi.ENOSPC:
+			if !Reclaim() {
+				return Errno(e)
+			}
+		default:
 			return Errno(e)
 		}
 	}
@@ -221,14 +198,13 @@ func (c *Call) Fail(v *Value) error {
 
 // The codes of wray.Code that the binding itself gives.
 const (
-	codeUserError       = 2
 	codeDeadlock        = 10
 	codeUnknownFunction = 16
 )
 
 // fail ends the task with a failure of the binding's own.
 func (c *Call) fail(code byte, message, trace, hint string) {
-	_ = c.Fail(&Value{Encoding: abi.EncodingError, Data: encodeFailure(code, message, c.name, int(c.head.attempt), trace, hint)})
+	_ = c.Fail(&Value{Encoding: abi.EncodingError, Data: encodeFailure(code, message, c.Name(), int(c.head.attempt), trace, hint)})
 }
 
 // encodeFailure is wray.Error in CBOR (RFC 8949): a map with integer keys. The

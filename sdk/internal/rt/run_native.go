@@ -211,20 +211,10 @@ func (t *task) attempt(n int) *wray.Error {
 		c.itemsDone = t.stream.sealed
 		state.Unlock()
 	}
-	done := make(chan bool, 1)
+	done := make(chan struct{})
 	go func() {
-		returned := false
-		defer func() {
-			if !returned {
-				if v := recover(); v != nil {
-					panic(v) // package sdk recovers those of tasks
-				}
-				_ = c.Fail(ptr(encodeError(&wray.Error{Code: wray.CodeUserError, Message: "the task called runtime.Goexit", Hint: "return an error instead"})))
-			}
-			done <- returned
-		}()
+		defer close(done) // also when the task called runtime.Goexit
 		t.run(c)
-		returned = true
 	}()
 	select {
 	case <-done:
@@ -237,8 +227,6 @@ func (t *task) attempt(n int) *wray.Error {
 	}
 	return c.outcome()
 }
-
-func ptr[T any](v T) *T { return &v }
 
 func canceled() *wray.Error { return wray.Errorf(wray.CodeCanceled, "the task was canceled") }
 
@@ -295,6 +283,9 @@ func (c *Call) Context() context.Context { return c.ctx }
 
 // Name returns the task's name.
 func (c *Call) Name() string { return c.task.name }
+
+// Abandon follows Fail in a task that called runtime.Goexit.
+func (c *Call) Abandon() {}
 
 // Attempt returns which attempt this is, from 1.
 func (c *Call) Attempt() int { return c.attempt }

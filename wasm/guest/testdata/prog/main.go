@@ -11,6 +11,7 @@ import (
 	randv2 "math/rand/v2"
 	"os"
 	"runtime"
+	"strconv"
 	"strings"
 	"sync"
 	"time"
@@ -22,10 +23,11 @@ import (
 var errOdd = sdk.RegisterError("prog.errOdd", errors.New("odd"))
 
 var (
-	double = sdk.Func("double", func(_ context.Context, n int) (int, error) { return 2 * n, nil })
-	add    = sdk.Func2("add", func(_ context.Context, a, b int) (int, error) { return a + b, nil })
-	ok     = sdk.Func0("ok", func(context.Context) ([]byte, error) { return okBytes, nil })
-	sum    = sdk.Func("sum", func(_ context.Context, x []float64) (float64, error) {
+	double  = sdk.Func("double", func(_ context.Context, n int) (int, error) { return 2 * n, nil })
+	add     = sdk.Func2("add", func(_ context.Context, a, b int) (int, error) { return a + b, nil })
+	nothing = sdk.Func0("nothing", func(context.Context) (int, error) { return 0, nil })
+	ok      = sdk.Func0("ok", func(context.Context) ([]byte, error) { return okBytes, nil })
+	sum     = sdk.Func("sum", func(_ context.Context, x []float64) (float64, error) {
 		s := 0.0
 		for _, v := range x {
 			s += v
@@ -427,6 +429,23 @@ func bench(ctx context.Context) error {
 	}
 	zero, e := sdk.Put(ctx, 0)
 	keep(e)
+	if which := os.Args[2]; which != "all" {
+		n, _ := strconv.Atoi(os.Args[3])
+		for range n {
+			switch which {
+			case "put":
+				_, e = sdk.Put(ctx, 0)
+			case "get":
+				_, e = zero.Get(ctx)
+			case "submit":
+				nothing.Remote(ctx)
+			case "get of a result":
+				_, e = nothing.Remote(ctx).Get(ctx)
+			}
+			keep(e)
+		}
+		return err
+	}
 	measure("get small", 20000, func() { _, e := zero.Get(ctx); keep(e) })
 	measure("put small", 20000, func() { _, e := sdk.Put(ctx, 0); keep(e) })
 	measure("task sync", 2000, func() { _, e := ok.Remote(ctx).Get(ctx); keep(e) })
