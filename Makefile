@@ -7,7 +7,7 @@ VERSION ?=
 
 # Packages whose full tests compute for minutes. Under the race detector, which
 # makes them 5 to 20 times slower, they run with -short; without it, in full.
-HEAVY := $(wildcard tests/spec tests/hostile wasm/rewrite)
+HEAVY := $(wildcard tests/spec tests/hostile tests/isolation wasm/rewrite)
 HEAVY_PKGS := $(addprefix ./,$(HEAVY))
 # What guests are built from; it must build and vet for wasip1 too.
 GUEST_PKGS := $(addsuffix /...,$(addprefix ./,$(wildcard wasm/abi wasm/guest wasm/rewrite sdk examples)))
