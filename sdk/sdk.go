@@ -151,6 +151,7 @@ func (t *task) with(opts []Option) *task {
 
 // A packet is what one submission needs, used again by later ones.
 type packet struct {
+	//lint:ignore U1000 the pool of the wasip1 build links packets
 	next *packet // in the pool
 	spec rt.Spec
 	buf  []byte // the small payloads

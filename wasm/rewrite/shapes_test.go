@@ -322,7 +322,7 @@ func TestShapes(t *testing.T) {
 			}()
 		}
 		table += fmt.Sprintf("%-34s %9v %9v\n", shape.name, best.Round(time.Microsecond), mean.Round(100*time.Nanosecond))
-		if best > 50*time.Millisecond {
+		if best > 50*time.Millisecond && !testing.Short() { // the race detector makes host calls slow
 			t.Errorf("%s: %v between two ticks", shape.name, best)
 		}
 	}
