@@ -118,7 +118,7 @@ func newRoot(stdin io.Reader, stdout, stderr io.Writer) *cobra.Command {
 	root.SetOut(stdout)
 	root.SetErr(stderr)
 	root.SetFlagErrorFunc(func(cmd *cobra.Command, err error) error {
-		return &usageError{withHint(err, "see wray %s --help", cmd.Name())}
+		return &usageError{withHint(err, "see %s --help", cmd.CommandPath())}
 	})
 	root.AddCommand(newRun(), newModule(), newVersion(), newDoctor(), newBench())
 	return root
