@@ -2,8 +2,9 @@ package rewrite
 
 import "strings"
 
-// Subsections of the name section that speak of indexes which passes move.
+// Subsections of the name section that are looked at.
 const (
+	namesModule    = 0
 	namesFunctions = 1
 	namesLocals    = 2
 	namesLabels    = 3
@@ -70,12 +71,9 @@ func speaksOfCode(name string) bool {
 	return false
 }
 
-// names rewrites a name section. ok is false for one that does not decode; it
-// has no meaning then.
+// names rewrites a name section. ok is false for one that does not decode: it
+// has no meaning then, but the engine would refuse the module for it.
 func (n *renumbering) names(b []byte) (out []byte, ok bool) {
-	if n.moved == 0 && len(n.added) == 0 && !n.dataDropped {
-		return b, true
-	}
 	r := &reader{b: b}
 	out = make([]byte, 0, len(b)+len(b)/8+64)
 	e := &encoder{out: out}
@@ -93,10 +91,14 @@ func (n *renumbering) names(b []byte) (out []byte, ok bool) {
 		case namesFunctions, namesLocals, namesLabels:
 			e.out = append(e.out, id)
 			e.sized(func() { n.assoc(e, sub, id == namesFunctions) })
-			if sub.err != nil {
+			if sub.err != nil || sub.left() > 0 {
 				return nil, false
 			}
 			continue
+		case namesModule:
+			if sub.name("module name"); sub.err != nil || sub.left() > 0 {
+				return nil, false
+			}
 		}
 		e.out = append(e.out, id)
 		e.bytes(sub.b)
@@ -125,14 +127,14 @@ func (n *renumbering) assoc(e *encoder, r *reader, names bool) {
 		put(uint64(f))
 		e.u32(f)
 		if names {
-			e.bytes(r.bytes(r.u32()))
+			e.out = appendName(e.out, r.name("name"))
 			continue
 		}
 		inner := r.count("names", 2, maxTypes)
 		e.u32(uint32(inner))
 		for j := 0; j < inner && r.err == nil; j++ {
 			e.u32(r.u32())
-			e.bytes(r.bytes(r.u32()))
+			e.out = appendName(e.out, r.name("name"))
 		}
 	}
 	put(1 << 32)
