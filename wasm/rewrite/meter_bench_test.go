@@ -45,6 +45,7 @@ type ticker struct {
 	period   int64
 	ticks    int64
 	overflow int64
+	next     func() int64  // gives the next value in place of period
 	stop     int64         // panic at this many ticks; 0 never
 	last     time.Duration // cpuTime at the last tick
 	longest  time.Duration
@@ -72,7 +73,13 @@ func (tk *ticker) provide(t testing.TB, rt wazero.Runtime) {
 		if tk.stop > 0 && tk.ticks >= tk.stop {
 			panic(stopped{"out of time"})
 		}
+		if int64(stack[0]) >= 0 {
+			panic("tick with something left")
+		}
 		stack[0] = uint64(tk.period)
+		if tk.next != nil {
+			stack[0] = uint64(tk.next())
+		}
 	}), []api.ValueType{api.ValueTypeI64}, []api.ValueType{api.ValueTypeI64}).Export(Tick).
 		NewFunctionBuilder().WithGoFunction(api.GoFunc(func(context.Context, []uint64) {
 		tk.overflow++
