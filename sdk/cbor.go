@@ -16,7 +16,8 @@ import (
 // are any bytes, times keep their nanoseconds, large slices are no error, and
 // objects decode into map[string]any where nothing says otherwise.
 var (
-	cborEncoding = must(cbor.EncOptions{Time: cbor.TimeRFC3339Nano, TimeTag: cbor.EncTagRequired}.EncMode())
+	cborEncoding = must(cbor.EncOptions{Time: cbor.TimeRFC3339Nano, TimeTag: cbor.EncTagRequired,
+		InfConvert: cbor.InfConvertNone, NaNConvert: cbor.NaNConvertNone}.EncMode())
 	cborDecoding = must(cbor.DecOptions{
 		UTF8:             cbor.UTF8DecodeInvalid,
 		MaxArrayElements: math.MaxInt32,

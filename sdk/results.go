@@ -31,7 +31,7 @@ func getParts(ctx context.Context, parts []*rt.Ref, out any) error {
 	}
 	for i, p := range parts {
 		var v rt.Value
-		if err := p.Get(ctx, &v); err != nil {
+		if err := p.Get(ctx, &v, parts[i+1:]); err != nil {
 			return local("get", err)
 		}
 		if err := m.decodePart(i, &v); err != nil {

@@ -369,17 +369,23 @@ var errZeroRef = &wray.Error{Code: wray.CodeBadArgument, Message: "the zero Ref 
 // that should have made it, or of ctx. Get may be called any number of times,
 // from many goroutines.
 func (r Ref[T]) Get(ctx context.Context) (T, error) {
+	if r.p == nil {
+		var zero T
+		return zero, errZeroRef
+	}
+	return get[T](ctx, r.p, nil)
+}
+
+// get reads p, after which the caller will read next.
+func get[T any](ctx context.Context, p *rt.Ref, next []*rt.Ref) (T, error) {
 	var v rt.Value
 	var out T
-	if r.p == nil {
-		return out, errZeroRef
-	}
-	if parts := r.p.Parts(); parts != nil {
+	if parts := p.Parts(); parts != nil {
 		all := new(T) // only here must it be in the heap
 		err := getParts(ctx, parts, any(all))
 		return *all, err
 	}
-	if err := r.p.Get(ctx, &v); err != nil {
+	if err := p.Get(ctx, &v, next); err != nil {
 		return out, local("get", err)
 	}
 	err := decode(&v, &out)
@@ -403,9 +409,16 @@ func (r Ref[T]) Cancel() error {
 // GetAll waits for all of refs and returns their values, or the first error
 // in their order.
 func GetAll[T any](ctx context.Context, refs []Ref[T]) ([]T, error) {
-	out := make([]T, len(refs))
+	all := make([]*rt.Ref, len(refs))
 	for i, r := range refs {
-		v, err := r.Get(ctx)
+		if r.p == nil {
+			return nil, errZeroRef
+		}
+		all[i] = r.p
+	}
+	out := make([]T, len(refs))
+	for i, p := range all {
+		v, err := get[T](ctx, p, all[i+1:])
 		if err != nil {
 			return nil, err
 		}

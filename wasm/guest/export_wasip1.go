@@ -97,7 +97,7 @@ func restore() {
 // begin starts a call that runs user code.
 func begin(c *Call, timeout time.Duration) {
 	taskNumber++
-	ctx := &taskContext{}
+	ctx := newContext()
 	if timeout > 0 {
 		ctx.deadline = time.Now().Add(timeout)
 		ctx.timer = time.AfterFunc(timeout, func() { ctx.cancel(context.DeadlineExceeded) })

@@ -34,7 +34,6 @@ func (f hostFunc) export(b wazero.HostModuleBuilder) {
 			}
 		}
 		if sb.host.null && f.null(sb, s) {
-			s[0] = uint64(abi.Success)
 			return
 		}
 		sb.host.mu.Lock()
@@ -75,6 +74,7 @@ func (f *hostFunc) null(sb *sandbox, s []uint64) bool {
 	default:
 		return false
 	}
+	s[0] = uint64(abi.Success)
 	return true
 }
 

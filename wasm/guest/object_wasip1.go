@@ -2,6 +2,7 @@ package guest
 
 import (
 	"context"
+	"runtime"
 	"unsafe"
 
 	"github.com/wray-project/wray/wasm/abi"
@@ -48,6 +49,7 @@ type scratch struct {
 	spec    rawSpec
 	args    []rawArg
 	results [4]uint32
+	waits   [lingerMax]uint32
 	more    []uint32 // results beyond four
 	keep    *Spec
 	buf     [scratchSize]byte
@@ -117,8 +119,11 @@ func (s *scratch) put(ctx context.Context, v *Value) (*Ref, error) {
 }
 
 // Get waits for r's object and describes it in v, which the caller releases.
-// An object of encoding ERROR is a value like any other.
-func (r *Ref) Get(ctx context.Context, v *Value) error {
+// An object of encoding ERROR is a value like any other. next are Refs that the
+// caller will get after r; may be nil.
+func (r *Ref) Get(ctx context.Context, v *Value, next []*Ref) error {
+	var flag uint32
+	lingered := false
 	for {
 		if r.flags&refKept != 0 {
 			*v = Value{Encoding: abi.Encoding(r.encoding), Elem: abi.Elem(r.elem), Data: r.payload()}
@@ -132,12 +137,9 @@ func (r *Ref) Get(ctx context.Context, v *Value) error {
 			return err
 		}
 		s := takeScratch()
-		var flag uint32
-		if r.flags&refWatched == 0 {
-			flag = abi.FlagWatch
-		}
-		switch e := importObjectGet(r.handle, unsafe.Pointer(&s.buf), scratchSize, &s.info, flag); abi.Errno(e) {
-		case abi.Success:
+		e := abi.Errno(importObjectGet(r.handle, unsafe.Pointer(&s.buf), scratchSize, &s.info, flag))
+		switch {
+		case e == abi.Success:
 			*v = Value{Encoding: abi.Encoding(s.info.encoding), Elem: abi.Elem(s.info.meta), Data: s.buf[:s.info.len], scratch: s}
 			r.flags |= refReady
 			if s.info.nrefs == 0 {
@@ -145,12 +147,19 @@ func (r *Ref) Get(ctx context.Context, v *Value) error {
 				return nil
 			}
 			return r.refs(v, s.info.nrefs)
-		case abi.EOVERFLOW:
+		case e == abi.EOVERFLOW:
 			r.flags |= refReady
 			info := s.info
 			s.give()
 			return r.large(&info, v)
-		case abi.EAGAIN:
+		case e == abi.EAGAIN && flag == 0 && !lingered && nothingElse():
+			s.linger(r, next)
+			s.give()
+			lingered = true
+		case e == abi.EAGAIN && flag == 0 && r.flags&refWatched == 0:
+			s.give()
+			flag = abi.FlagWatch // is asked for with the next try
+		case e == abi.EAGAIN:
 			s.give()
 			if flag != 0 {
 				watch(r)
@@ -159,11 +168,43 @@ func (r *Ref) Get(ctx context.Context, v *Value) error {
 			if err := parkSingle(ctx, newWaiter(), &r.waiters); err != nil {
 				return err
 			}
+			flag, lingered = 0, false
 		default:
 			s.give()
 			return Errno(e)
 		}
 	}
+}
+
+const (
+	// lingerTime bounds a wait inside the host, in ns. It is what a timer of the
+	// guest may be late by; the guest's clock is no finer.
+	lingerTime = 1_000_000
+	lingerMax  = 64 // Refs waited for at once
+)
+
+// nothingElse reports whether the goroutine that asks is the program's only
+// one: it and the dispatcher are all there are, those of the runtime aside.
+func nothingElse() bool { return events.open && runtime.NumGoroutine() == 2 }
+
+// linger waits in the host for r and those of next that the guest does not
+// know to be ready, for a short time. It is called when there is nothing else
+// to do, so nobody is held up; to park the last goroutine and to wake it again
+// takes Go's scheduler longer than many a task takes.
+func (s *scratch) linger(r *Ref, next []*Ref) {
+	flushDrops()
+	s.waits[0] = r.handle
+	n := 1
+	for _, o := range next {
+		if o.handle != 0 && o.flags&refReady == 0 && o.task == taskNumber {
+			s.waits[n] = o.handle
+			if n++; n == lingerMax {
+				break
+			}
+		}
+	}
+	// Whether they came or not, the caller asks again.
+	_ = importObjectWait(&s.waits[0], uint32(n), uint32(n), lingerTime, unsafe.Pointer(&s.buf))
 }
 
 // large reads an object that does not fit into a scratch: in place where the

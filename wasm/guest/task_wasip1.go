@@ -46,7 +46,7 @@ func (c *Call) Arg(i int, v *Value) error {
 	a := &c.args[i]
 	*v = Value{Encoding: abi.Encoding(a.encoding), Elem: abi.Elem(a.meta)}
 	if a.offset == abi.NoOffset {
-		return newRef(a.handle, refReady).Get(c.ctx, v)
+		return newRef(a.handle, refReady).Get(c.ctx, v, nil)
 	}
 	if uint64(a.offset)+a.len > uint64(len(c.buf)) {
 		return Errno(abi.EFAULT)

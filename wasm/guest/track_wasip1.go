@@ -105,6 +105,7 @@ func track(r *Ref) {
 	}
 	if tracking.since++; tracking.since >= turnEvery {
 		tracking.since = 0
+		drain()
 		runtime.Gosched()
 	}
 }

@@ -303,7 +303,7 @@ func (c *Call) Stream() bool { return c.task.stream != nil }
 func (c *Call) Arg(i int, v *Value) error {
 	a := &c.task.spec.Args[i]
 	if a.Ref != nil {
-		return a.Ref.Get(c.ctx, v)
+		return a.Ref.Get(c.ctx, v, nil)
 	}
 	*v = a.Value.clone()
 	return nil

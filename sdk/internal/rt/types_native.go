@@ -169,8 +169,8 @@ func (r *Ref) readyLocked() bool {
 	return r.object.ready
 }
 
-// Get waits for r's object.
-func (r *Ref) Get(ctx context.Context, v *Value) error {
+// Get waits for r's object. next are Refs that the caller will get after r.
+func (r *Ref) Get(ctx context.Context, v *Value, next []*Ref) error {
 	if r.err != nil {
 		return r.err
 	}
