@@ -63,7 +63,7 @@ func (in *instance) call(name string, args []uint64) string {
 		args = append(args, uint64(len(args)))
 	}
 	res, err := f.Call(context.Background(), args[:slots(f.Definition().ParamTypes())]...)
-	what := fmt.Sprint(res)
+	var what string
 	if err != nil {
 		what, _, _ = strings.Cut(err.Error(), "\n")
 		if errors.As(err, new(stopped)) {
