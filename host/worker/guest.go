@@ -110,6 +110,7 @@ func (g *guest) reset() bool {
 	g.drop()
 	g.task, g.used = nil, false
 	if !g.sb.Reset() {
+		g.w.replaced.Add(1)
 		return false
 	}
 	g.configure(g.module.args(), nil)

@@ -86,10 +86,12 @@ func (s *server) stats() (link.Message, error) {
 	if w == nil {
 		return link.Message{}, errors.New("not started")
 	}
-	t := w.Stats().Tasks
+	st := w.Stats()
+	t := st.Tasks
 	return reply(StatsBody{
 		Waiting: int64(t.Waiting), Running: int64(t.Running),
 		Finished: int64(t.Finished), Failed: int64(t.Failed),
+		Replaced: st.Replaced,
 	})
 }
 

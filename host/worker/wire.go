@@ -73,6 +73,7 @@ type StatsBody struct {
 	Running  int64 `cbor:"2,keyasint"`
 	Finished int64 `cbor:"3,keyasint"`
 	Failed   int64 `cbor:"4,keyasint"`
+	Replaced int64 `cbor:"5,keyasint"` // see Stats.Replaced
 }
 
 // OutputBody is what a job printed.

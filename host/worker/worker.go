@@ -39,6 +39,9 @@ type Worker struct {
 	store  *objectstore.Store
 	owner  uint64
 	seq    atomic.Uint64
+	// replaced counts sandboxes that could not be given back clean, as they had
+	// grown past their snapshot.
+	replaced atomic.Int64
 	start  time.Time
 
 	wg     sync.WaitGroup // executors and the ticker
@@ -161,6 +164,9 @@ func (w *Worker) Close(ctx context.Context) error {
 type Stats struct {
 	Tasks scheduler.Stats
 	Store objectstore.Stats
+	// Replaced counts the used sandboxes that were closed because a reset could
+	// not give them back clean: nearly always because they had grown.
+	Replaced int64
 }
 
 // Stats returns the worker's figures.
@@ -168,7 +174,7 @@ func (w *Worker) Stats() Stats {
 	w.mu.Lock()
 	s := w.sched.Stats(w.now())
 	w.mu.Unlock()
-	return Stats{Tasks: s, Store: w.store.Stats()}
+	return Stats{Tasks: s, Store: w.store.Stats(), Replaced: w.replaced.Load()}
 }
 
 // fallbackMemory is the memory assumed of a machine that does not tell.
