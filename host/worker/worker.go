@@ -42,7 +42,7 @@ type Worker struct {
 	// replaced counts sandboxes that could not be given back clean, as they had
 	// grown past their snapshot.
 	replaced atomic.Int64
-	start  time.Time
+	start    time.Time
 
 	wg     sync.WaitGroup // executors and the ticker
 	cancel context.CancelFunc
