@@ -1,21 +1,25 @@
 package main
 
 import (
-	"bufio"
 	"bytes"
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
+	"io"
 	"os"
 	"os/exec"
 	"path/filepath"
 	"strconv"
+	"strings"
 	"text/tabwriter"
+	"time"
 
 	"github.com/spf13/cobra"
 
 	"github.com/wray-project/wray/host/node"
 	"github.com/wray-project/wray/host/worker"
+	"github.com/wray-project/wray/tests/bench/engine"
 )
 
 // benchPackage is the driver of the benchmark, built from source like any
@@ -45,7 +49,8 @@ func newBench() *cobra.Command {
 	core := &cobra.Command{
 		Use: "core [PART-OF-A-NAME]", Short: "Run Ray's microbenchmarks from a driver in a sandbox", Args: cobra.MaximumNArgs(1),
 		Long: `Core runs the cases of Ray's microbenchmark that apply on one node, with Ray's
-names, loops and counting, and what wray adds. Ray's figures beside them were
+names, loops and counting, and what wray adds: the machine's memory, metering,
+restoring and keeping sandboxes, hostile guests, starting a node. Ray's figures beside them were
 published for other hardware (64 processors) and are no comparison on the same
 machine. It builds its driver from source, so run it where this module's source
 is: in a checkout, or in a module that requires it.`,
@@ -59,15 +64,6 @@ is: in a checkout, or in a module that requires it.`,
 	f.Float64Var(&seconds, "seconds", 2, "length of a round")
 	cmd.AddCommand(core)
 	return cmd
-}
-
-// benchLine is a line of the driver's output.
-type benchLine struct {
-	Case   string  `json:"case"`
-	Unit   string  `json:"unit"`
-	Median float64 `json:"median"`
-	Min    float64 `json:"min"`
-	Max    float64 `json:"max"`
 }
 
 func benchCore(cmd *cobra.Command, rounds int, seconds float64, asJSON bool, args []string) error {
@@ -84,26 +80,52 @@ func benchCore(cmd *cobra.Command, rounds int, seconds float64, asJSON bool, arg
 	if err != nil {
 		return err
 	}
+	t := &benchTable{out: cmd.OutOrStdout(), asJSON: asJSON}
+	if err := benchDriver(cmd, p.wasm, cache, append([]string{strconv.Itoa(rounds),
+		strconv.FormatFloat(seconds, 'g', -1, 64)}, args...), t); err != nil {
+		return errors.Join(err, t.flush())
+	}
+	err = engine.Run(ctx, engine.Config{
+		Rounds: rounds, Round: time.Duration(seconds * float64(time.Second)), Only: strings.Join(args, ""),
+		Guest: p.wasm, Cache: cache, Emit: t.add, Past: t.find,
+		Note: func(s string) { fmt.Fprintln(cmd.ErrOrStderr(), "note:", s) },
+	})
+	return errors.Join(err, t.flush())
+}
+
+// caseReplaced is how many sandboxes the cases with a fresh one used up.
+const caseReplaced = "fresh sandbox, replaced since it grew"
+
+// benchDriver runs the cases of the driver in a sandbox.
+func benchDriver(cmd *cobra.Command, wasm []byte, cache string, args []string, t *benchTable) error {
+	ctx := cmd.Context()
 	n, err := node.New(node.Config{CacheDir: cache, StoreBytes: 8 << 30})
 	if err != nil {
 		return err
 	}
 	defer n.Close()
 	var out bytes.Buffer
+	var bad error
 	code, err := n.Run(ctx, node.Job{
-		Name: "bench", Modules: []node.Module{{Name: "bench", Wasm: p.wasm}},
-		Args:   append([]string{strconv.Itoa(rounds), strconv.FormatFloat(seconds, 'g', -1, 64)}, args...),
-		Limits: worker.Limits{Memory: 4 << 30},
+		Name: "bench", Modules: []node.Module{{Name: "bench", Wasm: wasm}},
+		Args: args, Limits: worker.Limits{Memory: 4 << 30},
 		Output: func(_ string, s worker.Stream, b []byte) {
-			if s == worker.Stderr || asJSON {
-				w := cmd.OutOrStdout()
-				if s == worker.Stderr {
-					w = cmd.ErrOrStderr()
-				}
-				_, _ = w.Write(b)
+			if s == worker.Stderr {
+				_, _ = cmd.ErrOrStderr().Write(b)
 				return
 			}
 			out.Write(b)
+			for bytes.IndexByte(out.Bytes(), '\n') >= 0 {
+				line, _ := out.ReadBytes('\n')
+				var l engine.Line
+				err := json.Unmarshal(line, &l)
+				if err != nil {
+					err = fmt.Errorf("the driver printed %q", line)
+				} else {
+					err = t.add(l)
+				}
+				bad = errors.Join(bad, err)
+			}
 		},
 	})
 	if err != nil {
@@ -112,16 +134,51 @@ func benchCore(cmd *cobra.Command, rounds int, seconds float64, asJSON bool, arg
 	if code != 0 {
 		return &exitError{code}
 	}
-	if asJSON {
+	if bad != nil || !t.fresh && !strings.Contains(caseReplaced, strings.Join(args[2:], "")) {
+		return bad
+	}
+	s, err := n.Stats(ctx)
+	if err != nil {
+		return err
+	}
+	r := float64(s.Replaced)
+	return t.add(engine.Line{Case: caseReplaced, Unit: "sandboxes", Median: r, Min: r, Max: r})
+}
+
+// benchTable prints cases: as JSON when they come, as a table at the end.
+type benchTable struct {
+	out    io.Writer
+	asJSON bool
+	lines  []engine.Line
+	fresh  bool // a case with a fresh sandbox was run
+}
+
+func (t *benchTable) add(l engine.Line) error {
+	t.lines = append(t.lines, l)
+	t.fresh = t.fresh || strings.HasPrefix(l.Case, "fresh sandbox")
+	if t.asJSON {
+		return json.NewEncoder(t.out).Encode(l)
+	}
+	return nil
+}
+
+// find returns a case that was run, or nil.
+func (t *benchTable) find(name string) *engine.Line {
+	for i := range t.lines {
+		if t.lines[i].Case == name {
+			return &t.lines[i]
+		}
+	}
+	return nil
+}
+
+func (t *benchTable) flush() error {
+	if t.asJSON || len(t.lines) == 0 {
 		return nil
 	}
-	w := tabwriter.NewWriter(cmd.OutOrStdout(), 0, 8, 2, ' ', tabwriter.AlignRight)
+	w := tabwriter.NewWriter(t.out, 0, 8, 2, ' ', tabwriter.AlignRight)
 	fmt.Fprintf(w, "case\tmedian\tmin\tmax\tunit\tRay 2.48, 64 CPUs\t\n")
-	for sc := bufio.NewScanner(&out); sc.Scan(); {
-		var l benchLine
-		if err := json.Unmarshal(sc.Bytes(), &l); err != nil {
-			return fmt.Errorf("the driver printed %q", sc.Text())
-		}
+	for _, l := range t.lines {
 		ray := ""
 		if r := rayPublished[l.Case]; r != 0 {
 			ray = short(r)

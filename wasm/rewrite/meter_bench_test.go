@@ -21,6 +21,8 @@ import (
 	"github.com/tetratelabs/wazero/api"
 	"github.com/tetratelabs/wazero/imports/wasi_snapshot_preview1"
 	"github.com/tetratelabs/wazero/sys"
+
+	"github.com/wray-project/wray/tests/bench/kernels"
 )
 
 // buildGuest compiles a package of testdata for wasip1.
@@ -136,18 +138,6 @@ func (g *wasiGuest) run(t testing.TB, args ...string) (string, time.Duration) {
 	return out.String(), d
 }
 
-// benchKernels are the kernels of testdata/kernels with the times to run each,
-// some 40 ms.
-var benchKernels = []struct {
-	name  string
-	times int
-	extra bool // not one of the eight of the target
-}{
-	{"sha256", 10, false}, {"json", 10, false}, {"sort", 3, false}, {"matmul", 20, false},
-	{"regexp", 15, false}, {"compress", 15, false}, {"map", 15, false}, {"spin", 12, false},
-	{"fib", 10, true}, {"iface", 15, true}, {"sieve", 15, true}, {"strings", 40, true},
-}
-
 // TestMeterOverhead measures real Go code with and without the meter, in turns,
 // and holds it to the target. It runs with WRAY_BENCH=1 alone: a busy machine
 // would fail it.
@@ -176,33 +166,33 @@ func TestMeterOverhead(t *testing.T) {
 	table := "\nkernel        plain    metered  ratio   best  between ticks\n"
 	logSum, worst, n := 0.0, 0.0, 0
 	only := os.Getenv("WRAY_KERNELS")
-	for _, k := range benchKernels {
-		if only != "" && !strings.Contains(only, k.name) {
+	for _, k := range kernels.All() {
+		if only != "" && !strings.Contains(only, k.Name) {
 			continue
 		}
 		var b, m, ratios []float64
-		args := []string{k.name, strconv.Itoa(k.times)}
+		args := []string{k.Name, strconv.Itoa(k.Times)}
 		var every time.Duration
 		for range rounds {
 			o1, d1 := before.run(t, args...)
 			after.tick.ticks = 0
 			o2, d2 := after.run(t, args...)
 			if o1 != o2 {
-				t.Fatalf("%s: %q and %q", k.name, o1, o2)
+				t.Fatalf("%s: %q and %q", k.Name, o1, o2)
 			}
 			every = d2 / time.Duration(max(after.tick.ticks, 1))
 			b, m, ratios = append(b, ms(d1)), append(m, ms(d2)), append(ratios, float64(d2)/float64(d1))
 		}
 		ratio := median(ratios)
 		mark := ""
-		if k.extra {
+		if k.Extra {
 			mark = "  (beside the target)"
 		} else {
 			logSum += math.Log(ratio)
 			worst = max(worst, ratio)
 			n++
 		}
-		table += fmt.Sprintf("%-10s %6.1f ms  %6.1f ms  %5.3f  %5.3f  %v%s\n", k.name, median(b), median(m), ratio, slices.Min(m)/slices.Min(b), every.Round(100*time.Nanosecond), mark)
+		table += fmt.Sprintf("%-10s %6.1f ms  %6.1f ms  %5.3f  %5.3f  %v%s\n", k.Name, median(b), median(m), ratio, slices.Min(m)/slices.Min(b), every.Round(100*time.Nanosecond), mark)
 	}
 	mean := math.Exp(logSum / float64(n))
 	t.Logf("%sgeometric mean %.3f, worst %.3f", table, mean, worst)
