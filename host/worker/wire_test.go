@@ -1,0 +1,106 @@
+package worker
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"math"
+	"reflect"
+	"testing"
+
+	"github.com/wray-project/wray/host/link"
+	"github.com/wray-project/wray/host/wasi"
+)
+
+// bodies has one filled body of every kind of message.
+func bodies() []any {
+	return []any{
+		&StartBody{Node: "n", CacheDir: "/c", CPU: -1, Memory: math.MaxInt64, StoreBytes: math.MinInt64, Slots: 3},
+		&StartedBody{Jail: "none"},
+		&RunBody{Run: math.MaxUint64, Name: "j", Modules: []ModuleBody{{"m", "/c/m"}}, Args: []string{"", "a"}, Env: []string{"k=v"},
+			Dirs: []DirBody{{"/d", true}}, Stdin: true, Memory: 1, Stack: math.MinInt32, Files: 2, Timeout: 3},
+		&RanBody{ExitCode: -1},
+		&StatsBody{Waiting: 1, Running: 2, Finished: 3, Failed: 4},
+		&OutputBody{Run: 1, Task: "t", Stream: Stderr, Data: []byte{0, 0xff}},
+		&FSBody{Run: 1, Dir: -1, Op: FSRename, Path: []byte{0xff, '/'}, Path2: []byte("b"), Flags: math.MaxUint32, Follow: true,
+			Atim: wasi.OmitTime, Mtim: math.MaxInt64},
+		&FSReply{Errno: math.MaxUint16, Stat: wasi.Filestat{Dev: 1, Ino: math.MaxUint64, Type: 255, Size: 2}, Text: []byte("t")},
+	}
+}
+
+// FuzzBodies decodes any bytes as each kind of message. What is accepted can be
+// sent again, and means the same.
+func FuzzBodies(f *testing.F) {
+	for i, v := range bodies() {
+		b, err := link.Marshal(v)
+		if err != nil {
+			f.Fatal(err)
+		}
+		f.Add(uint8(i), b)
+		f.Add(uint8(i), b[:len(b)-1])
+	}
+	f.Add(uint8(2), []byte{0xa1, 4, 0x9b, 0, 0, 0, 0, 0xff, 0xff, 0xff, 0xff}) // 2^32-1 arguments
+	f.Fuzz(func(t *testing.T, kind uint8, body []byte) {
+		all := bodies()
+		of := reflect.TypeOf(all[int(kind)%len(all)]).Elem()
+		v, again := reflect.New(of).Interface(), reflect.New(of).Interface()
+		if err := link.Unmarshal(body, v); err != nil {
+			if !errors.Is(err, link.ErrProtocol) {
+				t.Errorf("an untyped error: %v", err)
+			}
+			return
+		}
+		b, err := link.Marshal(v)
+		if err != nil {
+			t.Fatalf("%+v cannot be sent: %v", v, err)
+		}
+		if err := link.Unmarshal(b, again); err != nil {
+			t.Fatalf("%+v was sent as what nobody takes: %v", v, err)
+		}
+		if c, err := link.Marshal(again); err != nil || !bytes.Equal(b, c) {
+			t.Errorf("%+v became %+v", v, again)
+		}
+	})
+}
+
+// TestBodiesKeepEveryField catches two fields with one key.
+func TestBodiesKeepEveryField(t *testing.T) {
+	for _, v := range bodies() {
+		b, err := link.Marshal(v)
+		if err != nil {
+			t.Fatal(err)
+		}
+		got := reflect.New(reflect.TypeOf(v).Elem()).Interface()
+		if err := link.Unmarshal(b, got); err != nil || !reflect.DeepEqual(got, v) {
+			t.Errorf("%+v became %+v, %v", v, got, err)
+		}
+	}
+}
+
+// FuzzServe gives a worker any message before and after its start. It answers
+// each, and never with a job that ran.
+func FuzzServe(f *testing.F) {
+	for i, v := range bodies() {
+		b, err := link.Marshal(v)
+		if err != nil {
+			f.Fatal(err)
+		}
+		f.Add(uint16(i), b, false)
+		f.Add(uint16(i), b, true)
+	}
+	f.Add(uint16(KindStats), []byte(nil), true)
+	f.Add(uint16(KindRun), []byte{0xa0}, true) // a job without modules
+	w := newJobs(f, tinyGuest()).w
+	f.Fuzz(func(t *testing.T, kind uint16, body []byte, started bool) {
+		s := &server{}
+		if started {
+			s.w = w
+		} else if link.Kind(kind) == KindStart {
+			return // what a node says to a worker it starts is the node's
+		}
+		m, err := s.handle(context.Background(), link.Message{Kind: link.Kind(kind), Body: body})
+		if err == nil && (link.Kind(kind) != KindStats || !started) {
+			t.Errorf("message %d, started %v, gave %x", kind, started, m.Body)
+		}
+	})
+}
