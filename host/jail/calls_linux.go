@@ -32,7 +32,8 @@ const memfdFlags uint32 = unix.MFD_CLOEXEC | unix.MFD_ALLOW_SEALING | unix.MFD_N
 // workerCalls is the allow-list of a worker: what a Go runtime needs with its
 // netpoller, what wazero needs to load compiled code, and shared memory.
 // There is no socket, connect, accept, execve, fork, kill, ptrace, mount, bpf,
-// io_uring, perf, keyctl, userfaultfd, process_vm_*, prctl, ioctl, chdir, chmod,
+// io_uring, perf, keyctl, userfaultfd, process_vm_*, prctl, chdir, chmod, any
+// ioctl but one,
 // unlink, link, rename, mkdir.
 func workerCalls(pid int) []rule {
 	rules := []rule{
@@ -60,12 +61,18 @@ func workerCalls(pid int) []rule {
 		allow(unix.SYS_CLOSE), allow(unix.SYS_FSTAT), allow(sysNewfstatat), allow(unix.SYS_GETDENTS64),
 		allow(unix.SYS_OPENAT, []check{unset(2, writeFlags)}),
 		allow(unix.SYS_FCNTL, fcntlCommands()...),
+		// What a sandbox has written to, from the page map that the process opened
+		// before. It says nothing but that.
+		allow(unix.SYS_IOCTL, []check{is(1, pagemapScan)}),
 		allow(unix.SYS_RECVMSG), allow(unix.SYS_SENDMSG),
 		// The netpoller.
 		allow(unix.SYS_EPOLL_CREATE1), allow(unix.SYS_EPOLL_CTL), allow(unix.SYS_EPOLL_PWAIT), allow(unix.SYS_EVENTFD2),
 	}
 	return append(rules, cgoCalls()...)
 }
+
+// pagemapScan is PAGEMAP_SCAN, _IOWR('f', 16, struct pm_scan_arg).
+const pagemapScan = 0xc0606610
 
 // fcntlCommands leaves out F_SETOWN and F_SETSIG, which aim signals at other
 // processes, and leases and locks.

@@ -168,6 +168,7 @@ func RunWorker(args []string) int {
 	}
 	p := jail.Worker(args[0], linkFD)
 	p.AllowWeak = len(args) > 1 && args[1] == "weak"
+	sandbox.Prepare()
 	applied, err := jail.Enter(p)
 	if err != nil {
 		return childFailed(err)

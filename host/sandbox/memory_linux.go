@@ -3,6 +3,7 @@ package sandbox
 import (
 	"fmt"
 	"os"
+	"sync"
 	"unsafe"
 
 	"golang.org/x/sys/unix"
@@ -26,6 +27,7 @@ type linearMemory struct {
 	size   uint64         // bytes the guest has
 	denied bool           // a growth was refused since the last reset
 	torn   bool           // a window was laid over the image since the last reset
+	resets uint8          // since all pages were given back
 	image  *image         // nil for the template
 }
 
@@ -81,8 +83,9 @@ func (m *linearMemory) bytes() []byte {
 	return unsafe.Slice((*byte)(m.base), m.length)[:m.size:m.size]
 }
 
-// reset gives back every page the guest dirtied: pages of the image show the
-// image again, those above are zero. The cost follows the dirtied pages.
+// reset makes every page that the guest dirtied what it was: pages of the image
+// show the image again, those above are zero. The cost follows the dirtied
+// pages. Few of them are copied back and stay; many are given back.
 func (m *linearMemory) reset() error {
 	m.denied = false
 	if m.size == 0 {
@@ -93,10 +96,57 @@ func (m *linearMemory) reset() error {
 			return err
 		}
 	}
+	if m.resets++; m.resets < resetsKept && m.copyBack() {
+		return nil
+	}
+	m.resets = 0
 	if err := unix.Madvise(unsafe.Slice((*byte)(m.base), m.size), unix.MADV_DONTNEED); err != nil {
 		return fmt.Errorf("reset linear memory: %w", err)
 	}
 	return nil
+}
+
+const (
+	// copyRegions and copyPages bound what is copied back. Above, giving pages
+	// back costs less, and holds less memory.
+	copyRegions = 256
+	copyPages   = 512
+	// resetsKept is how many resets in a row keep pages: one that was dirtied
+	// once is copied at each, until all are given back.
+	resetsKept = 64
+)
+
+type regions [copyRegions]region
+
+// regionPool lends room for a scan. It is no stack variable, since the kernel
+// writes to an address that Go does not see.
+var regionPool = sync.Pool{New: func() any { return new(regions) }}
+
+// copyBack undoes what the guest wrote, page by page. It reports false, having
+// changed nothing, where there is too much or it cannot be told.
+func (m *linearMemory) copyBack() bool {
+	fd := pagemap()
+	if fd < 0 || m.image == nil || m.image.view == nil || m.size != m.image.size {
+		return false
+	}
+	r := regionPool.Get().(*regions)
+	defer regionPool.Put(r)
+	n, err := scanDirty(fd, m.base, m.size, r[:])
+	if err != nil || n == len(r) {
+		return false
+	}
+	pages := uint64(0)
+	for _, d := range r[:n] {
+		pages += (d.end - d.start) / pageSize
+	}
+	if pages > copyPages {
+		return false
+	}
+	mem, base := m.bytes(), uint64(uintptr(m.base))
+	for _, d := range r[:n] {
+		copy(mem[d.start-base:d.end-base], m.image.view[d.start-base:])
+	}
+	return true
 }
 
 // window maps n bytes of fd from offset, private and copy-on-write, over the
@@ -137,7 +187,8 @@ func (m *linearMemory) release() error {
 // image is a snapshot of linear memory in a sealed memfd.
 type image struct {
 	file *os.File
-	fd   int // file's, kept since asking for it costs
+	fd   int    // file's, kept since asking for it costs
+	view []byte // the image, for reading; nil where it could not be mapped
 	size uint64
 }
 
@@ -173,7 +224,19 @@ func newImage(mem []byte) (*image, error) {
 		f.Close()
 		return nil, fmt.Errorf("seal the snapshot: %w", err)
 	}
-	return &image{file: f, fd: fd, size: size}, nil
+	img := &image{file: f, fd: fd, size: size}
+	if size > 0 {
+		// Without it resets give pages back instead of copying them.
+		img.view, _ = unix.Mmap(fd, 0, int(size), unix.PROT_READ, unix.MAP_SHARED)
+	}
+	return img, nil
 }
 
-func (i *image) close() error { return i.file.Close() }
+// close frees the image. No sandbox made from it is left.
+func (i *image) close() error {
+	if i.view != nil {
+		_ = unix.Munmap(i.view)
+		i.view = nil
+	}
+	return i.file.Close()
+}

@@ -1,0 +1,116 @@
+package sandbox_test
+
+import (
+	"bytes"
+	"fmt"
+	"math/rand/v2"
+	"testing"
+
+	"github.com/wray-project/wray/host/sandbox"
+	"github.com/wray-project/wray/host/wasi"
+	"github.com/wray-project/wray/wasm/abi"
+)
+
+// dirtier is a guest that writes to as many pages as it is asked to.
+const dirtier = `package main
+
+
+const pages = 1024
+
+var arena = func() []byte {
+	b := make([]byte, pages*4096)
+	for i := range b {
+		b[i] = byte(i)
+	}
+	return b
+}()
+
+//go:wasmexport wray_call
+func call(op, arg uint32) uint32 {
+	if op != 2 {
+		return 0
+	}
+	for i := range arg {
+		arena[i%pages*4096+i%4096]++
+	}
+	return uint32(arena[0])
+}
+
+func main() {}
+`
+
+func dirtySandbox(t testing.TB) (*sandbox.Module, *sandbox.Sandbox) {
+	t.Helper()
+	m := load(t, buildGo(t, dirtier, "-buildmode=c-shared"))
+	sb, err := m.New(sandbox.Limits{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(sb.Close)
+	return m, sb
+}
+
+// TestReset dirties pages by the guest and by the host, few and many, and
+// compares all of memory with that of a sandbox that never ran.
+func TestReset(t *testing.T) {
+	m, sb := dirtySandbox(t)
+	clean, err := m.New(sandbox.Limits{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer clean.Close()
+	want := bytes.Clone(clean.Memory())
+	seed := rand.Uint64()
+	t.Logf("seed %d", seed)
+	rnd := rand.New(rand.NewPCG(seed, 0))
+	for round := range 200 {
+		n := uint32(rnd.IntN(8))
+		if round%5 == 0 {
+			n = uint32(rnd.IntN(1024))
+		}
+		if _, err := sb.Call(abi.Op(2), n); err != nil {
+			t.Fatal(err)
+		}
+		mem := sb.Memory()
+		for range rnd.IntN(600) {
+			mem[rnd.IntN(len(mem))] ^= byte(1 + rnd.IntN(255))
+		}
+		if !sb.Reset() {
+			t.Fatalf("round %d: no reset", round)
+		}
+		if err := sb.Configure(&wasi.Config{Args: []string{"guest"}}); err != nil {
+			t.Fatal(err)
+		}
+		if got := sb.Memory(); !bytes.Equal(got, want) {
+			for i := range got {
+				if got[i] != want[i] {
+					t.Fatalf("round %d: byte %d is %d, want %d", round, i, got[i], want[i])
+				}
+			}
+			t.Fatalf("round %d: %d bytes, want %d", round, len(got), len(want))
+		}
+	}
+}
+
+// BenchmarkFresh compares calls of a fresh sandbox with those of a warm one.
+func BenchmarkFresh(b *testing.B) {
+	_, sb := dirtySandbox(b)
+	for _, pages := range []uint32{0, 4, 16, 64, 256} {
+		for _, fresh := range []bool{false, true} {
+			name := "warm"
+			if fresh {
+				name = "fresh"
+			}
+			b.Run(fmt.Sprintf("pages=%d/%s", pages, name), func(b *testing.B) {
+				for b.Loop() {
+					if fresh && !sb.Reset() {
+						b.Fatal("no reset")
+					}
+					if _, err := sb.Call(abi.Op(2), pages); err != nil {
+						b.Fatal(err)
+					}
+				}
+			})
+		}
+	}
+}
