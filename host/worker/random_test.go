@@ -1,0 +1,73 @@
+package worker
+
+import (
+	"bytes"
+	"context"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"sync"
+	"testing"
+
+	"github.com/wray-project/wray"
+	"github.com/wray-project/wray/host/sandbox"
+)
+
+// TestRandomnessAfterRestore has the driver and six fresh tasks, all from one
+// snapshot, draw of everything that a Go program takes for random. What was
+// drawn before the snapshot is the same for all, and nothing else is.
+func TestRandomnessAfterRestore(t *testing.T) {
+	if testing.Short() {
+		t.Skip("compiles a Go program")
+	}
+	out := filepath.Join(t.TempDir(), "random.wasm")
+	build := exec.Command("go", "build", "-buildmode=c-shared", "-ldflags=-checklinkname=0", "-o", out, "./testdata/random")
+	build.Env = append(os.Environ(), "GOOS=wasip1", "GOARCH=wasm", "CGO_ENABLED=0")
+	if msg, err := build.CombinedOutput(); err != nil {
+		t.Fatalf("go build: %v\n%s", err, msg)
+	}
+	wasm, err := os.ReadFile(out)
+	if err != nil {
+		t.Fatal(err)
+	}
+	a, err := sandbox.Rewrite(wasm, sandbox.CompileOptions{Modules: []sandbox.HostModule{HostModule()}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	ctx := context.Background()
+	w, err := New(ctx, Config{Slots: 2, Capacity: wray.Resources{CPU: wray.CPUs(2), Memory: 2 << 30}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer w.Close(ctx)
+	var mu sync.Mutex
+	var text bytes.Buffer // guarded by mu
+	code, err := w.Run(ctx, JobSpec{Name: "random", Modules: []ModuleSpec{{Name: "random", Artifact: a}},
+		Output: func(_ string, _ Stream, p []byte) {
+			mu.Lock()
+			defer mu.Unlock()
+			text.Write(p)
+		}})
+	if err != nil || code != 0 {
+		t.Fatalf("%d, %v\n%s", code, err, text.String())
+	}
+	seen := map[string]map[string]int{}
+	for line := range strings.Lines(text.String()) {
+		what, v, _ := strings.Cut(strings.TrimSpace(line), "=")
+		if seen[what] == nil {
+			seen[what] = map[string]int{}
+		}
+		seen[what][v]++
+	}
+	const sandboxes = 7
+	for _, what := range []string{"early", "crypto/rand", "math/rand", "math/rand/v2", "maphash", "map", "map-before"} {
+		want := sandboxes
+		if what == "early" {
+			want = 1
+		}
+		if len(seen[what]) != want {
+			t.Errorf("%s: %d values in %d sandboxes, want %d: %v", what, len(seen[what]), sandboxes, want, seen[what])
+		}
+	}
+}
