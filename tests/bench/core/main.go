@@ -12,6 +12,7 @@ package main
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"os"
 	"runtime"
@@ -288,6 +289,10 @@ func large(ctx context.Context, b *bench) error {
 	}
 	if err := b.time("single client put gigabytes", "GiB/s", 1, func() error {
 		_, err := sdk.Put(ctx, data)
+		// Ray's client counts references and drops this one here. A driver in Go
+		// drops it when the collector has looked: the next put finds the memory
+		// of this one, and the time of the collector counts.
+		runtime.GC()
 		return err
 	}); err != nil {
 		return err
@@ -297,32 +302,43 @@ func large(ctx context.Context, b *bench) error {
 		return err
 	}
 	data = nil
+	// A guest's clock goes in steps that are longer than a get. The mean of many
+	// differences is right all the same, since they begin anywhere in a step.
 	times := make([]float64, b.rounds)
 	for i := range times {
-		runtime.GC() // a guest has 4 GiB: the last round's window goes first
-		// A new reference to the object is needed for each get, since a Ref keeps
-		// what it has got.
-		holder, err := sdk.Put(ctx, []sdk.Ref[[]byte]{ref})
-		if err != nil {
-			return err
-		}
-		refs, err := holder.Get(ctx)
-		if err != nil {
-			return err
-		}
-		begin := time.Now()
-		for k := range refs {
-			got, err := refs[k].Get(ctx)
+		var sum time.Duration
+		n := 0
+		for begin := time.Now(); n == 0 || time.Since(begin) < b.round; n++ {
+			d, err := getLarge(ctx, ref)
 			if err != nil {
 				return err
 			}
-			if len(got) != gib || got[4096] != 1 {
-				return fmt.Errorf("wrong bytes")
-			}
+			sum += d
 		}
-		times[i] = float64(time.Since(begin).Microseconds())
+		times[i] = float64(sum.Microseconds()) / float64(n)
 	}
 	return emit("get 1 GiB object", "µs", times)
+}
+
+// getLarge gets an object of 1 GiB and returns the time that took.
+func getLarge(ctx context.Context, ref sdk.Ref[[]byte]) (time.Duration, error) {
+	runtime.GC() // a guest has 4 GiB: the last window goes first
+	// A new reference to the object is needed for each get, since a Ref keeps
+	// what it has got.
+	holder, err := sdk.Put(ctx, []sdk.Ref[[]byte]{ref})
+	if err != nil {
+		return 0, err
+	}
+	refs, err := holder.Get(ctx)
+	if err != nil {
+		return 0, err
+	}
+	begin := time.Now()
+	got, err := refs[0].Get(ctx)
+	if err == nil && (len(got) != gib || got[4096] != 1) {
+		err = errors.New("wrong bytes")
+	}
+	return time.Since(begin), err
 }
 
 // fresh compares a task in a fresh sandbox with one in a warm sandbox, at
