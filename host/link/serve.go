@@ -62,7 +62,8 @@ func (c *Conn) Serve(ctx context.Context, h Handler) error {
 func (c *Conn) dispatch(ctx context.Context, h Handler, f frame, handlers *sync.WaitGroup) error {
 	switch f.class {
 	case classNotice:
-		_, err := h(ctx, f.Message)
+		m, err := h(ctx, f.Message)
+		m.CloseFiles() // of a handler that took the notice for a request
 		return err
 	case classRequest:
 		return c.dispatchRequest(ctx, h, f, handlers)

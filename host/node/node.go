@@ -11,6 +11,7 @@ import (
 	"path/filepath"
 	"strings"
 	"sync"
+	"time"
 
 	"github.com/wray-project/wray"
 	"github.com/wray-project/wray/host/codecache"
@@ -42,6 +43,8 @@ type Node struct {
 	mu     sync.Mutex
 	worker *workerProcess // guarded by mu; nil before the first job and after a death
 	closed bool           // guarded by mu
+
+	ending sync.WaitGroup // workers found dead
 }
 
 // New returns a node. Its worker starts with the first job. Close it.
@@ -91,6 +94,7 @@ func (n *Node) Close() error {
 	if w != nil {
 		w.close()
 	}
+	n.ending.Wait()
 	return n.cache.Close()
 }
 
@@ -103,7 +107,8 @@ type Job struct {
 	Dirs    []Dir
 	Stdin   *os.File // may be nil
 	Limits  worker.Limits
-	// Output takes what the job prints. It is called on one goroutine.
+	// Output takes what the job prints. It is called by one goroutine at a time,
+	// and no more when Run has returned.
 	Output func(task string, s worker.Stream, p []byte)
 }
 
@@ -191,7 +196,7 @@ func (n *Node) Run(ctx context.Context, j Job) (int, error) {
 	m.CloseFiles()
 	var ran worker.RanBody
 	if err := link.Unmarshal(m.Body, &ran); err != nil {
-		return 0, fmt.Errorf("the worker's answer: %w", err)
+		return 0, n.died(s.w, err)
 	}
 	return ran.ExitCode, nil
 }
@@ -204,16 +209,40 @@ func (n *Node) callError(ctx context.Context, w *workerProcess, err error) error
 	if !errors.Is(err, link.ErrClosed) {
 		return err
 	}
-	exit := w.proc.Wait()
+	return n.died(w, err)
+}
+
+// exitGrace is what a worker without a link has to end by itself, so that its
+// exit can say why. One that guest code has taken over may not want to end.
+const exitGrace = 2 * time.Second
+
+// died lets go of a worker whose link has ended for err, or that sent what no
+// worker sends, and says how it ended. The next job gets a new one.
+func (n *Node) died(w *workerProcess, err error) error {
 	n.mu.Lock()
 	if n.worker == w {
-		n.worker = nil // the next job gets a new one
+		n.worker = nil
 	}
 	n.mu.Unlock()
-	return &wray.Error{
-		Code: wray.CodeWorkerDied, Node: n.cfg.Name, Message: fmt.Sprintf("the worker process %s", exit),
+	lied := errors.Is(err, link.ErrProtocol)
+	if !lied {
+		grace := time.NewTimer(exitGrace)
+		defer grace.Stop()
+		select {
+		case <-w.proc.Done():
+		case <-grace.C:
+		}
+	}
+	w.close()
+	e := &wray.Error{
+		Code: wray.CodeWorkerDied, Node: n.cfg.Name, Message: fmt.Sprintf("the worker process %s", w.proc.Wait()),
 		Trace: strings.TrimSpace(w.proc.Stderr()), Hint: "other jobs are not affected; run this one again, with less memory or fewer tasks if it was killed",
 	}
+	if lied {
+		e.Message = fmt.Sprintf("the worker process was ended, as it sent what no worker sends: %v", err)
+		e.Hint = "code of this job may have broken out of its sandbox: keep its modules, and do not run them again"
+	}
+	return e
 }
 
 // Stats returns the tasks of the running worker.
@@ -239,9 +268,29 @@ type run struct {
 	roots []*os.Root
 	dirs  []wasi.FS
 	files []*os.File
+
+	mu    sync.Mutex // held while Output runs
+	ended bool       // guarded by mu; Run returns
+}
+
+// output passes on what the job printed. A worker may say anything at any time:
+// the lock keeps to what Job.Output promises.
+func (r *run) output(b *worker.OutputBody) error {
+	if b.Stream != worker.Stdout && b.Stream != worker.Stderr {
+		return fmt.Errorf("%w: output on stream %d", link.ErrProtocol, b.Stream)
+	}
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if !r.ended && r.job.Output != nil {
+		r.job.Output(b.Task, b.Stream, b.Data)
+	}
+	return nil
 }
 
 func (r *run) close() {
+	r.mu.Lock()
+	r.ended = true
+	r.mu.Unlock()
 	for _, f := range r.files {
 		f.Close()
 	}

@@ -44,8 +44,14 @@ func (n *Node) startWorker(ctx context.Context) (*workerProcess, error) {
 	if n.closed {
 		return nil, wray.Errorf(wray.CodeCanceled, "the node is closing")
 	}
-	if n.worker != nil {
-		return n.worker, nil
+	if w := n.worker; w != nil {
+		select {
+		case <-w.conn.Done():
+			n.worker = nil // it died between two jobs
+			n.ending.Go(w.close)
+		default:
+			return w, nil
+		}
 	}
 	dir, err := n.cache.Dir(n.cfg.Tenant)
 	if err != nil {
@@ -136,10 +142,10 @@ func (w *workerProcess) handle(_ context.Context, m link.Message) (link.Message,
 		if err := link.Unmarshal(m.Body, &b); err != nil {
 			return link.Message{}, err
 		}
-		if r := w.get(b.Run); r != nil && r.job.Output != nil {
-			r.job.Output(b.Task, b.Stream, b.Data)
+		if r := w.get(b.Run); r != nil {
+			return link.Message{}, r.output(&b)
 		}
-		return link.Message{}, nil
+		return link.Message{}, nil // of a job that was canceled
 	case worker.KindFS:
 		var b worker.FSBody
 		if err := link.Unmarshal(m.Body, &b); err != nil {
@@ -158,7 +164,7 @@ func (w *workerProcess) handle(_ context.Context, m link.Message) (link.Message,
 		out.Body, err = link.Marshal(reply)
 		return out, err
 	}
-	return link.Message{}, fmt.Errorf("unknown message %d", m.Kind)
+	return link.Message{}, fmt.Errorf("%w: unknown message %d", link.ErrProtocol, m.Kind)
 }
 
 // RunWorker is the program of a worker process. args are those after its verb.
@@ -166,9 +172,8 @@ func RunWorker(args []string) int {
 	if len(args) < 1 {
 		return childFailed(fmt.Errorf("a worker needs its cache directory"))
 	}
-	p := jail.Worker(args[0], linkFD)
+	p := jail.Worker(args[0], append(sandbox.Prepare(), linkFD)...)
 	p.AllowWeak = len(args) > 1 && args[1] == "weak"
-	sandbox.Prepare()
 	applied, err := jail.Enter(p)
 	if err != nil {
 		return childFailed(err)

@@ -61,8 +61,13 @@ var pagemap = sync.OnceValue(func() int {
 })
 
 // Prepare opens what sandboxes of this process need and what it may not open
-// once it is jailed.
-func Prepare() { pagemap() }
+// once it is jailed. It returns the descriptors to keep.
+func Prepare() (keep []int) {
+	if fd := pagemap(); fd >= 0 {
+		keep = append(keep, fd)
+	}
+	return keep
+}
 
 // scanDirty finds the pages among the n bytes at base that are the process's
 // own, and not the file's that is mapped there. It returns how many regions it

@@ -62,4 +62,4 @@ func newImage(mem []byte) (*image, error) { return &image{bytes: append([]byte(n
 func (i *image) close() error             { return nil }
 
 // Prepare does nothing here.
-func Prepare() {}
+func Prepare() (keep []int) { return nil }
