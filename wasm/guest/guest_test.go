@@ -31,12 +31,14 @@ func TestStoreFull(t *testing.T) {
 	}
 }
 
-// TestHandlesGivenBack checks that a driver that ended holds nothing.
+// TestHandlesGivenBack checks that a driver and tasks that ended hold nothing.
+// A task's result is there before the task has given back what it held.
 func TestHandlesGivenBack(t *testing.T) {
 	h := newHost(t, "prog")
 	if out, errs, code, err := h.drive("values"); code != 0 || err != nil {
 		t.Fatalf("exit code %d, %v\n%s%s", code, err, out, errs)
 	}
+	h.tasks.Wait()
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	if h.handles != 0 {

@@ -43,10 +43,11 @@ type Config struct {
 	Past   func(name string) *Line // a case of the driver that was run before, or nil
 }
 
-// Run runs the cases in turn.
+// Run runs the cases in turn: those that start nodes first, while this process
+// is small and has left the machine as it was.
 func Run(ctx context.Context, c Config) error {
 	c.Rounds = max(c.Rounds, 1)
-	for _, f := range []func(context.Context, *Config) error{copies, metering, restoring, kills, starts, churn} {
+	for _, f := range []func(context.Context, *Config) error{starts, churn, copies, metering, restoring, kills} {
 		if err := f(ctx, &c); err != nil {
 			return err
 		}
