@@ -121,5 +121,24 @@ func newRoot(stdin io.Reader, stdout, stderr io.Writer) *cobra.Command {
 		return &usageError{withHint(err, "see %s --help", cmd.CommandPath())}
 	})
 	root.AddCommand(newRun(), newModule(), newVersion(), newDoctor(), newBench())
+	argumentsAreUsage(root)
 	return root
+}
+
+// argumentsAreUsage makes wrong arguments of cmd, and of those below it,
+// mistakes on the command line.
+func argumentsAreUsage(cmd *cobra.Command) {
+	if check := cmd.Args; check != nil {
+		cmd.Args = func(cmd *cobra.Command, args []string) error {
+			err := check(cmd, args)
+			var usage *usageError
+			if err == nil || errors.As(err, &usage) {
+				return err
+			}
+			return &usageError{withHint(err, "see %s --help", cmd.CommandPath())}
+		}
+	}
+	for _, sub := range cmd.Commands() {
+		argumentsAreUsage(sub)
+	}
 }

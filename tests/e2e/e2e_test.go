@@ -4,12 +4,14 @@ package e2e
 
 import (
 	"bytes"
+	"context"
 	"fmt"
 	"os"
 	"os/exec"
 	"path/filepath"
 	"strings"
 	"testing"
+	"time"
 )
 
 var (
@@ -47,15 +49,23 @@ type result struct {
 	code           int
 }
 
+// patience is how long a command may take before a test gives up on it.
+const patience = 3 * time.Minute
+
 // run runs wray in the module's root.
 func run(t testing.TB, stdin string, args ...string) result {
 	t.Helper()
-	cmd := exec.CommandContext(t.Context(), wray, args...)
+	ctx, cancel := context.WithTimeout(t.Context(), patience)
+	defer cancel()
+	cmd := exec.CommandContext(ctx, wray, args...)
 	cmd.Dir = root
 	cmd.Stdin = strings.NewReader(stdin)
 	var out, errs bytes.Buffer
 	cmd.Stdout, cmd.Stderr = &out, &errs
 	err := cmd.Run()
+	if ctx.Err() != nil {
+		t.Fatalf("wray %s did not end in %v\n%s", strings.Join(args, " "), patience, errs.String())
+	}
 	if _, ok := err.(*exec.ExitError); err != nil && !ok {
 		t.Fatal(err)
 	}
