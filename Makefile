@@ -16,7 +16,7 @@ RACE_HEAVY_PKGS := $(filter-out ./tests/isolation,$(HEAVY_PKGS))
 GUEST_PKGS := $(addsuffix /...,$(addprefix ./,$(wildcard wasm/abi wasm/guest wasm/rewrite sdk examples)))
 
 .PHONY: all test check build clean help
-.PHONY: fmt vet staticcheck tidy generated race-tools unit invariants
+.PHONY: fmt vet staticcheck tidy generated race-tools wasi-tools unit invariants
 
 all: build
 
@@ -27,7 +27,7 @@ help:
 	@echo 'make build    bin/wray, and proof that arm64 builds'
 	@echo 'make clean    remove what was built'
 
-test: race-tools check build unit invariants
+test: race-tools wasi-tools check build unit invariants
 	@echo 'make test: all passed'
 
 # --- check -----------------------------------------------------------------
@@ -93,6 +93,16 @@ race-tools:
 	&& [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null; then \
 		echo '== install gcc, for the race detector'; \
 		{ apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -y -qq gcc libc6-dev; } >/dev/null 2>&1 || true; \
+	fi
+
+# The examples in C and Rust need compilers for WASI. Fetch them where that is
+# possible; without them their tests say that they were skipped.
+WASI_TOOLS := clang lld wasi-libc libclang-rt-dev-wasm32 rustc libstd-rust-dev-wasm32
+wasi-tools:
+	@if [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null && ! dpkg -s $(WASI_TOOLS) >/dev/null 2>&1; then \
+		echo '== install $(WASI_TOOLS), for the examples'; \
+		{ apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends $(WASI_TOOLS); } >/dev/null 2>&1 \
+		|| echo '** they could not be installed: the tests of examples/wasi-c and wasi-rust are skipped'; \
 	fi
 
 unit:
