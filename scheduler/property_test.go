@@ -49,7 +49,7 @@ func FuzzEvents(f *testing.F) {
 	}
 	f.Fuzz(func(t *testing.T, b []byte) {
 		if len(b) > 4096 {
-			t.Skip("long enough")
+			t.Skip("SKIP: an input is at most 4096 bytes")
 		}
 		w := newWorld(t, func(n int) (int, bool) {
 			if len(b) == 0 {

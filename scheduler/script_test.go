@@ -44,7 +44,7 @@ import (
 func TestScripts(t *testing.T) {
 	datadriven.Walk(t, "testdata", func(t *testing.T, path string) {
 		if strings.Contains(path, "fuzz") {
-			t.Skip("not a script")
+			t.Skip("SKIP: not a script")
 		}
 		v := &env{t: t, ids: map[string]wray.ID{}, names: map[wray.ID]string{}, attempts: map[wray.ID]int{}}
 		datadriven.RunTest(t, path, v.run)

@@ -69,11 +69,11 @@ func TestChunks(t *testing.T) {
 func TestOpticks(t *testing.T) {
 	root, err := exec.Command("go", "env", "GOROOT").Output()
 	if err != nil {
-		t.Skipf("no go command to ask where the texts are: %v", err)
+		t.Skipf("SKIP: no go command to ask where the texts are: %v", err)
 	}
 	names, err := filepath.Glob(filepath.Join(strings.TrimSpace(string(root)), "src", "testdata", "*.txt"))
 	if err != nil || len(names) == 0 {
-		t.Skipf("this Go installation carries no text: %v", err)
+		t.Skipf("SKIP: this Go installation carries no text: %v", err)
 	}
 	got, err := countFiles(context.Background(), names)
 	if err != nil {

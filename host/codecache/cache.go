@@ -51,11 +51,18 @@ type Cache struct {
 	identity string // Config.Identity and the processor's
 	program  string // which build of this program refuses modules
 	key      []byte
+	watch    watch
 
 	mu      sync.Mutex
 	flights map[string]*flight // guarded by mu; by tenant and id
 	closed  bool               // guarded by mu
 	running sync.WaitGroup     // of flights
+}
+
+// watch is told of what no caller sees, for tests that await it. Both may be nil.
+type watch struct {
+	compiling func(out string) // a compiler is about to start with that private directory
+	joined    func()           // a caller waits for a compilation
 }
 
 // Entry is a compiled module that has been checked.

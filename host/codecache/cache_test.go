@@ -69,12 +69,12 @@ func fakeCompile(_ context.Context, module []byte, dir string) error {
 		}
 		time.Sleep(time.Hour)
 	case "wait":
-		for {
-			if _, err := os.Stat(filepath.Join(dir, "go")); err == nil {
-				break
-			}
-			time.Sleep(time.Millisecond)
+		// It opens once somebody opens the other end.
+		f, err := os.Open(filepath.Join(dir, goFile))
+		if err != nil {
+			return err
 		}
+		f.Close()
 	case "none":
 		return nil
 	}
@@ -310,6 +310,17 @@ func TestVerdicts(t *testing.T) {
 	}
 }
 
+func TestBudget(t *testing.T) {
+	for size, want := range map[int][2]time.Duration{
+		-1: {2 * time.Second, 2 * time.Second}, 15: {2 * time.Second, 2 * time.Second}, 100 << 10: {2 * time.Second, 3 * time.Second},
+		64 << 20: {150 * time.Second, 200 * time.Second},
+	} {
+		if got := Budget(size); got < want[0] || got > want[1] {
+			t.Errorf("%d bytes: %v", size, got)
+		}
+	}
+}
+
 func TestDied(t *testing.T) {
 	v := died(jail.Exit{Code: exitJail}, "wray: entering the jail of a compiler: no landlock\n", time.Second)
 	if v.refused != nil || v.err.Error() != "start a compiler: entering the jail of a compiler: no landlock" {
@@ -344,29 +355,22 @@ func TestManyAtOnce(t *testing.T) {
 	}
 }
 
-// waiting returns the private directory of the compiler that runs.
-func waiting(t *testing.T, dir string) string {
-	t.Helper()
-	for deadline := time.Now().Add(20 * time.Second); time.Now().Before(deadline); time.Sleep(time.Millisecond) {
-		found, err := filepath.Glob(filepath.Join(dir, "compile-*"))
-		if err != nil {
-			t.Fatal(err)
-		}
-		if len(found) == 1 {
-			return found[0]
-		}
-	}
-	t.Fatal("no compiler runs")
-	return ""
-}
+// goFile is a FIFO in the private directory of a compiler told to wait.
+const goFile = "go"
 
 // TestCancel holds that who leaves early takes nothing from who stays, and that
 // a compilation nobody waits for ends.
 func TestCancel(t *testing.T) {
 	c := openCache(t, testConfig(t.TempDir()))
-	dir, err := c.Dir("local")
-	if err != nil {
-		t.Fatal(err)
+	compiling, joined := make(chan string, 1), make(chan bool, 1)
+	c.watch = watch{
+		compiling: func(out string) {
+			if err := unix.Mkfifo(filepath.Join(out, goFile), 0o600); err != nil {
+				t.Error(err)
+			}
+			compiling <- out
+		},
+		joined: func() { joined <- true },
 	}
 	mod := module("wait", 1)
 	type result struct {
@@ -379,26 +383,22 @@ func TestCancel(t *testing.T) {
 			e, err := c.Get(ctx, "local", mod)
 			out <- result{e, err}
 		}()
+		<-joined
 		return out
 	}
 	first, cancel := context.WithCancel(t.Context())
 	a := ask(first)
-	private := waiting(t, dir)
+	private := <-compiling
 	b := ask(t.Context())
-	for joined := false; !joined; time.Sleep(time.Millisecond) {
-		c.mu.Lock()
-		for _, f := range c.flights {
-			joined = f.waiters == 2
-		}
-		c.mu.Unlock()
-	}
 	cancel()
 	if r := <-a; !errors.Is(r.err, context.Canceled) {
 		t.Error(r.err)
 	}
-	if err := os.WriteFile(filepath.Join(private, "go"), nil, 0o600); err != nil {
+	start, err := os.OpenFile(filepath.Join(private, goFile), os.O_WRONLY, 0) // returns once the compiler reads
+	if err != nil {
 		t.Fatal(err)
 	}
+	start.Close()
 	if r := <-b; r.err != nil {
 		t.Error(r.err)
 	}
@@ -406,7 +406,7 @@ func TestCancel(t *testing.T) {
 	mod = module("wait", 2)
 	second, cancel := context.WithCancel(t.Context())
 	a = ask(second)
-	private = waiting(t, dir)
+	private = <-compiling
 	cancel()
 	if r := <-a; !errors.Is(r.err, context.Canceled) {
 		t.Error(r.err)
@@ -418,7 +418,7 @@ func TestCancel(t *testing.T) {
 
 	mod = module("wait", 3)
 	a = ask(t.Context())
-	waiting(t, dir)
+	<-compiling
 	c.Close()
 	if r := <-a; r.err == nil {
 		t.Error("Close let a compilation end well")

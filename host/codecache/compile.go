@@ -28,6 +28,9 @@ func (c *Cache) compile(ctx context.Context, u unit, module []byte) (Entry, erro
 		return Entry{}, fmt.Errorf("compile: %w", err)
 	}
 	defer os.RemoveAll(out)
+	if c.watch.compiling != nil {
+		c.watch.compiling(out)
+	}
 	if v := c.cfg.Compiler.run(ctx, module, out); v.err != nil {
 		if v.refused != nil {
 			m := c.manifestOf(u)

@@ -43,6 +43,9 @@ func (c *Cache) fly(ctx context.Context, u unit, module []byte) (Entry, error) {
 	}
 	f.waiters++
 	c.mu.Unlock()
+	if c.watch.joined != nil {
+		c.watch.joined()
+	}
 
 	select {
 	case <-f.done:

@@ -90,7 +90,7 @@ func TestCacheDir(t *testing.T) {
 	})
 	t.Run("open to others", func(t *testing.T) {
 		if runtime.GOOS == "windows" {
-			t.Skip("modes are not kept")
+			t.Skip("SKIP: file modes are not kept on Windows")
 		}
 		d := filepath.Join(dir, "open")
 		if err := os.Mkdir(d, 0o755); err != nil {

@@ -366,7 +366,7 @@ func TestSpawnFallsBack(t *testing.T) {
 func TestCgroup(t *testing.T) {
 	version, detail, err := CgroupSupport()
 	if errors.Is(err, ErrNoCgroup) {
-		t.Skipf("SKIP, this machine lends no cgroup: %v", err)
+		t.Skipf("SKIP: this machine lends no cgroup: %v", err)
 	}
 	if err != nil {
 		t.Fatal(err)

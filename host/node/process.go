@@ -35,6 +35,8 @@ type workerProcess struct {
 	mu   sync.Mutex
 	runs map[uint64]*run // guarded by mu
 	last uint64          // guarded by mu
+
+	added func() // nil, or a test's, called when a job has its number
 }
 
 // startWorker returns the tenant's worker and starts it when there is none.
@@ -117,6 +119,9 @@ func (w *workerProcess) add(r *run) uint64 {
 	defer w.mu.Unlock()
 	w.last++
 	w.runs[w.last] = r
+	if w.added != nil {
+		w.added()
+	}
 	return w.last
 }
 

@@ -286,12 +286,7 @@ func TestWorkerKilled(t *testing.T) {
 			t.Fatalf("%d, %v", code, err)
 		}
 		w := n.current()
-		go func() {
-			for w.get(2) == nil { // until the job is with the worker
-				time.Sleep(time.Millisecond)
-			}
-			w.proc.Kill()
-		}()
+		w.added = func() { w.proc.Kill() }
 		_, err := n.testRun(t, job(forever))
 		if !errors.Is(err, wray.ErrWorkerDied) || !strings.Contains(err.Error(), "killed") {
 			t.Errorf("got %v", err)
@@ -306,14 +301,13 @@ func TestClose(t *testing.T) {
 		t.Fatalf("%d, %v", code, err)
 	}
 	w := n.current()
-	ended := make(chan error, 1)
+	ended, added := make(chan error, 1), make(chan bool)
+	w.added = func() { close(added) }
 	go func() {
 		_, err := n.Run(context.Background(), job(forever))
 		ended <- err
 	}()
-	for w.get(2) == nil {
-		time.Sleep(time.Millisecond)
-	}
+	<-added
 	var closers sync.WaitGroup
 	for range 3 {
 		closers.Go(func() {

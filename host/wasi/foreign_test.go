@@ -19,7 +19,7 @@ import (
 func TestSuite(t *testing.T) {
 	dir := os.Getenv("WASI_TESTSUITE")
 	if dir == "" {
-		t.Skip("WASI_TESTSUITE names no checkout of wasi-testsuite")
+		t.Skip("SKIP: WASI_TESTSUITE names no checkout of wasi-testsuite")
 	}
 	files, err := filepath.Glob(filepath.Join(dir, "tests", "*", "testsuite", "wasm32-wasip1", "*.wasm"))
 	if err != nil || len(files) == 0 {
@@ -83,7 +83,7 @@ func TestToolchains(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			wasm, err := os.ReadFile(filepath.Join(testdata, name, "wasi.wasm"))
 			if err != nil {
-				t.Skip(err)
+				t.Skipf("SKIP: %v", err)
 			}
 			mod := compile(t, wasm)
 			do := func(root string, change func(*wasi.Config), args ...string) (lines []string) {

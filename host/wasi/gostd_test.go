@@ -18,7 +18,7 @@ var goRun = flag.String("gostd.run", "", "-test.run for them")
 // wasip1, with GOROOT granted read-only and a directory for temporary files.
 func TestGoStandardLibrary(t *testing.T) {
 	if testing.Short() || raceEnabled {
-		t.Skip("builds and compiles large test binaries, which takes minutes under the race detector")
+		t.Skip("SKIP: it builds and compiles large test binaries, which takes minutes under the race detector")
 	}
 	out, err := exec.Command("go", "env", "GOROOT").Output()
 	if err != nil {

@@ -19,7 +19,7 @@ import (
 // drawn before the snapshot is the same for all, and nothing else is.
 func TestRandomnessAfterRestore(t *testing.T) {
 	if testing.Short() {
-		t.Skip("compiles a Go program")
+		t.Skip("SKIP: -short: it compiles a Go program")
 	}
 	out := filepath.Join(t.TempDir(), "random.wasm")
 	build := exec.Command("go", "build", "-buildmode=c-shared", "-ldflags=-checklinkname=0", "-o", out, "./testdata/random")

@@ -16,7 +16,7 @@ var benchCase = regexp.MustCompile("(?m)^\\| `([^`-][^`]*)` \\| ([^|]+?) \\|")
 // what docs/CLI.md lists, in that order.
 func TestBenchCore(t *testing.T) {
 	if testing.Short() {
-		t.Skip("it moves gigabytes")
+		t.Skip("SKIP: -short: it moves gigabytes")
 	}
 	doc, err := os.ReadFile(filepath.Join(root, "docs", "CLI.md"))
 	if err != nil {

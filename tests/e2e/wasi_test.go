@@ -18,7 +18,7 @@ func foreign(t *testing.T, out, packages string, command ...string) string {
 	cmd := exec.Command(command[0], append(command[1:], "-o", file)...)
 	cmd.Dir = root
 	if b, err := cmd.CombinedOutput(); err != nil {
-		t.Skipf("SKIPPED: it needs a compiler for WASI: apt-get install -y --no-install-recommends %s\n%s: %v\n%s",
+		t.Skipf("SKIP: it needs a compiler for WASI: apt-get install -y --no-install-recommends %s\n%s: %v\n%s",
 			packages, strings.Join(command, " "), err, b)
 	}
 	return file

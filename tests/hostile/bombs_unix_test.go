@@ -14,14 +14,14 @@ import (
 	"github.com/tetratelabs/wazero"
 
 	"github.com/wray-project/wray"
-	"github.com/wray-project/wray/wasm/rewrite"
+	"github.com/wray-project/wray/host/codecache"
 )
 
 // bombEnv names the case that a child of the test compiles.
 const bombEnv = "HOSTILE_BOMB"
 
 // TestBombs compiles each bomb in a process that may use the CPU time that
-// rewrite.CompileBudget gives it, and holds that the limit, which the system
+// codecache.Budget gives it, and holds that the limit, which the system
 // enforces, is what ends it.
 func TestBombs(t *testing.T) {
 	if name := os.Getenv(bombEnv); name != "" {
@@ -29,14 +29,14 @@ func TestBombs(t *testing.T) {
 		return
 	}
 	if testing.Short() {
-		t.Skip("each bomb takes seconds of CPU time")
+		t.Skip("SKIP: -short: each bomb takes seconds of CPU time")
 	}
 	for _, c := range Cases() {
 		if c.Stage != Compile || c.Want != wray.CodeLimitExceeded {
 			continue
 		}
 		t.Run(c.Name, func(t *testing.T) {
-			budget := rewrite.CompileBudget(len(c.Wasm()))
+			budget := codecache.Budget(len(c.Wasm()))
 			cmd := exec.Command(os.Args[0], "-test.run=^TestBombs$")
 			cmd.Env = append(os.Environ(), bombEnv+"="+c.Name)
 			out, err := cmd.CombinedOutput()
@@ -63,7 +63,7 @@ func compileBomb(name string) {
 			continue
 		}
 		wasm := c.Wasm()
-		s := uint64((rewrite.CompileBudget(len(wasm)) + time.Second - 1) / time.Second)
+		s := uint64((codecache.Budget(len(wasm)) + time.Second - 1) / time.Second)
 		if err := syscall.Setrlimit(syscall.RLIMIT_CPU, &syscall.Rlimit{Cur: s, Max: s}); err != nil {
 			fmt.Println(err)
 			os.Exit(3)

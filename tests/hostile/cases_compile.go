@@ -65,7 +65,7 @@ func invalidCases() []Case {
 
 // bombCases are valid modules that no bound on their structure tells from
 // real code. What stops them is the limit on the compiler's CPU time, which
-// grows with the module (rewrite.CompileBudget). The seconds are those of
+// grows with the module (codecache.Budget). The seconds are those of
 // wazero 1.12.0 on one core of a shared machine.
 func bombCases() []Case {
 	bomb := func(name, doc string, build func() []byte) Case {

@@ -2,7 +2,6 @@ package rewrite
 
 import (
 	"fmt"
-	"time"
 	"unicode/utf8"
 
 	"github.com/wray-project/wray"
@@ -135,19 +134,6 @@ func Admit(wasm []byte, l AdmitLimits) error {
 		return a.err
 	}
 	return nil
-}
-
-// CompileBudget returns how much CPU time the process that compiles a module
-// of size bytes may use before it is killed. Real modules were seen to need
-// 0.3 to 1.7 s a MiB, the small ones most, before metering adds its part; the
-// bombs that Admit cannot tell from real code are small and get little more
-// than the first two seconds.
-func CompileBudget(size int) time.Duration {
-	const (
-		start  = 2 * time.Second
-		perKiB = 3 * time.Second / 1024
-	)
-	return start + perKiB*time.Duration(max(size, 0)/1024)
 }
 
 var admitModules = []string{abi.Module, abi.WASI}

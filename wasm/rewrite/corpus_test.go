@@ -35,7 +35,7 @@ func corpus(t testing.TB, f func(name string, wasm []byte)) {
 	t.Helper()
 	root := engineDir()
 	if root == "" {
-		t.Skip("the engine's source is not here")
+		t.Skip("SKIP: the engine's source is not in the module cache")
 	}
 	n := 0
 	err := filepath.WalkDir(root, func(path string, d fs.DirEntry, err error) error {

@@ -143,7 +143,7 @@ func (g *wasiGuest) run(t testing.TB, args ...string) (string, time.Duration) {
 // would fail it.
 func TestMeterOverhead(t *testing.T) {
 	if os.Getenv("WRAY_BENCH") == "" {
-		t.Skip("set WRAY_BENCH=1 to measure")
+		t.Skip("SKIP: set WRAY_BENCH=1 to measure")
 	}
 	rounds := 25
 	if n, err := strconv.Atoi(os.Getenv("WRAY_BENCH")); err == nil && n > 1 {
