@@ -75,6 +75,7 @@ func warmup(mib int) {
 	reserve(mib)
 	runtime.Gosched()
 	growStack(0)
+	prime()
 }
 
 // growStack leaves the calling goroutine, which runs all tasks, with a stack

@@ -43,7 +43,16 @@ func draws() string {
 		return keys
 	}
 	line("map", order(m))
-	line("map-before", order(seeded))
+	// Its hashes are the same in all sandboxes, but not where a loop over it
+	// begins, which is one of some 200 places.
+	starts := ""
+	for range 8 {
+		for k := range seeded {
+			starts += fmt.Sprint(k, ",")
+			break
+		}
+	}
+	line("map-before", starts)
 	return b.String()
 }
 
