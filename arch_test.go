@@ -57,9 +57,16 @@ var rules = []rule{
 		why: "the object store knows bytes and references, not tasks or sandboxes"},
 	{from: []string{"./..."}, except: []string{"host/sandbox/..."}, not: []string{"github.com/tetratelabs/wazero/..."}, direct: true,
 		why: "one package knows the engine, so that its traps are handled in one place"},
-	{from: []string{"host/wasi/...", "host/link/...", "host/jail/...", "host/codecache/...", "host/doctor/..."},
+	{from: []string{"host/wasi/...", "host/jail/...", "host/codecache/...", "host/doctor/..."},
 		not: []string{"github.com/tetratelabs/wazero/...", "host/sandbox/...", "host/worker/...", "host/node/..."},
 		why: "these are parts of their own, tested without an engine"},
+	{from: []string{"internal/link/...", "internal/clientwire/...", "internal/nodeaddr/..."},
+		not: []string{"host/...", "scheduler/...", "objectstore/...", "sdk/...", "libs/...", "wasm/guest/...", "wasm/rewrite/...", "github.com/tetratelabs/wazero/..."},
+		why: "a node and its native clients, which know nothing of each other, both speak it"},
+	{from: []string{"wasm/guest/...", "objectstore/...", "scheduler/..."}, not: []string{"internal/link/...", "internal/clientwire/...", "internal/nodeaddr/..."},
+		why: "a guest has imports and no socket, and what is below the worker knows no messages"},
+	{from: []string{"host/worker/...", "internal/clientwire/...", "internal/link/..."}, not: []string{"internal/nodeaddr/..."},
+		why: "a worker is given its sockets, and connects to nothing"},
 	{from: []string{"host/codecache/...", "host/node/..."}, not: []string{"wasm/rewrite/..."}, direct: true,
 		why: "a node never decodes what a guest wrote: that is for the compiler's process, which is locked up"},
 	{from: []string{"host/sandbox/..."}, not: []string{"scheduler/...", "objectstore/...", "host/worker/...", "host/node/...", "host/cluster/..."},
@@ -109,9 +116,9 @@ func TestRulesFindWhatTheyForbid(t *testing.T) {
 	add("host/sandbox", "github.com/tetratelabs/wazero")
 	add("host/wasi", "github.com/tetratelabs/wazero/api")
 	add("scheduler", "time", "fmt")
-	add("objectstore", modulePath+"/host/link")
+	add("objectstore", modulePath+"/internal/link")
 	add("objectstore/storetest", "testing")
-	add("host/link", "testing")
+	add("internal/link", "testing")
 	add("host/worker", modulePath+"/host/node", "net")
 	add("host/node", "fmt")
 	add("cmd/wray", modulePath+"/host/node")
@@ -122,8 +129,8 @@ func TestRulesFindWhatTheyForbid(t *testing.T) {
 		"sdk imports host/sandbox (through internal/middle)",
 		"host/wasi imports github.com/tetratelabs/wazero/api",
 		"scheduler imports time",
-		"objectstore imports host/link",
-		"host/link imports testing",
+		"objectstore imports internal/link",
+		"internal/link imports testing",
 		"host/worker imports host/node",
 		"host/worker imports net",
 	} {
@@ -243,7 +250,9 @@ func TestFilesFindWhatTheyForbid(t *testing.T) {
 	}
 }
 
-var docLink = regexp.MustCompile(`\]\(([^)#\s]+)(#[^)]*)?\)`)
+// docLink does not take a call of a generic function for a link, which has a
+// quoted argument.
+var docLink = regexp.MustCompile(`\]\(([^)#\s"]+)(#[^)]*)?\)`)
 
 // TestDocLinks holds that documents name files that are there.
 func TestDocLinks(t *testing.T) {

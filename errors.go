@@ -36,6 +36,8 @@ const (
 	CodeDenied           Code = 22 // not granted to this job
 	CodeEndOfStream      Code = 23 // no further items; not a failure
 	CodeDependencyFailed Code = 24 // an argument's task failed
+	CodeActorDied        Code = 25 // the actor is gone, or lost its state during the call
+	CodeActorRestarted   Code = 26 // the actor is again what it was before calls that it had answered; Lost says how many
 )
 
 var codeNames = [...]string{
@@ -43,7 +45,7 @@ var codeNames = [...]string{
 	"OutOfMemory", "StackOverflow", "Deadlock", "ResourceDeadlock", "Unschedulable",
 	"LimitExceeded", "InvalidModule", "UnknownImport", "UnknownFunction", "BadArgument",
 	"WorkerDied", "OwnerDied", "ObjectLost", "StoreFull", "Denied", "EndOfStream",
-	"DependencyFailed",
+	"DependencyFailed", "ActorDied", "ActorRestarted",
 }
 
 // String returns the code's name, such as "OutOfMemory".
@@ -82,6 +84,9 @@ type Error struct {
 	ExitCode  int      `cbor:"10,keyasint,omitempty"`
 	// Cause is the error of the task whose result this one needed.
 	Cause *Error `cbor:"11,keyasint,omitempty"`
+	// Lost is how many calls that an actor had answered it lost when it was
+	// started again; set with CodeActorRestarted and CodeActorDied.
+	Lost int `cbor:"12,keyasint,omitempty"`
 }
 
 // Limit is a bound that was passed.
@@ -172,4 +177,7 @@ var (
 	ErrStoreFull        = &Error{Code: CodeStoreFull}
 	ErrDenied           = &Error{Code: CodeDenied}
 	ErrEndOfStream      = &Error{Code: CodeEndOfStream}
+	ErrDependencyFailed = &Error{Code: CodeDependencyFailed}
+	ErrActorDied        = &Error{Code: CodeActorDied}
+	ErrActorRestarted   = &Error{Code: CodeActorRestarted}
 )

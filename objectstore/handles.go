@@ -1,7 +1,9 @@
 package objectstore
 
 import (
+	"errors"
 	"fmt"
+	"sync"
 
 	wray "github.com/wray-project/wray"
 )
@@ -21,9 +23,12 @@ const HandlesFlag = "--max-handles"
 // alone, so it reaches no object that it was not given. Each handle owns one
 // reference. The zero Handles has no limit.
 //
-// A Handles is not for concurrent use: whoever runs the sandbox owns it. Giving
-// handles back may run callbacks of those who wait for room; they must not use
-// the same table.
+// A Handles is not for concurrent use, but for Walk: whoever runs the sandbox
+// owns it. Giving handles back may run callbacks of those who wait for room;
+// they must not use the same table.
+//
+// A table is filled by Add, which chooses the numbers, or by Set, whose caller
+// does: a client that names what it will get saves the way back.
 //
 // A number is used again, soonest the one given back last. Within a sandbox
 // that confuses nothing but the guest that uses a handle it has dropped, and
@@ -32,9 +37,13 @@ const HandlesFlag = "--max-handles"
 // with the handle's Tag, which no other use of the number has, and drops when
 // Live is false.
 type Handles struct {
-	slots []slot // slots[h] is handle h; slots[0] is none
-	free  uint32 // the first free slot; 0: none
-	n     int    // handles in use
+	// Clock, where it is not nil, tells what Walk says of when handles were made.
+	Clock *Clock
+
+	mu    sync.Mutex // held by the owner to change slots, and by Walk to read them
+	slots []slot     // slots[h] is handle h; slots[0] is none
+	free  uint32     // the first free slot; 0: none
+	n     int        // handles in use
 	limit int
 	tag   uint32 // of the handle made last
 }
@@ -43,8 +52,12 @@ type Handles struct {
 type slot struct {
 	ref  Ref
 	tag  uint32
-	next uint32
+	next uint32 // the next free slot; of a handle in use, when it was made
 }
+
+// ErrHandleUsed says that a handle is there already, or that no handle can have
+// the number.
+var ErrHandleUsed = errors.New("objectstore: the number is no free handle")
 
 // keepSlots is how long a table may be that stays allocated across Reset.
 const keepSlots = 1 << 10
@@ -59,6 +72,33 @@ func (t *Handles) Len() int { return t.n }
 // Add makes a handle for r and takes over the caller's reference. On an error,
 // a *wray.Error of CodeLimitExceeded, the reference stays the caller's.
 func (t *Handles) Add(r Ref) (uint32, error) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	return t.addLocked(r, t.Clock.Now())
+}
+
+// AddAll makes a handle for each of objects, of which it calls put with the
+// index, and gives each handle a reference of its own. On an error, which is
+// Add's, it made none, whatever put was told. put must not use the table.
+func (t *Handles) AddAll(objects []*Object, put func(i int, h uint32)) error {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if t.limit > 0 && len(objects) > t.limit-t.n {
+		return t.full()
+	}
+	now := t.Clock.Now()
+	for i, o := range objects {
+		h, err := t.addLocked(o, now)
+		if err != nil {
+			panic("BUG: objectstore: no room for a handle in a table that has it")
+		}
+		o.Retain()
+		put(i, h)
+	}
+	return nil
+}
+
+func (t *Handles) addLocked(r Ref, now uint32) (uint32, error) {
 	h := t.free
 	if h != 0 {
 		t.free = t.slots[h].next
@@ -74,8 +114,42 @@ func (t *Handles) Add(r Ref) (uint32, error) {
 	}
 	t.n++
 	t.tag++
-	t.slots[h] = slot{ref: r, tag: t.tag}
+	t.slots[h] = slot{ref: r, tag: t.tag, next: now}
 	return h, nil
+}
+
+// Set makes h, which the caller chooses, a handle for r, and takes over the
+// caller's reference. On an error the reference stays the caller's:
+// ErrHandleUsed, or as Add's where h is beyond the limit. The table takes memory
+// for the greatest number in it.
+func (t *Handles) Set(h uint32, r Ref) error {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	switch {
+	case h == 0 || t.slot(h) != nil:
+		return ErrHandleUsed
+	case t.limit > 0 && uint64(h) > uint64(t.limit):
+		return t.full()
+	}
+	if n := int(h) + 1 - len(t.slots); n > 0 {
+		t.slots = append(t.slots, make([]slot, n)...)
+	}
+	t.n++
+	t.tag++
+	t.slots[h] = slot{ref: r, tag: t.tag, next: t.Clock.Now()}
+	return nil
+}
+
+// Walk calls f for each handle, with when it was made by Clock. Any goroutine
+// may call it; f must not use the table, and r is good while f runs.
+func (t *Handles) Walk(f func(h uint32, r Ref, since uint32)) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	for h := range t.slots {
+		if s := &t.slots[h]; s.ref != nil {
+			f(uint32(h), s.ref, s.next)
+		}
+	}
 }
 
 func (t *Handles) full() *wray.Error {
@@ -149,12 +223,19 @@ func (t *Handles) Drop(h uint32) bool {
 	if s == nil {
 		return false
 	}
+	t.remove(h, s).Release()
+	return true
+}
+
+// remove takes h, whose slot s is, out of the table.
+func (t *Handles) remove(h uint32, s *slot) Ref {
+	t.mu.Lock()
+	defer t.mu.Unlock()
 	r := s.ref
 	*s = slot{next: t.free}
 	t.free = h
 	t.n--
-	r.Release()
-	return true
+	return r
 }
 
 // DropAll drops each of hs, and returns how many were no handles.
@@ -174,11 +255,7 @@ func (t *Handles) Take(h uint32) (Ref, bool) {
 	if s == nil {
 		return nil, false
 	}
-	r := s.ref
-	*s = slot{next: t.free}
-	t.free = h
-	t.n--
-	return r, true
+	return t.remove(h, s), true
 }
 
 // Tag returns a number that no other use of the handle h has, short of 2^32
@@ -198,8 +275,26 @@ func (t *Handles) Live(h, tag uint32) bool {
 	return s != nil && s.tag == tag
 }
 
+// Clone returns a table of the same handles, with a reference of its own for
+// each, that chooses the same numbers from here on.
+func (t *Handles) Clone() *Handles {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	c := &Handles{Clock: t.Clock, free: t.free, n: t.n, limit: t.limit, tag: t.tag}
+	if len(t.slots) > 0 {
+		c.slots = append([]slot(nil), t.slots...)
+	}
+	for i := range c.slots {
+		if r := c.slots[i].ref; r != nil {
+			r.Retain()
+		}
+	}
+	return c
+}
+
 // Reset gives all handles back.
 func (t *Handles) Reset() {
+	t.mu.Lock()
 	slots := t.slots
 	t.free, t.n = 0, 0
 	if len(slots) > keepSlots {
@@ -207,6 +302,7 @@ func (t *Handles) Reset() {
 	} else {
 		t.slots = slots[:0]
 	}
+	t.mu.Unlock()
 	for i := range slots {
 		if r := slots[i].ref; r != nil {
 			slots[i] = slot{}

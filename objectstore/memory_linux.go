@@ -75,9 +75,9 @@ func (memfdMemory) free(mem []byte, fd int) {
 	}
 }
 
-func (memfdMemory) write(fd int, p []byte) (done int) {
+func (memfdMemory) write(fd int, p []byte, off int64) (done int) {
 	for done < len(p) {
-		n, err := unix.Pwrite(fd, p[done:], int64(done))
+		n, err := unix.Pwrite(fd, p[done:], off+int64(done))
 		if errors.Is(err, unix.EINTR) {
 			continue
 		}
@@ -100,6 +100,52 @@ func (memfdMemory) sealWrites(fd int) {
 	_, _ = unix.FcntlInt(uintptr(fd), unix.F_ADD_SEALS, unix.F_SEAL_FUTURE_WRITE|unix.F_SEAL_SEAL)
 }
 
+func (memfdMemory) adopt(f *os.File, n int64) (mem []byte, fd int, err error) {
+	raw, err := f.SyscallConn()
+	if err != nil {
+		return nil, -1, fmt.Errorf("adopt memfd: %w", err)
+	}
+	operr := error(nil)
+	if err := raw.Control(func(old uintptr) { fd, operr = unix.FcntlInt(old, unix.F_DUPFD_CLOEXEC, 3) }); err != nil || operr != nil {
+		return nil, -1, fmt.Errorf("duplicate memfd: %w", errors.Join(err, operr))
+	}
+	defer func() {
+		if err != nil {
+			_ = unix.Close(fd) // err says more
+		}
+	}()
+	const frozen = unix.F_SEAL_SHRINK | unix.F_SEAL_GROW | unix.F_SEAL_WRITE
+	seals, err := unix.FcntlInt(uintptr(fd), unix.F_GET_SEALS, 0)
+	if err != nil || seals&frozen != frozen {
+		return nil, -1, fmt.Errorf("%w: seals %#x, %v", ErrNotSealed, seals, err)
+	}
+	// Seals are there for good, so what follows stays true.
+	var st unix.Stat_t
+	if err := unix.Fstat(fd, &st); err != nil {
+		return nil, -1, fmt.Errorf("adopt memfd: %w", err)
+	}
+	size := roundUp(n, Align)
+	switch {
+	case st.Size != size:
+		return nil, -1, fmt.Errorf("%w: %d bytes, expected %d", ErrNotSealed, st.Size, size)
+	case st.Blocks < (size+511)/512: // in units of 512 bytes, stat(2)
+		return nil, -1, fmt.Errorf("%w: it has holes", ErrNotSealed)
+	}
+	p, err := unix.MmapPtr(fd, 0, nil, uintptr(size), unix.PROT_READ, unix.MAP_SHARED)
+	if err != nil {
+		return nil, -1, fmt.Errorf("map memfd of %d bytes: %w", size, err)
+	}
+	mem = unsafe.Slice((*byte)(p), size)
+	_ = unix.Madvise(mem, unix.MADV_DONTDUMP)
+	for _, b := range mem[n:] {
+		if b != 0 {
+			_ = unix.MunmapPtr(p, uintptr(size))
+			return nil, -1, fmt.Errorf("%w: bytes after the payload", ErrNotSealed)
+		}
+	}
+	return mem, fd, nil
+}
+
 // duplicate returns a descriptor of fd that its receiver closes.
 func duplicate(fd int) (*os.File, error) {
 	d, err := unix.FcntlInt(uintptr(fd), unix.F_DUPFD_CLOEXEC, 3)
@@ -107,4 +153,17 @@ func duplicate(fd int) (*os.File, error) {
 		return nil, fmt.Errorf("duplicate memfd: %w", err)
 	}
 	return os.NewFile(uintptr(d), "wray-object"), nil
+}
+
+func copyToFile(p []byte) (*os.File, error) {
+	fd, err := unix.MemfdCreate("wray-copy", unix.MFD_CLOEXEC)
+	if err != nil {
+		return nil, fmt.Errorf("memfd_create: %w", err)
+	}
+	f := os.NewFile(uintptr(fd), "wray-copy")
+	if err := unix.Ftruncate(fd, roundUp(int64(len(p)), Align)); err != nil || (memfdMemory{}).write(fd, p, 0) < len(p) {
+		f.Close()
+		return nil, fmt.Errorf("copy %d bytes into a memfd: %w", len(p), errors.Join(err, unix.ENOMEM))
+	}
+	return f, nil
 }

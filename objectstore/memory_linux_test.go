@@ -153,7 +153,9 @@ func TestWriteRefused(t *testing.T) {
 
 type shortWrites struct{ memfdMemory }
 
-func (m shortWrites) write(fd int, p []byte) int { return m.memfdMemory.write(fd, p[:len(p)/2]) }
+func (m shortWrites) write(fd int, p []byte, off int64) int {
+	return m.memfdMemory.write(fd, p[:len(p)/2], off)
+}
 
 // TestNoMemfd: where the system has no segment left, payloads live in the heap.
 func TestNoMemfd(t *testing.T) {

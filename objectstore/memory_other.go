@@ -15,3 +15,5 @@ func defaultMaxSegments() int { return 1 << 30 }
 
 // duplicate is not reached: without memfds no window is made.
 func duplicate(int) (*os.File, error) { return nil, errors.ErrUnsupported }
+
+func copyToFile([]byte) (*os.File, error) { return nil, errors.ErrUnsupported }

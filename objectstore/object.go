@@ -56,15 +56,21 @@ type Object struct {
 	state atomic.Uint32
 
 	// What follows to charge is written before state is final, by the one
-	// goroutine that claimed the object, and never after.
-	encoding abi.Encoding
-	meta     uint32
-	id       wray.ID
-	store    *Store
-	payload  []byte    // in tiny, in the heap, or in segment.mem
-	table    []*Object // each with a reference that this object owns
-	segment  *segment  // nil where payload is in the heap
-	charge   int64     // bytes to give back as the object goes, segment apart
+	// goroutine that claimed the object, and never after: but where the object
+	// has a residence, payload, segment and charge are guarded by mu.
+	encoding  abi.Encoding
+	meta      uint32
+	born      uint32 // by Store.Clock; written as the object is made
+	id        wray.ID
+	store     *Store
+	table     []*Object                   // each with a reference that this object owns
+	length    int64                       // of the payload
+	mappable  bool                        // the payload was laid into a segment that can be mapped
+	freed     atomic.Pointer[lostPayload] // where there is no residence
+	residence *residence                  // nil where the payload stays where it is
+	payload   []byte                      // in tiny, in the heap, or in segment.mem; nil on disk
+	segment   *segment                    // nil where payload is in the heap or on disk
+	charge    int64                       // bytes to give back as the object goes, segment apart
 
 	mu      sync.Mutex
 	watches watchList // guarded by mu
@@ -73,12 +79,28 @@ type Object struct {
 	sameBucket *Object
 	indexed    bool
 
+	origin atomic.Uint64 // for the census; see SetOrigin
+
+	// attached is written before anybody else knows of the object.
+	attached Attachment
+
 	// dying links objects without references for the reaper, which alone owns
 	// them.
 	dying *Object
 
 	tiny [tinyMax]byte
 }
+
+// An Attachment is what an object stands for beside its value, such as an
+// actor.
+type Attachment interface {
+	// Unreferenced is called when the last reference is gone, by whoever gave
+	// it back: it must not wait, and takes no lock.
+	Unreferenced()
+}
+
+// Attachment returns what was given to [Store.DeclareFor], or nil.
+func (o *Object) Attachment() Attachment { return o.attached }
 
 // ID returns the object's ID.
 func (o *Object) ID() wray.ID { return o.id }
@@ -141,11 +163,19 @@ func (o *Object) mustBeFinal() {
 	}
 }
 
-// Bytes returns the payload where it lies. The caller must not write to it and
-// must not read it after it released its reference: the memory is then used
-// for other objects, or not there. Panics for a pending object.
+// Bytes returns the payload where it lies, and keeps it there for as long as
+// the object lives: where it could be moved to disk, a [View] asks less. The
+// caller must not write to it and must not read it after it released its
+// reference: the memory is then used for other objects, or not there. Panics
+// for a pending object, and for one on disk.
 func (o *Object) Bytes() []byte {
 	o.mustBeFinal()
+	if o.residence != nil {
+		return o.keep()
+	}
+	if l := o.lost(); l != nil {
+		return l.encoded
+	}
 	return o.payload
 }
 
@@ -155,20 +185,24 @@ type Info struct {
 	Meta     uint32
 	Len      int64 // of the payload, in bytes
 	Refs     int   // references in the value
-	Mappable bool  // Pin works
+	Mappable bool  // Pin works, once the payload is in memory
 }
 
-// Info describes the object. Panics for a pending one.
+// Info describes the object. One whose payload was lost is an ERROR value, of
+// code ObjectLost, from the moment that somebody wanted to read it, and so is
+// one that was freed. Panics for
+// a pending object.
 func (o *Object) Info() Info {
 	o.mustBeFinal()
-	return Info{
-		Encoding: o.encoding,
-		Meta:     o.meta,
-		Len:      int64(len(o.payload)),
-		Refs:     len(o.table),
-		Mappable: o.segment.mappable(),
+	if l := o.lost(); l != nil {
+		return Info{Encoding: abi.EncodingError, Len: int64(len(l.encoded))}
 	}
+	return Info{Encoding: o.encoding, Meta: o.meta, Len: o.length, Refs: len(o.table), Mappable: o.mappable}
 }
+
+// References returns how many references there are to the object, whoever has
+// them. The caller has one.
+func (o *Object) References() int64 { return o.refs.Load() }
 
 // Refs returns the objects that the value names, in order. The slice and the
 // references belong to the object: the caller retains what it keeps. Panics
@@ -178,12 +212,16 @@ func (o *Object) Refs() []*Object {
 	return o.table
 }
 
-// Err returns the failure of a failed object, and nil for a sealed one. The
+// Err returns the failure of a failed object, or why its payload is lost, and
+// nil for another. The
 // payload may come from a guest: one that is not an error's encoding gives a
 // CodeInternal error that says so. Panics for a pending object.
 func (o *Object) Err() *wray.Error {
 	o.mustBeFinal()
 	if o.encoding != abi.EncodingError {
+		if l := o.lost(); l != nil {
+			return l.err
+		}
 		return nil
 	}
 	return DecodeFailure(o.payload)
@@ -193,8 +231,9 @@ func (o *Object) Err() *wray.Error {
 // object.
 func (o *Object) Header() Header {
 	o.mustBeFinal()
-	h := Header{Encoding: o.encoding, Meta: o.meta, Len: uint64(len(o.payload))}
-	for _, r := range o.table {
+	i := o.Info()
+	h := Header{Encoding: i.Encoding, Meta: i.Meta, Len: uint64(i.Len)}
+	for _, r := range o.table[:i.Refs] {
 		h.Refs = append(h.Refs, r.id)
 	}
 	return h
@@ -220,11 +259,55 @@ func (o *Object) TrySeal(v Value) error {
 
 // sealInto gives o the value v in the room r, which it uses up.
 func (o *Object) sealInto(v Value, r room) error {
+	var b body
+	steps := v.Step != nil && len(v.Payload) > StepBytes
+	if steps { // while nobody waits for the claim: there may be no end to it
+		b = o.store.copyIn(o, v.Payload, r, v.Step)
+	}
 	if err := o.claim(v.Refs); err != nil {
-		o.store.giveBack(r)
+		if steps {
+			o.store.giveBackBody(b)
+			o.store.grant()
+		} else {
+			o.store.giveBack(r)
+		}
 		return err
 	}
-	o.fill(v.Encoding, v.Meta, v.Refs, o.store.copyIn(o, v.Payload, r))
+	if !steps {
+		b = o.store.copyIn(o, v.Payload, r, nil)
+	}
+	o.fill(v.Encoding, v.Meta, v.Refs, b)
+	o.publish()
+	return nil
+}
+
+// SealAs gives the pending object o the value of the final object of, without
+// copying where that has a segment: the two share it, and it goes with the
+// later of them. While two share it, neither can be moved to disk. Errors: as
+// TrySeal, and ErrSpilled, where the value of of is on disk.
+func (o *Object) SealAs(of *Object) error {
+	of.mustBeFinal()
+	if o.store != of.store {
+		panic("BUG: objectstore: value of an object of another store " + of.id.String())
+	}
+	v, err := of.View()
+	if err != nil {
+		return err
+	}
+	info := of.Info()
+	if v.segment == nil {
+		return o.TrySeal(Value{Encoding: info.Encoding, Meta: info.Meta, Payload: v.payload, Refs: of.table[:info.Refs]})
+	}
+	charge := objectCost + int64(len(of.table))*refCost
+	if err := o.claim(of.table); err != nil {
+		v.Close()
+		return err
+	}
+	// The bytes are there already: to wait for room for so little could be to
+	// wait for oneself.
+	o.store.space.addAnyway(charge)
+	// The object takes over the view's use of the segment.
+	o.fill(of.encoding, of.meta, of.table, body{payload: v.payload, segment: v.segment, charge: charge})
 	o.publish()
 	return nil
 }
@@ -237,7 +320,7 @@ func (o *Object) Fail(e *wray.Error) error {
 		return err
 	}
 	p := EncodeFailure(e)
-	o.fill(abi.EncodingError, 0, nil, o.store.copyIn(o, p, o.store.takeAnyway(Size{Payload: int64(len(p))})))
+	o.fill(abi.EncodingError, 0, nil, o.store.copyIn(o, p, o.store.takeAnyway(Size{Payload: int64(len(p))}), nil))
 	o.publish()
 	return nil
 }
@@ -268,6 +351,7 @@ type body struct {
 func (o *Object) fill(e abi.Encoding, meta uint32, refs []*Object, b body) {
 	o.encoding, o.meta = e, meta
 	o.payload, o.segment, o.charge = b.payload, b.segment, b.charge
+	o.length, o.mappable = int64(len(b.payload)), b.segment.mappable()
 	if len(refs) > 0 {
 		o.table = make([]*Object, len(refs))
 		for i, r := range refs {
@@ -275,6 +359,7 @@ func (o *Object) fill(e abi.Encoding, meta uint32, refs []*Object, b body) {
 			o.table[i] = r
 		}
 	}
+	o.settle()
 }
 
 // publish makes a claimed and filled object final and tells who watches.

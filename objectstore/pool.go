@@ -139,6 +139,10 @@ func (s *Store) unuse(g *segment) {
 	}
 }
 
+// warmMax is the longest segment that is warmed: a longer one may be a payload
+// that is mostly holes, and warming fills them.
+const warmMax = 2 << 30
+
 // recycle puts g, which has no user, into the pool, or gives it back to the
 // system. The caller calls grant after.
 func (s *Store) recycle(g *segment) {
@@ -163,7 +167,7 @@ func (s *Store) recycle(g *segment) {
 	}
 	start := false
 	// Where somebody waits for room the segment may have to go at once.
-	if g.fd >= 0 && !g.warming && g.warm.Load() < g.dirty && s.space.waiting.Load() == 0 {
+	if g.fd >= 0 && !g.warming && g.warm.Load() < g.dirty && int64(len(g.mem)) <= warmMax && s.space.waiting.Load() == 0 {
 		g.warming = true
 		p.cold = append(p.cold, g)
 		start = !p.warming

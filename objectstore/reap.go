@@ -44,6 +44,13 @@ func (s *Store) reapSome(list *Object, budget int) *Object {
 		}
 		list, o.dying = o.dying, nil
 		s.index.remove(o)
+		if a := o.attached; a != nil {
+			o.attached = nil
+			a.Unreferenced()
+		}
+		if o.residence != nil {
+			s.leave(o)
+		}
 		b := body{payload: o.payload, segment: o.segment, charge: o.charge}
 		o.payload, o.segment, o.table = nil, nil, nil
 		s.giveBackBody(b)

@@ -89,13 +89,94 @@ func (r *Reservation) Buffer() *Buffer {
 	return b
 }
 
+// Lendable turns r into memory that somebody else may fill in place, through a
+// shared mapping of Memory: all of it is zero, so that who gets it sees nothing
+// of earlier objects, and what is left untouched stays so. It uses r up.
+// ErrNotMappable: there is no segment to be had, and the room is given back.
+// step is as a Value's Step; when it panics the room is given back.
+func (r *Reservation) Lendable(step func()) (*Buffer, error) {
+	if r.used.Swap(true) {
+		panic("BUG: objectstore: reservation used twice")
+	}
+	if r.room.length == 0 || r.store.cfg.Heap {
+		r.store.giveBack(r.room)
+		return nil, ErrNotMappable
+	}
+	b := &Buffer{store: r.store, size: r.size, lent: true}
+	b.body = r.store.place(nil, r.size.Payload, r.room)
+	g := b.body.segment
+	if !g.mappable() {
+		b.Discard()
+		return nil, ErrNotMappable
+	}
+	whole := false
+	defer func() {
+		if !whole {
+			b.Discard()
+		}
+	}()
+	for stale := g.mem[:g.dirty]; len(stale) > 0; {
+		n := min(len(stale), StepBytes)
+		clearPreemptibly(stale[:n])
+		if stale = stale[n:]; step != nil && len(stale) > 0 {
+			step()
+		}
+	}
+	whole = true
+	g.dirty = max(g.dirty, roundUp(r.size.Payload, Align)) // all that is lent may be written
+	return b, nil
+}
+
 // Buffer is a payload in the making. It belongs to one goroutine at a time and
 // ends with Put, Seal or Discard.
 type Buffer struct {
 	store *Store
 	size  Size
 	body  body
+	lent  bool // made by Lendable
 	done  bool
+}
+
+// Len returns the length of the payload in bytes.
+func (b *Buffer) Len() int64 { return b.size.Payload }
+
+// Memory returns what is to be lent: the payload, and zeros after it to a
+// multiple of Align. The buffer must come from Lendable, and what was mapped of
+// its memory for writing must not be so any more when Put, Seal or Discard is
+// called.
+func (b *Buffer) Memory() []byte {
+	b.mustBeOpen()
+	if !b.lent {
+		panic("BUG: objectstore: memory of a buffer that is not lendable")
+	}
+	return b.body.segment.mem[:roundUp(b.size.Payload, Align)]
+}
+
+// FD returns the descriptor of what Memory returns, under the conditions of
+// [Window.FD]. Valid until Put, Seal or Discard.
+func (b *Buffer) FD() int {
+	b.mustBeOpen()
+	return b.body.segment.fd
+}
+
+// Pin makes a window of the payload, which outlives the buffer. The buffer must
+// come from Lendable.
+func (b *Buffer) Pin() *Window {
+	b.mustBeOpen()
+	b.body.segment.users.Add(1) // not the first: the buffer is one
+	b.store.windows.Add(1)
+	return &Window{store: b.store, segment: b.body.segment, length: b.size.Payload}
+}
+
+// Truncate makes the payload n bytes long, no longer than it is. The room stays
+// taken.
+func (b *Buffer) Truncate(n int64) {
+	b.mustBeOpen()
+	if n < 0 || n > b.size.Payload {
+		panic("BUG: objectstore: buffer truncated to more than it is")
+	}
+	b.size.Payload = n
+	b.body.payload = b.body.payload[:n:n]
 }
 
 // Bytes returns the memory to fill, of the reserved length. The caller must
@@ -110,7 +191,7 @@ func (b *Buffer) Bytes() []byte {
 // which the caller owns. The buffer is used up, on an error too. The number of
 // refs must be the reserved one. Errors: as [Store.TryPut], less ErrFull.
 func (b *Buffer) Put(id wray.ID, e abi.Encoding, meta uint32, refs []*Object) (*Object, error) {
-	o := &Object{id: id, store: b.store}
+	o := &Object{id: id, store: b.store, born: b.store.clock.Now()}
 	o.refs.Store(1)
 	if err := b.Seal(o, e, meta, refs); err != nil {
 		return nil, err
@@ -139,6 +220,9 @@ func (b *Buffer) Seal(o *Object, e abi.Encoding, meta uint32, refs []*Object) er
 		return err
 	}
 	b.done = true
+	if b.lent {
+		b.body.segment.finish(b.size.Payload) // who filled it may have written past its end
+	}
 	o.fill(e, meta, refs, b.body)
 	o.publish()
 	return nil
@@ -183,15 +267,26 @@ func (s *Store) place(o *Object, n int64, r room) body {
 	return b
 }
 
-// copyIn gives the payload p its place in the room r.
-func (s *Store) copyIn(o *Object, p []byte, r room) body {
+// copyIn gives the payload p its place in the room r. When step panics, the
+// room is given back.
+func (s *Store) copyIn(o *Object, p []byte, r room, step func()) body {
 	if r.length == 0 {
 		// As place, but without zeroing what is written next.
 		return body{charge: r.charge, payload: append(o.tiny[:0], p...)}
 	}
 	b := s.place(o, int64(len(p)), r)
 	if b.segment != nil {
-		b.segment.fill(s.mem, p)
+		whole := false
+		if step != nil {
+			defer func() {
+				if !whole {
+					s.giveBackBody(b)
+					s.grant()
+				}
+			}()
+		}
+		b.segment.fill(s.mem, p, step)
+		whole = true
 	} else {
 		copyPreemptibly(b.payload, p)
 	}

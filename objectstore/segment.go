@@ -2,6 +2,7 @@ package objectstore
 
 import (
 	"math/bits"
+	"os"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -15,15 +16,20 @@ type memory interface {
 	// free gives memory of make back to the system, which hands it to nobody
 	// before it is zero again. Nothing may read it after.
 	free(mem []byte, fd int)
-	// write puts p at the beginning of a segment by a system call, which for
+	// write puts p at off of a segment by a system call, which for
 	// memory that was never touched costs less than half of what faults do. It
 	// returns how much it put: less than all where the descriptor refuses.
-	write(fd int, p []byte) int
+	write(fd int, p []byte, off int64) int
 	// populate makes the first write to each page of mem cheap.
 	populate(mem []byte)
 	// sealWrites makes descriptors read-only for whoever gets a duplicate; the
 	// store's own mapping stays writable.
 	sealWrites(fd int)
+	// adopt makes memory of n bytes, rounded up to Align, of a memfd that came
+	// from elsewhere, for reading, and a descriptor of its own. ErrNotSealed
+	// where the file is not what [Reservation.Adopt] asks for,
+	// errors.ErrUnsupported where segments are no memfds.
+	adopt(f *os.File, n int64) (mem []byte, fd int, err error)
 }
 
 // Sizes of segments come in classes so that they can be used again: multiples
@@ -88,20 +94,38 @@ type segment struct {
 func (g *segment) mappable() bool { return g != nil && g.fd >= 0 }
 
 // fill writes p to the beginning of g and zeroes what a window of p would
-// show after it. Only the owner of an unused segment may call it.
-func (g *segment) fill(m memory, p []byte) {
+// show after it. Only the owner of an unused segment may call it. step may be
+// nil, and is called between parts of StepBytes; when it panics, g is as it was
+// but for bytes that count as dirty.
+func (g *segment) fill(m memory, p []byte, step func()) {
 	n := int64(len(p))
-	done := int64(0)
+	for from := int64(0); from < n; {
+		to := n
+		if step != nil {
+			if to = min(from+StepBytes, n); from > 0 {
+				step()
+			}
+		}
+		g.dirty = max(g.dirty, to)
+		g.fillPart(m, p[from:to], from)
+		from = to
+	}
+	g.finish(n)
+}
+
+// fillPart writes p at off.
+func (g *segment) fillPart(m memory, p []byte, off int64) {
+	n := off + int64(len(p))
 	if g.warm.Load() < n {
 		if !g.noWrite.Load() {
-			done = int64(m.write(g.fd, p))
+			done := m.write(g.fd, p, off)
+			p, off = p[done:], off+int64(done)
 		}
-		if done < n {
+		if off < n {
 			g.populate(m, n)
 		}
 	}
-	copyPreemptibly(g.mem[done:n], p[done:])
-	g.finish(n)
+	copyPreemptibly(g.mem[off:n], p)
 }
 
 // populate prepares the first n bytes for being written in place.
@@ -149,6 +173,19 @@ func copyPreemptibly(dst, src []byte) {
 //
 //go:noinline
 func copySome(dst, src []byte) { copy(dst, src) }
+
+func clearPreemptibly(p []byte) {
+	for len(p) > 0 {
+		n := min(len(p), copyStep)
+		clearSome(p[:n])
+		p = p[n:]
+	}
+}
+
+// clearSome is a call of its own, as copySome.
+//
+//go:noinline
+func clearSome(p []byte) { clear(p) }
 
 // populateStep is the unit in which pages are populated: the kernel holds the
 // lock of the address space meanwhile, about 0.5 ms.

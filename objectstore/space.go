@@ -25,19 +25,23 @@ type space struct {
 	limit     int64
 	committed atomic.Int64
 	peak      atomic.Int64
+	granted   atomic.Int64 // waiters served, ever
 	waiting   atomic.Int32 // waiters in queue; written with mu held
 
 	mu       sync.Mutex
 	head     *waiter // guarded by mu, as is all that follows
 	tail     *waiter
-	granting bool // a goroutine serves the queue
-	again    bool // it is to look once more
+	urgent   *waiter // the last urgent one, or nil
+	granting bool    // a goroutine serves the queue
+	again    bool    // it is to look once more
 }
 
 // waiter is somebody in the queue, which is served in order of arrival.
 type waiter struct {
 	size Size
 	told func(*Reservation, error)
+	// urgent: before all that are not.
+	urgent bool
 
 	next, prev *waiter // guarded by space.mu, as is queued
 	queued     bool
@@ -163,8 +167,10 @@ func (s *Store) giveBack(r room) {
 	s.grant()
 }
 
-// pressure tells the owner of the store that n bytes are missed.
+// pressure tells the owner of the store that n bytes are missed, and the
+// spiller, which gives holders of handles time to drop some.
 func (s *Store) pressure(n int64) {
+	s.relieve()
 	if s.cfg.OnPressure != nil {
 		s.cfg.OnPressure(n)
 	}
@@ -180,17 +186,40 @@ func (s *Store) tooLarge(size Size) *wray.Error {
 	}
 }
 
+// Progress is a mark of what moves in a store: where two are the same, nobody
+// who waits for room has come nearer to it in between.
+type Progress struct{ granted, committed, spilled, restored int64 }
+
+// Progress returns the mark of now.
+func (s *Store) Progress() Progress {
+	return Progress{s.space.granted.Load(), s.space.committed.Load(), s.spill.spilled.Load(), s.spill.restored.Load()}
+}
+
 // FullError is what to tell the user of a put that will not wait longer for
 // room.
 func (s *Store) FullError(size Size) *wray.Error {
 	st := s.Stats()
-	return &wray.Error{
+	e := &wray.Error{
 		Code: wray.CodeStoreFull,
 		Message: fmt.Sprintf("no room for an object of %d bytes: %d objects hold %d of %d bytes and none is dropped",
 			size.Payload, st.Objects, st.Used, st.Capacity),
 		Limit: &wray.Limit{Name: "object store memory", Value: s.cfg.Capacity, Unit: "bytes", Flag: CapacityFlag},
 		Hint:  "drop references that are no longer needed, or give the store more memory with " + CapacityFlag,
 	}
+	if s.cfg.Disk == nil {
+		e.Hint += ", or a disk with " + SpillDirFlag
+		return e
+	}
+	s.spill.mu.Lock()
+	failure := s.spill.failure
+	s.spill.mu.Unlock()
+	if failure != nil {
+		e.Message += fmt.Sprintf("; objects cannot be moved to disk: %v", failure)
+		e.Hint += ", or room on another disk with " + SpillDirFlag + " or " + SpillLimitFlag
+	} else {
+		e.Message += "; what is left in memory is in use, and cannot be moved to disk"
+	}
+	return e
 }
 
 // OnSpace has told called, once, with room reserved for size: at once, mostly
@@ -202,12 +231,17 @@ func (s *Store) FullError(size Size) *wray.Error {
 //
 // The result withdraws the wait. True: told was not and will not be called.
 func (s *Store) OnSpace(size Size, told func(*Reservation, error)) (cancel func() bool) {
+	return s.onSpace(size, false, told)
+}
+
+// onSpace is OnSpace; who is urgent goes before all that are not.
+func (s *Store) onSpace(size Size, urgent bool, told func(*Reservation, error)) (cancel func() bool) {
 	r := s.want(size)
 	if r.charge+r.length > s.cfg.Capacity {
 		told(nil, s.tooLarge(size))
 		return func() bool { return false }
 	}
-	w := &waiter{size: size, told: told}
+	w := &waiter{size: size, urgent: urgent, told: told}
 	s.space.push(w)
 	if s.closed.Load() {
 		s.failWaiters()
@@ -256,16 +290,24 @@ func (s *Store) WaitSpace(ctx context.Context, size Size) (*Reservation, error) 
 // One goroutine serves at a time; one that comes meanwhile leaves it a note to
 // look again. So callbacks run in order, and one that makes room itself, by
 // canceling its reservation, does not recurse.
+//
+// Where some are left, the spiller looks whether what was in use can be moved
+// to disk now.
 func (s *Store) grant() {
-	p := &s.space
-	if p.waiting.Load() == 0 {
-		return
+	if s.space.waiting.Load() > 0 && !s.serve() {
+		s.relieve()
 	}
+}
+
+// serve is grant without the spiller. It reports whether the queue is empty, or
+// somebody else's to serve.
+func (s *Store) serve() bool {
+	p := &s.space
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	if p.granting {
 		p.again = true
-		return
+		return true
 	}
 	p.granting = true
 	for p.head != nil {
@@ -274,6 +316,7 @@ func (s *Store) grant() {
 		r := s.want(w.size)
 		if s.fitOnce(&r) {
 			p.unlink(w)
+			p.granted.Add(1)
 			p.mu.Unlock()
 			w.told(&Reservation{store: s, size: w.size, room: r}, nil)
 			p.mu.Lock()
@@ -288,6 +331,7 @@ func (s *Store) grant() {
 		}
 	}
 	p.granting = false
+	return p.head == nil
 }
 
 // failWaiters empties the queue with ErrClosed.
@@ -309,18 +353,35 @@ func (s *Store) failWaiters() {
 func (p *space) push(w *waiter) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	w.queued, w.prev = true, p.tail
-	if p.tail == nil {
+	w.queued = true
+	prev := p.tail
+	if w.urgent {
+		prev = p.urgent
+		p.urgent = w
+	}
+	next := p.head
+	if prev != nil {
+		next = prev.next
+	}
+	w.prev, w.next = prev, next
+	if prev == nil {
 		p.head = w
 	} else {
-		p.tail.next = w
+		prev.next = w
 	}
-	p.tail = w
+	if next == nil {
+		p.tail = w
+	} else {
+		next.prev = w
+	}
 	p.waiting.Add(1)
 }
 
 // unlink takes w out of the queue. mu is held.
 func (p *space) unlink(w *waiter) {
+	if p.urgent == w {
+		p.urgent = w.prev // which is urgent too, or nil
+	}
 	if w.prev == nil {
 		p.head = w.next
 	} else {

@@ -23,6 +23,9 @@
 //   - space.mu guards the queue of those who wait for room. pool.mu is taken
 //     inside it.
 //   - pool.mu guards the segments that are free, and the counts of all.
+//   - spiller.mu guards the order in which objects are moved to disk. The
+//     payload of an object that may be is guarded by Object.mu, and changes its
+//     place; everything else of it stays as said above.
 //
 // No lock is held while a callback runs, so a callback may call the store.
 // Callbacks run in the goroutine that caused them and must not block.
@@ -115,6 +118,10 @@ type Config struct {
 	// Heap keeps segments in the heap, as platforms without memfd do: nothing
 	// can be mapped.
 	Heap bool
+
+	// Disk, when set, takes objects that memory has no room for. It stays the
+	// caller's, and open for as long as there are objects.
+	Disk Disk
 }
 
 // ensureDefaults fills in what was left zero.
@@ -149,11 +156,13 @@ type Store struct {
 	index index
 	pool  pool
 	space space
+	spill spiller
 
 	// inHeap counts payloads that would have a segment but for MaxSegments or
 	// a refusal of the system.
 	inHeap  atomic.Int64
 	windows atomic.Int64
+	clock   Clock
 
 	closed    atomic.Bool
 	closeOnce sync.Once
@@ -173,18 +182,20 @@ func New(cfg Config) (*Store, error) {
 	}
 	s.index.init()
 	s.pool.init()
+	s.spill.init()
 	s.space.limit = cfg.Capacity
 	return s, nil
 }
 
 // Close refuses further puts, fails those who wait for room with ErrClosed,
 // gives the pooled segments back to the system and waits for the store's
-// goroutines. Objects that are still referenced stay readable; their memory
-// goes back as they are released. Close is idempotent, and every call returns
+// goroutines. Objects that are still referenced stay readable, but for those on
+// disk; their memory goes back as they are released. Close is idempotent, and every call returns
 // only when the store is closed. It must not be called from a callback.
 func (s *Store) Close() error {
 	s.closeOnce.Do(func() {
 		s.closed.Store(true)
+		close(s.spill.stopped)
 		s.failWaiters()
 		s.closePool()
 		s.background.stop()
@@ -195,11 +206,14 @@ func (s *Store) Close() error {
 // Declare makes the pending object id and returns it with one reference,
 // which the caller owns. ErrExists: there is one. A pending object takes no
 // part of the capacity.
-func (s *Store) Declare(id wray.ID) (*Object, error) {
+func (s *Store) Declare(id wray.ID) (*Object, error) { return s.DeclareFor(id, nil) }
+
+// DeclareFor is Declare for an object that stands for a.
+func (s *Store) DeclareFor(id wray.ID, a Attachment) (*Object, error) {
 	if s.closed.Load() {
 		return nil, ErrClosed
 	}
-	o := &Object{id: id, store: s}
+	o := &Object{id: id, store: s, attached: a, born: s.clock.Now()}
 	o.refs.Store(1)
 	if !s.index.add(o) {
 		return nil, fmt.Errorf("%w: %v", ErrExists, id)
@@ -238,9 +252,9 @@ func (s *Store) admits(v *Value) error {
 
 // putInto makes the sealed object id from v in the room r, which it uses up.
 func (s *Store) putInto(id wray.ID, v Value, r room) (*Object, error) {
-	o := &Object{id: id, store: s}
+	o := &Object{id: id, store: s, born: s.clock.Now()}
 	o.refs.Store(1)
-	o.fill(v.Encoding, v.Meta, v.Refs, s.copyIn(o, v.Payload, r))
+	o.fill(v.Encoding, v.Meta, v.Refs, s.copyIn(o, v.Payload, r, v.Step))
 	o.state.Store(uint32(finalState(v.Encoding)))
 	if !s.index.add(o) {
 		o.Release()
@@ -268,6 +282,12 @@ type Stats struct {
 	Windows        int64 // pins not given back
 	Waiting        int   // who wait for room
 	InHeap         int64 // large payloads in the heap for want of a segment
+
+	OnDisk   int64 // bytes that the Disk has taken
+	Away     int64 // objects that are on disk alone
+	Spilled  int64 // bytes of payloads moved to disk, ever
+	Restored int64 // bytes of payloads read back, ever
+	Lost     int64 // objects that could not be read back
 }
 
 // Stats returns the store's figures.
@@ -280,6 +300,11 @@ func (s *Store) Stats() Stats {
 		InHeap:   s.inHeap.Load(),
 		Waiting:  int(s.space.waiting.Load()),
 	}
+	if s.cfg.Disk != nil {
+		st.OnDisk = s.cfg.Disk.Used()
+	}
+	st.Away, st.Lost = s.spill.away.Load(), s.spill.lost.Load()
+	st.Spilled, st.Restored = s.spill.spilled.Load(), s.spill.restored.Load()
 	s.pool.mu.Lock()
 	st.Segments = s.pool.alive
 	st.SegmentsPooled = s.pool.free.n

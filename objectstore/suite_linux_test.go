@@ -25,6 +25,14 @@ func TestMemfd(t *testing.T) {
 	}
 }
 
+// TestMemfdSpill holds the form of Linux to what it owes with a Disk.
+func TestMemfdSpill(t *testing.T) { storetest.RunSpill(t, storetest.Suite{Map: mapPrivate}) }
+
+// TestFewSegmentsSpill is the same where most large payloads live in the heap.
+func TestFewSegmentsSpill(t *testing.T) {
+	storetest.RunSpill(t, storetest.Suite{Config: objectstore.Config{MaxSegments: 3}})
+}
+
 // mapPrivate lays a window over a reserved range, as a sandbox does.
 func mapPrivate(t testing.TB, w *objectstore.Window) ([]byte, func()) {
 	t.Helper()

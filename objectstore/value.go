@@ -18,7 +18,14 @@ type Value struct {
 	Meta     uint32 // the element kind of a NUMERIC payload, else 0
 	Payload  []byte
 	Refs     []*Object // in the order in which the payload names them by index
+	// Step, where it is not nil, is called between the parts of StepBytes in which
+	// a long payload is copied. It may panic: then nothing was stored.
+	Step func()
 }
+
+// StepBytes is how much is copied between two calls of a Value's Step: a few
+// milliseconds' work where the memory is new.
+const StepBytes = 8 << 20
 
 // Size is how much room a value needs.
 type Size struct {

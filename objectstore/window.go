@@ -20,16 +20,25 @@ type Window struct {
 }
 
 // Pin makes a window of the object's payload. ErrNotMappable: it has no
-// segment; copy Bytes instead. Panics for a pending object.
+// segment; copy it instead. ErrSpilled: it is on disk. Panics for a pending
+// object.
 func (o *Object) Pin() (*Window, error) {
 	o.mustBeFinal()
+	if r := o.residence; r != nil {
+		o.mu.Lock()
+		defer o.mu.Unlock()
+		if !o.residentLocked() {
+			return nil, ErrSpilled
+		}
+		r.touched.Store(true)
+	}
 	g := o.segment
 	if !g.mappable() {
 		return nil, ErrNotMappable
 	}
 	g.users.Add(1) // not the first: the object itself is one
 	o.store.windows.Add(1)
-	return &Window{store: o.store, segment: g, length: int64(len(o.payload))}, nil
+	return &Window{store: o.store, segment: g, length: o.length}, nil
 }
 
 // FD returns the descriptor of the segment, in which the payload begins at
@@ -47,6 +56,15 @@ func (w *Window) Len() int64 { return w.length }
 // is past Len is zero.
 func (w *Window) MapLen() int64 { return roundUp(w.length, Align) }
 
+// Bytes returns what a mapping of n bytes from offset off shows, as far as the
+// payload and the zeros after it go. It is valid until Unpin and must not be
+// written to.
+func (w *Window) Bytes(off, n int64) []byte {
+	w.mustBePinned()
+	most := w.MapLen()
+	return w.segment.mem[min(off, most):min(off+n, most)]
+}
+
 // File returns a duplicate of the descriptor for another process of the
 // tenant, which can map and read it and not write. It shows the whole segment:
 // past MapLen there may be bytes of earlier objects. The caller closes the
@@ -56,6 +74,14 @@ func (w *Window) File() (*os.File, error) {
 	w.segment.noWrite.Store(true)
 	w.store.mem.sealWrites(w.segment.fd)
 	return duplicate(w.segment.fd)
+}
+
+// Again makes another window of the same.
+func (w *Window) Again() *Window {
+	w.mustBePinned()
+	w.segment.users.Add(1) // not the first: w is one
+	w.store.windows.Add(1)
+	return &Window{store: w.store, segment: w.segment, length: w.length}
 }
 
 // Unpin ends the window. Panics when it has ended before.

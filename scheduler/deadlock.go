@@ -1,17 +1,16 @@
 package scheduler
 
-import "container/heap"
-
 // deadlock is what the search for deadlocks keeps from one event to the next.
 //
-// CPU cannot deadlock: whoever waits gives it back. Memory can, for it stays
-// held: when all who hold it wait for tasks that need more of it than is left,
-// nothing moves again. The search visits every task, so it is armed only when
-// memory held by blocked tasks keeps a queued task from ever fitting, when
+// CPU cannot deadlock: whoever waits gives it back. Memory and custom resources
+// can, for they stay held: when all who hold some wait for tasks that need more
+// than is left, nothing moves again. The search visits every task, so it is armed
+// only when what blocked tasks hold keeps a queued task from ever fitting, when
 // something changed since the last search, and not more often than the number
 // of tasks makes cheap.
 type deadlock struct {
 	blockedMemory int64 // held by tasks in state blocked
+	blockedClaims int   // tasks in state blocked that have a claim
 	spaceWaiters  int   // tasks blocked on Space
 
 	changed bool  // since the last search
@@ -40,7 +39,7 @@ func (d *deadlock) arm(s *Scheduler) {
 	if !d.changed {
 		return
 	}
-	if !s.memoryIsShort() {
+	if !s.isShort() {
 		d.armed = false
 		return
 	}
@@ -50,31 +49,49 @@ func (d *deadlock) arm(s *Scheduler) {
 	}
 }
 
-// memoryIsShort reports whether some queued task would not fit even if every
+// isShort reports whether some queued task would not fit even if every
 // task that is not blocked ended, or a task is blocked on Space.
-func (s *Scheduler) memoryIsShort() bool {
+func (s *Scheduler) isShort() bool {
 	if s.deadlock.spaceWaiters > 0 {
 		return true
 	}
-	if s.deadlock.blockedMemory == 0 {
+	if s.deadlock.blockedMemory == 0 && s.deadlock.blockedClaims == 0 {
 		return false
 	}
-	left := s.config.Capacity.Memory - s.deadlock.blockedMemory
 	for _, j := range s.active {
 		for _, q := range j.queues {
-			if q.first != nil && q.first.res.Memory > left {
+			if s.blockedOut(q.first) {
 				return true
 			}
 		}
-		if t := j.overflow.first; t != nil && t.res.Memory > left {
+		if s.blockedOut(j.overflow.first) {
 			return true
 		}
 	}
 	return false
 }
 
+// blockedOut reports whether t, which may be nil, would not fit even if every
+// task that is not blocked ended.
+func (s *Scheduler) blockedOut(t *task) bool {
+	if t == nil {
+		return false
+	}
+	if t.res.Memory > s.config.Capacity.Memory-s.deadlock.blockedMemory {
+		return true
+	}
+	if t.claim != nil && s.deadlock.blockedClaims > 0 {
+		for _, w := range t.claim.wants {
+			if c := &s.custom[w.resource]; w.amount > c.capacity-c.blocked {
+				return true
+			}
+		}
+	}
+	return false
+}
+
 // sweep starts every queued task that fits, whatever its place. It is called
-// when memory is short, before a deadlock is declared, and makes up for the
+// when something is short, before a deadlock is declared, and makes up for the
 // two rules of dispatch by which a task that fits may have to wait: being held
 // back for a starving task, and not being the first in job.overflow.
 func (s *Scheduler) sweep() {
@@ -97,13 +114,13 @@ func (s *Scheduler) sweep() {
 	}
 }
 
-// breakDeadlock looks for tasks that hold memory and wait for work that cannot
+// breakDeadlock looks for tasks that keep resources and wait for work that cannot
 // be admitted, and fails the youngest such work. It breaks one knot at a time:
 // whoever waited for it decides what to do next.
 func (s *Scheduler) breakDeadlock() {
 	d := &s.deadlock
 	d.changed = false
-	d.next = addSaturated(s.now, max(searchDelay, int64(len(s.tasks))*searchPerTask))
+	d.next = addSaturated(s.now, max(searchDelay, int64(s.tasks.n)*searchPerTask))
 	s.markAble()
 	stuck := s.stuck()
 	for _, t := range stuck {
@@ -132,16 +149,15 @@ func (d *deadlock) able() uint64 { return d.epoch }
 //   - one with dependencies is, when any of them comes from outside or from a
 //     task in the set, for that might fail; should it come, and the task then
 //     not be admitted, that is for a later search,
-//   - a queued one is, when the memory it asks for fits in what is free and
-//     what tasks in the set hold.
+//   - a queued one is, when the memory and the custom resources it asks for fit
+//     in what is free and what tasks in the set hold.
 //
 // What comes from outside is taken to come.
 func (s *Scheduler) markAble() {
 	s.deadlock.epoch++
 	able := s.deadlock.able()
-	var todo []*task        // marked, consequences not drawn
-	var short byMemory      // lacking nothing but memory
-	memory := s.free.Memory // what is or may become free
+	var todo []*task // marked, consequences not drawn
+	short := s.newShort()
 
 	mark := func(t *task) {
 		if t.mark != able {
@@ -154,18 +170,20 @@ func (s *Scheduler) markAble() {
 			t.needs = t.lacks()
 			switch {
 			case t.state == queued || t.state == backoff:
-				short = append(short, t)
+				if short.gather(t) {
+					mark(t)
+				}
 			case t.needs == 0:
 				mark(t)
 			}
 		})
 	}
-	heap.Init(&short)
+	short.init()
 	for {
 		for len(todo) > 0 {
 			t := todo[len(todo)-1]
 			todo = todo[:len(todo)-1]
-			memory += t.state.holds(t.res).Memory
+			short.add(t)
 			if j := t.job; t.state.pending() && s.deadlock.spaceWaiters > 0 && j.mark != able {
 				j.mark = able
 				j.roots.each(func(w *task) {
@@ -185,15 +203,16 @@ func (s *Scheduler) markAble() {
 				}
 			}
 		}
-		if len(short) == 0 || short[0].res.Memory > memory {
+		t := short.next()
+		if t == nil {
 			return
 		}
-		mark(heap.Pop(&short).(*task))
+		mark(t)
 	}
 }
 
 // lacks returns how many things that tasks here make have to come before t can
-// go on; of a queued task it does not count memory.
+// go on; of a queued task it does not count resources.
 func (t *task) lacks() int {
 	switch {
 	case t.state != waiting && t.state != blocked || t.stop != 0:
@@ -219,24 +238,6 @@ func (t *task) lacks() int {
 		return 0
 	}
 	return 1 // any of them, or Space
-}
-
-// byMemory is a heap of tasks, the smallest first.
-type byMemory []*task
-
-func (h byMemory) Len() int           { return len(h) }
-func (h byMemory) Less(i, k int) bool { return h[i].res.Memory < h[k].res.Memory }
-func (h byMemory) Swap(i, k int)      { h[i], h[k] = h[k], h[i] }
-
-// Push is for container/heap.
-func (h *byMemory) Push(x any) { *h = append(*h, x.(*task)) }
-
-// Pop is for container/heap.
-func (h *byMemory) Pop() any {
-	old := *h
-	t := old[len(old)-1]
-	*h = old[:len(old)-1]
-	return t
 }
 
 // stuck returns the blocked tasks that the last search did not mark.

@@ -10,10 +10,11 @@ const maxShapes = 64
 // shape is all that decides whether a queued task may start.
 type shape struct {
 	res   wray.Resources
+	claim *claim
 	inner bool // see heldBack
 }
 
-func (t *task) shape() shape { return shape{t.res, t.inner} }
+func (t *task) shape() shape { return shape{t.res, t.claim, t.inner} }
 
 // queue is a list of tasks that wait for resources.
 type queue struct {
@@ -77,7 +78,7 @@ func (s *Scheduler) enqueue(t *task) {
 	s.move(t, queued)
 	s.queued++
 	t.turn = s.queued
-	t.inner = t.parent != nil && t.parent.res.Memory > 0
+	t.inner = t.parent != nil && (t.parent.res.Memory > 0 || t.parent.claim != nil)
 	j.queueFor(t.shape()).add(t)
 	if j.index < 0 {
 		j.index = len(s.active)
@@ -141,7 +142,7 @@ func (s *Scheduler) pick() *task {
 	var due, fits *task // the first in that order, and the first that may start
 	var dueShare, fitsShare float64
 	for _, j := range s.active {
-		share := j.share(s.config.Capacity)
+		share := s.share(j)
 		isDue := due == nil || before(j, share, due.job, dueShare)
 		mayFit := fits == nil || before(j, share, fits.job, fitsShare)
 		if !isDue && !mayFit {
@@ -207,7 +208,7 @@ func (s *Scheduler) heads(j *job) (oldest, fit *task) {
 // fits reports whether what t wants is free. CPU that a resuming attempt waits
 // for is not.
 func (s *Scheduler) fits(t *task) bool {
-	return t.res.Fits(s.free) && (t.res.CPU == 0 || s.resume.first == nil)
+	return t.res.Fits(s.free) && (t.res.CPU == 0 || s.resume.first == nil) && s.lacking(t) == nil
 }
 
 func (s *Scheduler) mayStart(t *task) bool {
@@ -247,8 +248,8 @@ func (v *starvation) holding(now int64) (until int64, yes bool) {
 }
 
 // heldBack reports whether t has to leave what is free to a starving task. A
-// task whose parent holds memory may pass one that lacks memory, for that
-// parent may be what it lacks the memory of.
+// task whose parent keeps something while it waits (memory, custom resources)
+// may pass one that lacks such, for that parent may be what it lacks it of.
 func (s *Scheduler) heldBack(t *task) bool {
 	v := &s.starvation
 	if v.task == nil || v.task == t {
@@ -261,6 +262,12 @@ func (s *Scheduler) heldBack(t *task) bool {
 	if lacksCPU && t.res.CPU > 0 {
 		return true
 	}
-	lacksMemory := v.task.res.Memory > s.free.Memory
-	return lacksMemory && t.res.Memory > 0 && !t.inner
+	if t.inner {
+		return false
+	}
+	if v.task.res.Memory > s.free.Memory && t.res.Memory > 0 {
+		return true
+	}
+	w := s.lacking(v.task)
+	return w != nil && t.claim.of(w.resource) > 0
 }

@@ -8,7 +8,7 @@ import "github.com/wray-project/wray"
 // live on. A task that is not known is done already and left alone.
 func (s *Scheduler) Cancel(now int64, id wray.ID, recursive bool) {
 	s.at(now)
-	if t := s.tasks[id]; t != nil {
+	if t := s.tasks.get(id); t != nil {
 		s.cancel(t, "canceled by its caller", recursive)
 		s.settle()
 	}

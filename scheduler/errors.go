@@ -12,8 +12,9 @@ import (
 // The flags that raise the capacity, as errors name them. Whoever defines the
 // flags uses these names.
 const (
-	FlagCPU    = "--cpus"
-	FlagMemory = "--memory"
+	FlagCPU      = "--cpus"
+	FlagMemory   = "--memory"
+	FlagResource = "--resource"
 )
 
 // ErrQueueFull is what Submit's error is when the job has as much queued as it
@@ -55,6 +56,17 @@ func unschedulable(spec *Spec, capacity wray.Resources) *wray.Error {
 	e.Limit = &wray.Limit{Name: "memory", Value: capacity.Memory, Unit: "bytes", Flag: FlagMemory}
 	e.Hint = "ask for less memory, or give this node's jobs more with " + FlagMemory
 	return e
+}
+
+func unschedulableCustom(spec *Spec, c wray.Custom, capacity wray.Amount) *wray.Error {
+	e := &wray.Error{Code: wray.CodeUnschedulable, Task: spec.Name, Limit: limitOf(c.Name, capacity)}
+	e.Message = fmt.Sprintf("it asks for %v of the resource %q, all there is is %v", c.Amount, c.Name, capacity)
+	e.Hint = fmt.Sprintf("ask for less of it, or give this node more with %s '%s=%v'", FlagResource, c.Name, c.Amount)
+	return e
+}
+
+func limitOf(resource string, capacity wray.Amount) *wray.Limit {
+	return &wray.Limit{Name: resource, Value: int64(capacity), Unit: "ten-thousandths of one", Flag: FlagResource}
 }
 
 func tooDeep(spec *Spec, depth int) *wray.Error {
@@ -107,9 +119,30 @@ func (s *Scheduler) resourceDeadlock(t *task) *wray.Error {
 		e.Hint = "submit less before collecting results"
 		return e
 	}
+	e.Limit = &wray.Limit{Name: "memory", Value: s.config.Capacity.Memory, Unit: "bytes", Flag: FlagMemory}
+	e.Hint = "let the tasks ask for less memory or nest less deep, or give this node's jobs more with " + FlagMemory
+	held := func(w *task) string {
+		if n := w.state.holds(w.res).Memory; n > 0 {
+			return size(n)
+		}
+		return ""
+	}
 	var b strings.Builder
-	fmt.Fprintf(&b, "it needs %s of memory, %s are free, and the rest is held by tasks that wait: %s",
-		size(t.res.Memory), size(s.free.Memory), t.label())
+	if lack := s.lacking(t); lack == nil || t.res.Memory > s.free.Memory {
+		fmt.Fprintf(&b, "it needs %s of memory, %s are free", size(t.res.Memory), size(s.free.Memory))
+	} else {
+		c := &s.custom[lack.resource]
+		fmt.Fprintf(&b, "it needs %v of the resource %q, %v is free", lack.amount, c.name, c.free)
+		e.Limit = limitOf(c.name, c.capacity)
+		e.Hint = "let the tasks ask for less of it or nest less deep, or give this node more with " + FlagResource
+		held = func(w *task) string {
+			if n := w.claim.of(lack.resource); n > 0 && w.state.started() {
+				return n.String()
+			}
+			return ""
+		}
+	}
+	fmt.Fprintf(&b, ", and the rest is held by tasks that wait: %s", t.label())
 	const longest = 8
 	seen := []*task{t}
 	for w := s.stuckWaiterOf(t); w != nil; w = s.stuckWaiterOf(w) {
@@ -119,13 +152,11 @@ func (s *Scheduler) resourceDeadlock(t *task) *wray.Error {
 		}
 		seen = append(seen, w)
 		fmt.Fprintf(&b, " <- %s", w.label())
-		if held := w.state.holds(w.res).Memory; held > 0 {
-			fmt.Fprintf(&b, " (holds %s)", size(held))
+		if n := held(w); n != "" {
+			fmt.Fprintf(&b, " (holds %s)", n)
 		}
 	}
 	e.Message = b.String()
-	e.Limit = &wray.Limit{Name: "memory", Value: s.config.Capacity.Memory, Unit: "bytes", Flag: FlagMemory}
-	e.Hint = "let the tasks ask for less memory or nest less deep, or give this node's jobs more with " + FlagMemory
 	return e
 }
 

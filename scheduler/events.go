@@ -9,7 +9,7 @@ import (
 // attemptOf returns the task whose attempt is under way, or nil when that
 // attempt is over or the task not known.
 func (s *Scheduler) attemptOf(id wray.ID, attempt int) *task {
-	t := s.tasks[id]
+	t := s.tasks.get(id)
 	if t == nil || t.attempt != attempt || !t.state.started() {
 		return nil
 	}
@@ -94,7 +94,7 @@ func (s *Scheduler) Unblocked(now int64, id wray.ID, attempt int) {
 // ignored.
 func (s *Scheduler) ObjectReady(now int64, id wray.ID) {
 	s.at(now)
-	if o := s.objects[id]; o != nil {
+	if o := s.objects.get(id); o != nil {
 		s.deadlock.changed = true
 		s.resolve(o, nil)
 	}
@@ -105,7 +105,7 @@ func (s *Scheduler) ObjectReady(now int64, id wray.ID) {
 // those in turn, with the same Cause.
 func (s *Scheduler) ObjectFailed(now int64, id wray.ID, err *wray.Error) {
 	s.at(now)
-	if o := s.objects[id]; o != nil {
+	if o := s.objects.get(id); o != nil {
 		s.deadlock.changed = true
 		s.resolve(o, err)
 		s.settle()

@@ -2,6 +2,7 @@ package scheduler
 
 import (
 	"fmt"
+	"slices"
 
 	"github.com/wray-project/wray"
 )
@@ -21,7 +22,7 @@ func (s *Scheduler) mustHold() {
 // and returns the first difference. It holds between any two events and takes
 // time in proportion to the tasks. The numbers are those of DESIGN.md.
 func (s *Scheduler) check() error {
-	c := checker{s: s, free: s.config.Capacity, queues: make(map[*task]*queue)}
+	c := checker{s: s, free: s.config.Capacity, queues: make(map[*task]*queue), custom: customs(s.config.Custom), claims: make(map[*claim]int)}
 	steps := []func() error{c.queued, c.jobs, c.totals, c.objects, c.timers}
 	for _, step := range steps {
 		if err := step(); err != nil {
@@ -34,9 +35,12 @@ func (s *Scheduler) check() error {
 type checker struct {
 	s       *Scheduler
 	free    wray.Resources
+	custom  []custom         // recomputed
+	claims  map[*claim]int   // tasks that have it
 	queues  map[*task]*queue // where each task is linked in
 	tasks   int
 	blocked int64
+	claimed int // blocked tasks with a claim
 	space   int
 	timed   int
 }
@@ -91,12 +95,14 @@ func (c *checker) jobs() error {
 		}
 		var count [states]int
 		var held wray.Resources
+		custom := make([]wray.Amount, len(c.custom))
 		var bytes int64
 		var live int
 		var err error
 		j.roots.each(func(t *task) {
 			count[t.state]++
 			held = held.Add(t.state.holds(t.res))
+			c.claim(t, custom)
 			live++
 			if t.state.pending() {
 				bytes += t.bytes
@@ -112,6 +118,11 @@ func (c *checker) jobs() error {
 			return fmt.Errorf("1: job %v counts %v, %d live, %d bytes, held %v; its tasks are %v, %d, %d, %v",
 				j.id, j.count, j.live, j.bytes, j.held, count, live, bytes, held)
 		}
+		for i, n := range custom {
+			if j.custom != nil && j.custom[i] != n || j.custom == nil && n != 0 {
+				return fmt.Errorf("1: job %v counts %v of custom resources held; its tasks hold %v", j.id, j.custom, custom)
+			}
+		}
 		n := &j.totals
 		if n.submitted != n.finished+n.failed+n.canceled+uint64(live) {
 			return fmt.Errorf("2: job %v lost a task: %+v, %d live", j.id, *n, live)
@@ -121,6 +132,26 @@ func (c *checker) jobs() error {
 	return nil
 }
 
+// claim counts what t asks for and holds of custom resources, for its job, too.
+func (c *checker) claim(t *task, held []wray.Amount) {
+	if t.claim == nil {
+		return
+	}
+	c.claims[t.claim]++
+	for _, w := range t.claim.wants {
+		if t.state.started() {
+			held[w.resource] += w.amount
+			c.custom[w.resource].free -= w.amount
+		}
+		if t.state == blocked {
+			c.custom[w.resource].blocked += w.amount
+		}
+	}
+	if t.state == blocked {
+		c.claimed++
+	}
+}
+
 // task checks one task of j.
 func (c *checker) task(j *job, t *task) error {
 	s := c.s
@@ -128,13 +159,13 @@ func (c *checker) task(j *job, t *task) error {
 	bad := func(format string, args ...any) error {
 		return fmt.Errorf("task %v, %v: %s", t.id, t.state, fmt.Sprintf(format, args...))
 	}
-	if t.job != j || s.tasks[t.id] != t {
+	if t.job != j || s.tasks.get(t.id) != t {
 		return bad("2: not known or of another job")
 	}
 	if t.doom != nil {
 		return bad("2: condemned and alive")
 	}
-	if t.depth > s.config.MaxDepth || t.parent != nil && (t.parent.depth >= t.depth || s.tasks[t.parent.id] != t.parent) {
+	if t.depth > s.config.MaxDepth || t.parent != nil && (t.parent.depth >= t.depth || s.tasks.get(t.parent.id) != t.parent) {
 		return bad("6: depth %d or its parent is wrong", t.depth)
 	}
 	if _, in := c.queues[t]; in != (t.state == queued || t.state == resuming) {
@@ -145,7 +176,7 @@ func (c *checker) task(j *job, t *task) error {
 		edges++
 		if o := e.object; o != nil {
 			pending++
-			if e.task != t || s.objects[o.id] != o {
+			if e.task != t || s.objects.get(o.id) != o {
 				return bad("4: waits for an object that is not known")
 			}
 		}
@@ -154,7 +185,7 @@ func (c *checker) task(j *job, t *task) error {
 		return bad("4: %d edges, %d pending, %d counted", edges, pending, t.pending)
 	}
 	for i, o := range t.results {
-		if o != nil && (o.producer != t || o.index != i || s.objects[o.id] != o) {
+		if o != nil && (o.producer != t || o.index != i || s.objects.get(o.id) != o) {
 			return bad("4: result %d is not its own", i)
 		}
 	}
@@ -185,8 +216,27 @@ func (c *checker) totals() error {
 	if c.free != s.free || s.free.CPU < 0 || s.free.Memory < 0 {
 		return fmt.Errorf("1: free %v, counted %v", s.free, c.free)
 	}
-	if c.tasks != len(s.tasks) {
-		return fmt.Errorf("2: %d tasks known, %d in families", len(s.tasks), c.tasks)
+	if !slices.Equal(c.custom, s.custom) {
+		return fmt.Errorf("1: custom resources %+v, counted %+v", s.custom, c.custom)
+	}
+	for i := range s.custom {
+		if s.custom[i].free < 0 {
+			return fmt.Errorf("1: custom resources %+v", s.custom)
+		}
+	}
+	if len(c.claims) != len(s.claims) {
+		return fmt.Errorf("1: %d claims are known, tasks have %d", len(s.claims), len(c.claims))
+	}
+	for claim, n := range c.claims {
+		if claim.tasks != n || s.claims[claim.key] != claim {
+			return fmt.Errorf("1: a claim counts %d tasks, %d have it", claim.tasks, n)
+		}
+	}
+	if c.tasks != s.tasks.n {
+		return fmt.Errorf("2: %d tasks known, %d in families", s.tasks.n, c.tasks)
+	}
+	if c.claimed != s.deadlock.blockedClaims {
+		return fmt.Errorf("1: %d blocked tasks have a claim, counted %d", c.claimed, s.deadlock.blockedClaims)
 	}
 	if c.blocked != s.deadlock.blockedMemory || c.space != s.deadlock.spaceWaiters {
 		return fmt.Errorf("1: blocked tasks hold %d bytes, counted %d; %d wait for space, counted %d",
@@ -202,20 +252,32 @@ func (c *checker) totals() error {
 }
 
 func (c *checker) objects() error {
-	for id, o := range c.s.objects {
-		if o.id != id || o.producer == nil && o.first == nil {
-			return fmt.Errorf("4: object %v is kept for nobody", id)
+	var err error
+	n := 0
+	c.s.objects.all(func(o *object) bool {
+		n++
+		err = c.object(o)
+		return err == nil
+	})
+	if err == nil && n != c.s.objects.n {
+		err = fmt.Errorf("4: %d objects known, counted %d", c.s.objects.n, n)
+	}
+	return err
+}
+
+func (c *checker) object(o *object) error {
+	if c.s.objects.get(o.id) != o || o.producer == nil && o.first == nil {
+		return fmt.Errorf("4: object %v is kept for nobody", o.id)
+	}
+	var last *edge
+	for e := o.first; e != nil; e = e.next {
+		if e.object != o || e.prev != last || c.s.tasks.get(e.task.id) != e.task {
+			return fmt.Errorf("4: object %v has a waiter badly linked", o.id)
 		}
-		var last *edge
-		for e := o.first; e != nil; e = e.next {
-			if e.object != o || e.prev != last || c.s.tasks[e.task.id] != e.task {
-				return fmt.Errorf("4: object %v has a waiter badly linked", id)
-			}
-			last = e
-		}
-		if o.last != last {
-			return fmt.Errorf("4: the waiters of object %v end elsewhere", id)
-		}
+		last = e
+	}
+	if o.last != last {
+		return fmt.Errorf("4: the waiters of object %v end elsewhere", o.id)
 	}
 	return nil
 }

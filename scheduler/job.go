@@ -19,8 +19,9 @@ type job struct {
 	count  [states]int // tasks by state
 	live   int         // their sum
 	held   wray.Resources
-	cpu    meter // integral of held.CPU up to metered
-	bytes  int64 // of pending tasks
+	custom []wray.Amount // held, as Scheduler.custom; nil before the first
+	cpu    meter         // integral of held.CPU up to metered
+	bytes  int64         // of pending tasks
 	totals totals
 
 	metered int64 // time
@@ -46,10 +47,15 @@ func (j *job) meterTo(now int64) {
 	}
 }
 
-// share is the job's dominant share: the larger of its shares of CPU and
-// memory (Ghodsi et al., "Dominant Resource Fairness", NSDI 2011).
-func (j *job) share(capacity wray.Resources) float64 {
-	return max(float64(j.held.CPU)/float64(capacity.CPU), float64(j.held.Memory)/float64(capacity.Memory))
+// share is j's dominant share: the largest of its shares of CPU, memory and
+// custom resources (Ghodsi et al., "Dominant Resource Fairness", NSDI 2011).
+func (s *Scheduler) share(j *job) float64 {
+	capacity := &s.config.Capacity
+	share := max(float64(j.held.CPU)/float64(capacity.CPU), float64(j.held.Memory)/float64(capacity.Memory))
+	if j.custom != nil {
+		share = max(share, s.customShare(j))
+	}
+	return share
 }
 
 // AddJob admits the tasks of a job. The ID must be new.
@@ -118,7 +124,7 @@ func (s *Scheduler) grantSpace(j *job) {
 	s.emit(Decision{Kind: Space, Job: j.id})
 }
 
-// holds is what a task of resources r holds in a state.
+// holds is what a task of resources r holds in a state, besides its claim.
 func (st state) holds(r wray.Resources) wray.Resources {
 	switch st {
 	case running:
@@ -156,6 +162,9 @@ func (s *Scheduler) move(t *task, to state) {
 		}
 		if to == blocked {
 			s.deadlock.blockedMemory += t.res.Memory
+		}
+		if t.claim != nil {
+			s.moveClaim(t, from, to)
 		}
 	}
 	switch {

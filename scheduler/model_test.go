@@ -106,6 +106,38 @@ func (m *model) held(of *modelJob) wray.Resources {
 	return sum
 }
 
+// customHeld is what tasks hold of a custom resource: of a job, or all.
+func (m *model) customHeld(name string, of *modelJob) wray.Amount {
+	var sum wray.Amount
+	for _, t := range m.tasks {
+		if (of == nil || t.job == of) && t.state.started() {
+			sum += customOf(t.Custom, name)
+		}
+	}
+	return sum
+}
+
+func customOf(list []wray.Custom, name string) wray.Amount {
+	for _, c := range list {
+		if c.Name == name {
+			return c.Amount
+		}
+	}
+	return 0
+}
+
+// lacking returns the first custom resource, by name, of which t wants more than is free.
+func (m *model) lacking(t *modelTask) string {
+	first := ""
+	for _, c := range t.Custom {
+		free := customOf(m.config.Custom, c.Name) - m.customHeld(c.Name, nil)
+		if c.Amount > free && (first == "" || c.Name < first) {
+			first = c.Name
+		}
+	}
+	return first
+}
+
 func (m *model) free() wray.Resources { return m.config.Capacity.Sub(m.held(nil)) }
 
 func (m *model) pending(j *modelJob) (tasks int, bytes int64) {
@@ -136,6 +168,11 @@ func (m *model) submit(p Spec) error {
 	if p.Resources.CPU > m.config.Capacity.CPU || p.Resources.Memory > m.config.Capacity.Memory || p.Bytes > m.config.MaxQueuedBytes {
 		return fmt.Errorf("unschedulable")
 	}
+	for _, c := range p.Custom {
+		if c.Amount > customOf(m.config.Custom, c.Name) {
+			return fmt.Errorf("unschedulable")
+		}
+	}
 	if n, bytes := m.pending(j); n >= m.config.MaxQueuedTasks || bytes+p.Bytes > m.config.MaxQueuedBytes {
 		j.refused, j.wanted = true, max(j.wanted, p.Bytes)
 		return fmt.Errorf("full")
@@ -147,7 +184,7 @@ func (m *model) submit(p Spec) error {
 	}
 	m.seq++
 	t := &modelTask{Spec: p, job: j, parent: parent, depth: depth, seq: m.seq, missing: slices.Clone(p.Deps)}
-	t.Results = slices.Clone(p.Results)
+	t.Results, t.Custom = slices.Clone(p.Results), slices.Clone(p.Custom)
 	m.tasks = append(m.tasks, t)
 	kin := m.kin(t)
 	*kin = append(*kin, t)
@@ -168,7 +205,7 @@ func (m *model) kin(t *modelTask) *[]*modelTask {
 func (m *model) enqueue(t *modelTask) {
 	m.turns++
 	t.state, t.turn = queued, m.turns
-	t.inner = t.parent != nil && t.parent.Resources.Memory > 0
+	t.inner = t.parent != nil && (t.parent.Resources.Memory > 0 || slices.ContainsFunc(t.parent.Custom, func(c wray.Custom) bool { return c.Amount > 0 }))
 }
 
 // space says Space where it is owed and due; called when a task stops pending.
@@ -403,6 +440,9 @@ func (m *model) order() []*modelTask {
 			}
 			h, c := m.held(t.job), m.config.Capacity
 			share[t.job] = max(float64(h.CPU)/float64(c.CPU), float64(h.Memory)/float64(c.Memory))
+			for _, c := range m.config.Custom {
+				share[t.job] = max(share[t.job], float64(m.customHeld(c.Name, t.job))/float64(c.Amount))
+			}
 		}
 	}
 	slices.SortFunc(order, func(a, b *modelTask) int {
@@ -416,7 +456,7 @@ func (m *model) order() []*modelTask {
 }
 
 func (m *model) fits(t *modelTask) bool {
-	return t.Resources.Fits(m.free()) && (t.Resources.CPU == 0 || len(m.resume) == 0)
+	return t.Resources.Fits(m.free()) && (t.Resources.CPU == 0 || len(m.resume) == 0) && m.lacking(t) == ""
 }
 
 func (m *model) mayStart(t *modelTask) bool {
@@ -432,11 +472,14 @@ func (m *model) mayStart(t *modelTask) bool {
 		holding = m.now-m.since < w+w/holdFactor
 	}
 	lacks := s.Resources.Sub(m.free())
-	return !holding || !(lacks.CPU > 0 && t.Resources.CPU > 0 || lacks.Memory > 0 && t.Resources.Memory > 0 && !t.inner)
+	takes := lacks.CPU > 0 && t.Resources.CPU > 0
+	if !t.inner {
+		takes = takes || lacks.Memory > 0 && t.Resources.Memory > 0 || customOf(t.Custom, m.lacking(s)) > 0
+	}
+	return !holding || !takes
 }
 
-// deadlocked returns the tasks that may be failed to break a deadlock of
-// memory, the youngest last. It says so of what the rules in DESIGN.md call
+// deadlocked returns the tasks that may be failed to break a deadlock, the youngest last. It says so of what the rules in DESIGN.md call
 // deadlocked, by trying over and over what else could go on.
 func (m *model) deadlocked() []*modelTask {
 	able := map[*modelTask]bool{}
@@ -448,6 +491,15 @@ func (m *model) deadlocked() []*modelTask {
 		}
 		return sum
 	}
+	custom := func(name string) wray.Amount {
+		sum := customOf(m.config.Custom, name) - m.customHeld(name, nil)
+		for t := range able {
+			if t.state.started() {
+				sum += customOf(t.Custom, name)
+			}
+		}
+		return sum
+	}
 	canGoOn := func(t *modelTask) bool {
 		switch {
 		case t.state == running || t.state == resuming || t.stop != wray.CodeOK:
@@ -455,7 +507,7 @@ func (m *model) deadlocked() []*modelTask {
 		case t.state == waiting:
 			return slices.ContainsFunc(t.missing, comes)
 		case t.state.pending():
-			return t.Resources.Memory <= memory()
+			return t.Resources.Memory <= memory() && !slices.ContainsFunc(t.Custom, func(c wray.Custom) bool { return c.Amount > custom(c.Name) })
 		case len(t.wait.Objects) == 0 && !t.wait.Space:
 			return true
 		case t.wait.Space && (!t.job.refused || slices.ContainsFunc(m.tasks, func(p *modelTask) bool {

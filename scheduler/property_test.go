@@ -87,6 +87,7 @@ type world struct {
 func newWorld(t *testing.T, choose func(n int) (int, bool)) *world {
 	config := Config{
 		Capacity:       wray.Resources{CPU: 3 * wray.OneCPU, Memory: 100},
+		Custom:         []wray.Custom{{Name: "x", Amount: 4}, {Name: "b", Amount: 10}},
 		MaxQueuedTasks: 40,
 		MaxQueuedBytes: 100,
 		MaxDepth:       5,
@@ -274,6 +275,12 @@ func (w *world) submit() {
 		Timeout: []int64{0, 0, 5_000_000, 50_000_000}[w.pick(4)],
 		Bytes:   []int64{0, 1, 10, 30}[w.pick(4)],
 	}
+	if w.oneIn(2) {
+		p.Custom = [][]wray.Custom{
+			{{Name: "x", Amount: 1}}, {{Name: "x", Amount: 3}}, {{Name: "b", Amount: 6}, {Name: "x", Amount: 2}},
+			{{Name: "x", Amount: 0}, {Name: "b", Amount: 10}}, {{Name: "x", Amount: 5}}, {{Name: "other", Amount: 1}},
+		}[w.pick(6)]
+	}
 	for range w.pick(3) {
 		p.Results = append(p.Results, w.newID())
 	}
@@ -423,11 +430,11 @@ func (w *world) compare() {
 	if err := w.s.check(); err != nil {
 		w.fatalf("%v", err)
 	}
-	if len(w.s.tasks) != len(w.m.tasks) {
-		w.fatalf("%d tasks, the model has %d", len(w.s.tasks), len(w.m.tasks))
+	if w.s.tasks.n != len(w.m.tasks) {
+		w.fatalf("%d tasks, the model has %d", w.s.tasks.n, len(w.m.tasks))
 	}
 	for _, t := range w.m.tasks {
-		if r := w.s.tasks[t.ID]; r == nil || r.state != t.state || r.attempt != t.attempt {
+		if r := w.s.tasks.get(t.ID); r == nil || r.state != t.state || r.attempt != t.attempt {
 			w.fatalf("task %v is %+v; the model has it %v #%d", t.ID, r, t.state, t.attempt)
 		}
 	}
@@ -526,8 +533,8 @@ func (w *world) drain() {
 		w.compare()
 		w.ready()
 	}
-	if w.s.free != w.s.config.Capacity || len(w.s.objects) != 0 || len(w.s.timers) != 0 {
-		w.fatalf("left: free %v, %d objects, %d timers", w.s.free, len(w.s.objects), len(w.s.timers))
+	if w.s.free != w.s.config.Capacity || w.s.objects.n != 0 || len(w.s.timers) != 0 || len(w.s.claims) != 0 {
+		w.fatalf("left: free %v, %d objects, %d timers, %d claims", w.s.free, w.s.objects.n, len(w.s.timers), len(w.s.claims))
 	}
 	for _, id := range w.jobs {
 		w.endJob(id)

@@ -65,6 +65,9 @@ type Config struct {
 	// be positive.
 	Capacity wray.Resources
 
+	// Custom is what they may hold of other resources, each name once.
+	Custom []wray.Custom
+
 	// MaxQueuedTasks and MaxQueuedBytes bound what one job may have waiting to
 	// run; beyond, Submit answers [ErrQueueFull] and a Space decision follows
 	// when there is room. Retries are never refused and may pass the limits.
@@ -98,6 +101,9 @@ func (c *Config) validate() error {
 	case c.MaxQueuedTasks < 0 || c.MaxQueuedBytes < 0 || c.MaxDepth < 0:
 		return errors.New("scheduler: a limit is negative")
 	}
+	if err := validateCustom(c.Custom); err != nil {
+		return fmt.Errorf("scheduler: capacity: %w", err)
+	}
 	return nil
 }
 
@@ -107,8 +113,11 @@ type Scheduler struct {
 	now    int64          // the latest time told
 	free   wray.Resources // capacity less what started tasks hold
 
-	tasks   map[wray.ID]*task   // every task that is not done
-	objects map[wray.ID]*object // every object that a task makes or waits for and that is not there
+	custom []custom          // accounts of the custom resources, by name
+	claims map[string]*claim // of the tasks alive, by their key
+
+	tasks   table[task, *task]     // every task that is not done
+	objects table[object, *object] // every object that a task makes or waits for and that is not there
 	jobs    map[wray.ID]*job
 	order   []*job // the jobs, oldest first: maps are never ranged over
 
@@ -129,7 +138,6 @@ type Scheduler struct {
 	out []Decision // made and not yet taken by Ready
 	seq uint64     // of the last decision
 
-	most        int // tasks at once since the maps were made
 	freeTasks   pool[task]
 	freeObjects pool[object]
 	freeEdges   pool[edge]
@@ -142,11 +150,11 @@ func New(c Config) (*Scheduler, error) {
 		return nil, err
 	}
 	return &Scheduler{
-		config:  c,
-		free:    c.Capacity,
-		tasks:   make(map[wray.ID]*task),
-		objects: make(map[wray.ID]*object),
-		jobs:    make(map[wray.ID]*job),
+		config: c,
+		free:   c.Capacity,
+		custom: customs(c.Custom),
+		claims: make(map[string]*claim),
+		jobs:   make(map[wray.ID]*job),
 	}, nil
 }
 

@@ -23,9 +23,9 @@ import (
 // Names stand for IDs. Unless it says otherwise a task asks for one CPU and no
 // memory and makes one object, which has the task's name.
 //
-//	node cpu=2 memory=100MiB [max-queued=n] [max-bytes=n] [max-depth=n]
+//	node cpu=2 memory=100MiB [custom=(NAME:AMOUNT,…)] [max-queued=n] [max-bytes=n] [max-depth=n]
 //	job NAME …                   AddJob
-//	submit JOB TASK … [cpu=] [memory=] [deps=(OBJECT,…)] [results=(OBJECT,…)]
+//	submit JOB TASK … [cpu=] [memory=] [custom=] [deps=(OBJECT,…)] [results=(OBJECT,…)]
 //	       [parent=TASK] [retries=] [timeout=] [bytes=]
 //	finish TASK … [error=CODE] [retryable] [attempt=]
 //	block TASK … [on=(OBJECT,…)] [all] [space]
@@ -179,7 +179,15 @@ func statsString(a Stats) string {
 	return fmt.Sprintf("submitted=%d finished=%d failed=%d canceled=%d retried=%d refused=%d stale=%d "+
 		"waiting=%d running=%d blocked=%d cpu=%v memory=%s cputime=%v queued=%d",
 		a.Submitted, a.Finished, a.Failed, a.Canceled, a.Retried, a.Refused, a.Stale,
-		a.Waiting, a.Running, a.Blocked, a.Held.CPU, size(a.Held.Memory), time.Duration(a.CPUTime), a.QueuedBytes)
+		a.Waiting, a.Running, a.Blocked, a.Held.CPU, size(a.Held.Memory), time.Duration(a.CPUTime), a.QueuedBytes) + customString(a.Custom)
+}
+
+func customString(list []wray.Custom) string {
+	out := ""
+	for _, c := range list {
+		out += fmt.Sprintf(" %s=%v", c.Name, c.Amount)
+	}
+	return out
 }
 
 // event does one line of a script.
@@ -208,6 +216,7 @@ func (v *env) event(cmd string, args []datadriven.CmdArg) {
 	case "node":
 		s, err := New(Config{
 			Capacity:       wray.Resources{CPU: a.cpu("cpu"), Memory: a.bytes("memory")},
+			Custom:         a.custom(),
 			MaxQueuedTasks: int(a.int("max-queued", 0)),
 			MaxQueuedBytes: a.bytes("max-bytes"),
 			MaxDepth:       int(a.int("max-depth", 0)),
@@ -302,6 +311,7 @@ func (v *env) submit(a arguments, name string) {
 		Job:       v.id(aJob, a.names[0]),
 		Name:      name,
 		Resources: wray.Resources{CPU: wray.OneCPU, Memory: a.bytes("memory")},
+		Custom:    a.custom(),
 		Deps:      a.ids(anObject, "deps"),
 		Results:   a.ids(anObject, "results"),
 		Retries:   int(a.int("retries", 0)),
@@ -375,6 +385,24 @@ func (a *arguments) cpu(key string) wray.CPU {
 		a.v.t.Fatal(err)
 	}
 	return wray.CPUs(f)
+}
+
+// custom reads resources such as (gpu:1,disk:0.5).
+func (a *arguments) custom() []wray.Custom {
+	var list []wray.Custom
+	for _, s := range a.opts["custom"] {
+		name, text, _ := strings.Cut(s, ":")
+		sign := wray.Amount(1)
+		if rest, ok := strings.CutPrefix(text, "-"); ok {
+			text, sign = rest, -1
+		}
+		n, err := wray.ParseAmount(text)
+		if err != nil {
+			a.v.t.Fatal(err)
+		}
+		list = append(list, wray.Custom{Name: name, Amount: sign * n})
+	}
+	return list
 }
 
 // bytes reads an amount such as 100MiB; 0 without the option.

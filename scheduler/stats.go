@@ -25,6 +25,7 @@ type Stats struct {
 	Blocked int
 
 	Held        wray.Resources // by started tasks now
+	Custom      []wray.Custom  // likewise, by name; those of which there is some
 	CPUTime     int64          // nanoseconds of one core that started tasks held, waits excluded
 	QueuedBytes int64          // Spec.Bytes of those Waiting
 }
@@ -40,6 +41,7 @@ func (a *Stats) add(b *Stats) {
 	a.Running += b.Running
 	a.Blocked += b.Blocked
 	a.Held = a.Held.Add(b.Held)
+	a.Custom = addCustom(a.Custom, b.Custom)
 	a.CPUTime = addSaturated(a.CPUTime, b.CPUTime)
 	a.QueuedBytes += b.QueuedBytes
 }
@@ -80,6 +82,7 @@ func (s *Scheduler) statsOf(j *job) Stats {
 		Running:     j.count[running] + j.count[resuming],
 		Blocked:     j.count[blocked],
 		Held:        j.held,
+		Custom:      s.customHeld(j),
 		CPUTime:     j.cpu.ns,
 		QueuedBytes: j.bytes,
 	}

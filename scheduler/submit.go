@@ -24,7 +24,7 @@ func (s *Scheduler) Submit(now int64, spec *Spec) error {
 	if j.ending {
 		return named(spec.Name, wray.Errorf(wray.CodeCanceled, "its job has ended"))
 	}
-	if s.tasks[spec.ID] != nil {
+	if s.tasks.get(spec.ID) != nil {
 		return named(spec.Name, wray.Errorf(wray.CodeBadArgument, "task %v was submitted before and is not done", spec.ID))
 	}
 	parent, depth, err := s.parentOf(spec)
@@ -33,6 +33,10 @@ func (s *Scheduler) Submit(now int64, spec *Spec) error {
 	}
 	if !spec.Resources.Fits(s.config.Capacity) {
 		return unschedulable(spec, s.config.Capacity)
+	}
+	wants, err := s.wants(spec)
+	if err != nil {
+		return err
 	}
 	if spec.Bytes > s.config.MaxQueuedBytes {
 		return tooManyBytes(spec, s.config.MaxQueuedBytes)
@@ -44,7 +48,7 @@ func (s *Scheduler) Submit(now int64, spec *Spec) error {
 	t := s.freeTasks.get()
 	results := t.results // recycled capacity
 	*t = task{
-		id: spec.ID, name: spec.Name, job: j, parent: parent, depth: depth,
+		entry: entry[task]{id: spec.ID}, name: spec.Name, job: j, parent: parent, depth: depth,
 		res: spec.Resources, retries: spec.Retries, timeout: spec.Timeout, bytes: spec.Bytes,
 		results: results, timerIndex: -1,
 	}
@@ -52,10 +56,12 @@ func (s *Scheduler) Submit(now int64, spec *Spec) error {
 		s.freeTasks.put(t)
 		return err
 	}
+	if len(wants) > 0 {
+		s.claimFor(t, wants)
+	}
 	s.submits++
 	t.seq = s.submits
-	s.tasks[t.id] = t
-	s.most = max(s.most, len(s.tasks))
+	s.tasks.add(t)
 	t.siblings().add(t)
 	j.totals.submitted++
 	if len(spec.Deps) == 0 {
@@ -88,6 +94,11 @@ func (p *Spec) validate() error {
 	for _, id := range p.Deps {
 		if id.IsZero() {
 			what = "a dependency is zero"
+		}
+	}
+	if len(p.Custom) > 0 {
+		if err := validateCustom(p.Custom); err != nil {
+			what = err.Error()
 		}
 	}
 	if what == "" {
@@ -136,7 +147,7 @@ func (s *Scheduler) refuse(j *job, bytes int64) error {
 // claim makes t the producer of its results, of all or of none.
 func (s *Scheduler) claim(t *task, results []wray.ID) error {
 	for i, id := range results {
-		o := s.objects[id]
+		o := s.objects.get(id)
 		if id.IsZero() || o != nil && o.producer != nil {
 			s.disclaim(t)
 			return named(t.name, wray.Errorf(wray.CodeBadArgument, "result %d, %v, is zero or made by a task already", i, id))

@@ -10,9 +10,9 @@ const (
 	waiting               // for dependencies
 	queued                // could run if resources were free
 	backoff               // an attempt failed, the next one waits for its time
-	running               // started: holds CPU and memory
-	blocked               // started and waiting: holds memory
-	resuming              // started, no longer waiting: holds memory, wants its CPU
+	running               // started: holds CPU, memory and its claim
+	blocked               // started and waiting: holds memory and its claim
+	resuming              // started, no longer waiting: holds the same, wants its CPU
 	states
 )
 
@@ -29,12 +29,13 @@ func (st state) started() bool { return st >= running }
 // task is the record of one task. Records are recycled: nothing may keep a
 // *task beyond its Done.
 type task struct {
-	id      wray.ID
+	entry[task]
 	name    string
 	job     *job
 	parent  *task // nil for the driver's; always alive, see adopt
 	depth   int
 	res     wray.Resources
+	claim   *claim    // nil: no custom resources
 	results []*object // nil where the object is there already
 	retries int
 	timeout int64
@@ -55,7 +56,7 @@ type task struct {
 	pending int   // edges whose object is not there
 	edges   *edge // what it waits for: dependencies or, blocked, objects
 
-	inner      bool   // its parent held memory when it was queued
+	inner      bool   // its parent held something that it keeps while it waits, when t was queued
 	queue      *queue // the queue it is in, or nil
 	next, prev *task  // in queue
 
@@ -71,7 +72,7 @@ type task struct {
 
 // object is a thing that a task makes or waits for and that is not there yet.
 type object struct {
-	id          wray.ID
+	entry[object]
 	producer    *task // nil when made elsewhere
 	index       int   // in producer.results
 	first, last *edge // tasks that wait for it, in the order they came
@@ -133,7 +134,7 @@ func (t *task) siblings() *family {
 
 // link makes t wait for the object id, which is not there.
 func (s *Scheduler) link(t *task, id wray.ID) {
-	o := s.objects[id]
+	o := s.objects.get(id)
 	if o == nil {
 		o = s.newObject(id)
 	}
@@ -184,12 +185,12 @@ func (s *Scheduler) unlink(t *task) {
 func (s *Scheduler) newObject(id wray.ID) *object {
 	o := s.freeObjects.get()
 	o.id = id
-	s.objects[id] = o
+	s.objects.add(o)
 	return o
 }
 
 func (s *Scheduler) forgetObject(o *object) {
-	delete(s.objects, o.id)
+	s.objects.remove(o)
 	*o = object{}
 	s.freeObjects.put(o)
 }
@@ -220,7 +221,8 @@ func (s *Scheduler) resolve(o *object, err *wray.Error) {
 
 // recycle forgets t, whose edges, timer and queue are gone.
 func (s *Scheduler) recycle(t *task) {
-	delete(s.tasks, t.id)
+	s.disown(t)
+	s.tasks.remove(t)
 	results := t.results
 	if cap(results) > maxSpareResults {
 		results = nil
@@ -228,14 +230,6 @@ func (s *Scheduler) recycle(t *task) {
 	clear(results)
 	*t = task{results: results[:0]}
 	s.freeTasks.put(t)
-	if len(s.tasks) == 0 && s.most > maxSpare {
-		// A map keeps the memory of its largest size.
-		s.most = 0
-		s.tasks = make(map[wray.ID]*task)
-		if len(s.objects) == 0 {
-			s.objects = make(map[wray.ID]*object)
-		}
-	}
 }
 
 // pool keeps records for reuse, so that a steady flow of tasks allocates

@@ -19,6 +19,7 @@ type Spec struct {
 
 	Name      string // shown in errors
 	Resources wray.Resources
+	Custom    []wray.Custom // each name once
 
 	// Deps are the objects that the task needs and that are not there yet. It
 	// does not run before all of them are, and fails when one of them does.

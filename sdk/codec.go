@@ -35,6 +35,8 @@ const (
 	kindString
 	kindBytes   // RAW
 	kindNumeric // NUMERIC, with the kind's element
+	kindPayload // ARROW, by the type's own methods
+	kindRefs    // a slice of references, and nothing else
 )
 
 // kindOf returns the kind of the unnamed basic types and their slices, which
@@ -106,6 +108,7 @@ type class struct {
 var classes sync.Map // reflect.Type to class
 
 var (
+	payloadType   = reflect.TypeFor[rt.Payload]()
 	refBaseType   = reflect.TypeFor[AnyRef]()
 	marshalerType = reflect.TypeFor[interface{ MarshalCBOR() ([]byte, error) }]()
 )
@@ -153,7 +156,13 @@ func classify(t reflect.Type) class {
 			c = class{}
 		}
 	}
-	c.refs = c.kind == kindCBOR && mayHoldRefs(t, nil)
+	if reflect.PointerTo(t).Implements(payloadType) {
+		c.kind = kindPayload
+	}
+	if isRefs(t) {
+		c.kind = kindRefs
+	}
+	c.refs = (c.kind == kindCBOR || c.kind == kindRefs) && mayHoldRefs(t, nil)
 	classes.Store(t, c)
 	return c
 }
@@ -240,6 +249,19 @@ func encode[T any](v *T, buf []byte, out *rt.Value) ([]byte, error) {
 			out.Data = swapped(out.Data, elem.Size())
 		}
 		return buf, nil
+	case kindPayload:
+		c := *v
+		var err error
+		out.Elem = 0
+		out.Encoding, out.Data, err = any(&c).(rt.Payload).MarshalPayload(func(n int) ([]byte, error) {
+			return rt.Alloc(rt.Context(), n)
+		})
+		return buf, err
+	case kindRefs:
+		var err error
+		out.Encoding, out.Elem = abi.EncodingCBOR, 0
+		out.Data, out.Refs, err = marshalRefs(*(*[]*rt.Ref)(p))
+		return buf, err
 	default:
 		c := *v // only here must the value be in the heap
 		var err error
@@ -335,12 +357,25 @@ func decode[T any](v *rt.Value, out *T) error {
 		b := alignedBytes(v, size)
 		*(*sliceHeader)(p) = sliceHeader{unsafe.Pointer(unsafe.SliceData(b)), len(b) / size, len(b) / size}
 		return nil
+	case abi.EncodingArrow:
+		if k != kindPayload {
+			return mismatch[T](v)
+		}
+		c := new(T)
+		if err := any(c).(rt.Payload).UnmarshalPayload(ownedBytes(v)); err != nil {
+			return badValue[T](v, err)
+		}
+		*out = *c
+		return nil
 	case abi.EncodingCBOR:
-		if fast(k, v.Data, p) {
+		if k == kindPayload {
+			return mismatch[T](v)
+		}
+		if k == kindRefs && unmarshalRefs(v, (*[]*rt.Ref)(p)) || fast(k, v.Data, p) {
 			return nil
 		}
 		c := new(T)
-		if err := unmarshalCBOR(v, c, k == kindCBOR && classify(reflect.TypeFor[T]()).refs); err != nil {
+		if err := unmarshalCBOR(v, c, (k == kindCBOR || k == kindRefs) && classify(reflect.TypeFor[T]()).refs); err != nil {
 			return badValue[T](v, err)
 		}
 		*out = *c
@@ -353,7 +388,7 @@ func decode[T any](v *rt.Value, out *T) error {
 // where data is anything else.
 func fast(k kind, data []byte, p unsafe.Pointer) bool {
 	switch k {
-	case kindCBOR, kindBytes, kindNumeric:
+	case kindCBOR, kindBytes, kindNumeric, kindPayload:
 		return false
 	case kindFloat32:
 		if len(data) == 5 && data[0] == 0xfa {
@@ -521,6 +556,8 @@ func encodingName(v *rt.Value) string {
 		return "an array of unknown numbers"
 	case abi.EncodingArrow:
 		return "an Arrow stream"
+	case abi.EncodingError:
+		return "a failure"
 	}
 	return fmt.Sprintf("encoding %d", v.Encoding)
 }

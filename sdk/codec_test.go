@@ -2,6 +2,7 @@ package sdk
 
 import (
 	"bytes"
+	"errors"
 	"math"
 	"reflect"
 	"strings"
@@ -221,6 +222,62 @@ func TestRefsInValues(t *testing.T) {
 	}
 }
 
+// TestSlicesOfRefs checks that slices of references travel as package cbor has
+// them, and that what it does not take is refused as package cbor does.
+func TestSlicesOfRefs(t *testing.T) {
+	p := []*rt.Ref{mustPut(t, 0), mustPut(t, 1), mustPut(t, 2)}
+	many := make([]Ref[int], 300)
+	for i := range many {
+		many[i] = Ref[int]{mustPut(t, i)}
+	}
+	type refs []Ref[int]
+	type handles []Handle[int]
+	if k, _ := kindOf[refs](); k != kindRefs {
+		t.Errorf("the kind of a named slice of references is %d", k)
+	}
+	if k, _ := kindOf[handles](); k != kindRefs {
+		t.Errorf("the kind of a slice of handles is %d", k)
+	}
+	if k, _ := kindOf[[]struct{ Ref[int] }](); k != kindCBOR {
+		t.Errorf("the kind of a slice of structs is %d", k)
+	}
+	for _, v := range []refs{nil, {}, {{p[0]}}, {{p[2]}, {}, {p[0]}, {p[2]}}, many} {
+		var enc rt.Value
+		if _, err := encode(&v, nil, &enc); err != nil {
+			t.Fatal(err)
+		}
+		data, held, err := marshalCBOR(v, true)
+		if err != nil || !bytes.Equal(enc.Data, data) || !reflect.DeepEqual(enc.Refs, held) {
+			t.Errorf("%d references: %x %v, package cbor %x %v, %v", len(v), enc.Data, enc.Refs, data, held, err)
+		}
+		var out, slow refs
+		if err := decode(&enc, &out); err != nil || !reflect.DeepEqual(out, v) {
+			t.Errorf("%d references: got %v, %v", len(v), out, err)
+		}
+		if err := unmarshalCBOR(&enc, &slow, true); err != nil || !reflect.DeepEqual(slow, out) {
+			t.Errorf("%d references: package cbor got %v, %v", len(v), slow, err)
+		}
+		for cut := range min(len(enc.Data), 30) {
+			bad := rt.Value{Encoding: abi.EncodingCBOR, Data: enc.Data[:cut], Refs: enc.Refs}
+			if err := decode(&bad, &out); err == nil {
+				t.Errorf("%d of %d bytes were accepted", cut, len(enc.Data))
+			}
+		}
+		if len(v) > 0 {
+			for _, bad := range []rt.Value{{Data: enc.Data}, {Data: append(bytes.Clone(enc.Data), 0), Refs: enc.Refs}} {
+				bad.Encoding = abi.EncodingCBOR
+				if err := decode(&bad, &out); err == nil {
+					t.Error("a reference without an object, or a byte too many, was accepted")
+				}
+			}
+		}
+	}
+	gone := refs{{rt.Failed(errors.New("lost"))}}
+	if _, err := encode(&gone, nil, new(rt.Value)); err == nil {
+		t.Error("a reference to nothing was encoded")
+	}
+}
+
 func mustPut[T any](t *testing.T, v T) *rt.Ref {
 	r, err := Put(t.Context(), v)
 	if err != nil {
@@ -251,10 +308,11 @@ func FuzzDecode(f *testing.F) {
 			m   map[string]int
 			st  struct{ A, B int }
 			r   Ref[int]
+			rs  []Ref[int]
 			a   any
 		)
 		for _, err := range []error{decode(v(), &i), decode(v(), &u8), decode(v(), &f64), decode(v(), &s), decode(v(), &b),
-			decode(v(), &fs), decode(v(), &m), decode(v(), &st), decode(v(), &r), decode(v(), &a)} {
+			decode(v(), &fs), decode(v(), &m), decode(v(), &st), decode(v(), &r), decode(v(), &rs), decode(v(), &a)} {
 			if err != nil && err.Error() == "" {
 				t.Error("an error without a text")
 			}

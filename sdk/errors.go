@@ -132,6 +132,13 @@ func local(doing string, err error) error {
 	if errors.As(err, &e) {
 		return err
 	}
+	if why := rt.Why(err); why != nil {
+		e = new(wray.Error)
+		if cbor.Unmarshal(why, e) == nil {
+			e.Message = doing + ": " + e.Message
+			return e
+		}
+	}
 	e = &wray.Error{Code: wray.CodeInternal, Message: doing + ": " + err.Error()}
 	var errno rt.Errno
 	switch {
@@ -144,6 +151,9 @@ func local(doing string, err error) error {
 	case errors.Is(err, rt.ErrStale):
 		e.Code = wray.CodeBadArgument
 		e.Hint = "a reference lives as long as the task that got it; return it, or pass it on"
+	case errors.Is(err, rt.ErrFreed):
+		e.Code = wray.CodeObjectLost
+		e.Hint = "free a value when nobody is to read it any more"
 	case errors.Is(err, rt.ErrStreamDropped):
 		e.Code = wray.CodeCanceled
 	case errors.As(err, &errno):
@@ -160,6 +170,9 @@ func local(doing string, err error) error {
 			e.Code = wray.CodeOutOfMemory
 		case abi.EINVAL:
 			e.Code = wray.CodeBadArgument
+		case abi.ENOTSUP:
+			e.Code, e.Message = wray.CodeBadArgument, doing+": not to be had in a session with a node"
+			e.Hint = "do it in a task"
 		}
 	default:
 		e.Code = wray.CodeBadArgument

@@ -21,13 +21,47 @@ type options struct {
 	window  uint32
 	name    string
 	retryOn []byte
-	err     error // of an option that makes no sense; the task fails with it
+	custom  []wray.Custom
+	claim   []byte // custom, as rt.Spec has it
+
+	actorFlags  uint32 // Named apart
+	restarts    int32
+	hasRestarts bool
+	callTries   int32
+	maxPending  uint32
+	idle        time.Duration
+	concurrency uint32
+
+	checkpointCalls uint32
+	checkpointEvery time.Duration
+
+	err error // of an option that makes no sense; the task fails with it
 }
 
 func (o *options) apply(s *rt.Spec) {
 	s.Flags = o.flags
 	s.CPU, s.Retries, s.Memory, s.Timeout = o.cpu, o.retries, o.memory, o.timeout
-	s.Window, s.Name, s.RetryOn = o.window, o.name, o.retryOn
+	s.Window, s.Name, s.RetryOn, s.Custom = o.window, o.name, o.retryOn, o.claim
+	s.Actor, s.CallTries, s.MaxPending, s.Idle, s.Concurrency = nil, o.callTries, o.maxPending, o.idle, o.concurrency
+	s.CheckpointCalls, s.CheckpointEvery = o.checkpointCalls, o.checkpointEvery
+}
+
+// check finds options that are of no use for what is declared.
+func (o *options) check(k declKind) {
+	ofActors := o.actorFlags != 0 || o.hasRestarts || o.callTries != 0 || o.maxPending != 0 || o.idle != 0 || o.concurrency != 0 ||
+		o.checkpointCalls != 0 || o.checkpointEvery != 0
+	ofTasks := o.flags&(rt.Fresh|rt.RetryErrors|rt.HasRetries) != 0 || o.retryOn != nil
+	if o.concurrency > 1 && (o.checkpointCalls != 0 || o.checkpointEvery != 0) {
+		o.bad("MaxConcurrency(%d) with CheckpointEvery or CheckpointInterval: a checkpoint is what an actor is between two calls", o.concurrency)
+	}
+	switch {
+	case k == declTask && ofActors:
+		o.bad("GetIfExists, Detached, MaxRestarts, MaxTaskRetries, MaxPendingCalls, MaxConcurrency, Idle, CheckpointEvery and CheckpointInterval are options of actors, not of tasks")
+	case k == declClass && (ofTasks || o.window != 0 || o.timeout != 0):
+		o.bad("Fresh, Retries, RetryOn, Window and Timeout are options of tasks; an actor has MaxRestarts and MaxTaskRetries")
+	case k == declMethod && (ofActors || ofTasks || o.memory != 0 || o.flags&rt.HasCPU != 0 || o.custom != nil):
+		o.bad("a method has the options Name, Timeout and Window; what its actor has is given when that is made")
+	}
 }
 
 func (o *options) bad(format string, args ...any) {
@@ -59,6 +93,38 @@ func Memory(bytes int64) Option {
 			return
 		}
 		o.memory = uint64(bytes)
+	}
+}
+
+// Resource sets how much of a resource the task holds while it runs, or the
+// actor as long as it lives, in steps of a ten-thousandth. The name means what
+// you make of it: a device, a licence, a share of a link; the node is told how
+// much it has with wray run --resource or wray start --resource. A task that asks for
+// more than that fails with wray.ErrUnschedulable. While it waits for others it
+// keeps the resource, unlike its CPU. Several options name several resources, of
+// the same name the last one counts, and 0 is none. In one process (go run)
+// nothing is held.
+func Resource(name string, amount float64) Option {
+	return func(o *options) {
+		if !(amount >= 0 && amount <= float64(wray.MaxAmount/wray.OneUnit)) || amount > 0 && wray.CPUs(amount) == 0 {
+			o.bad("Resource(%q, %v): an amount from 0.0001 to %v is wanted, or 0", name, amount, wray.MaxAmount)
+			return
+		}
+		list, err := wray.SetCustom(o.custom, wray.Custom{Name: name, Amount: wray.Amount(wray.CPUs(amount))})
+		if err != nil {
+			o.bad("Resource(%q, %v): %v", name, amount, err)
+			return
+		}
+		if len(list) > wray.MaxCustom {
+			o.bad("Resource(%q, %v): it would be one of %d resources, the most are %d", name, amount, len(list), wray.MaxCustom)
+			return
+		}
+		o.custom, o.claim = list, nil
+		for _, c := range list {
+			if c.Amount > 0 {
+				o.claim = append(append(append(append(o.claim, c.Name...), 0), c.Amount.String()...), 0)
+			}
+		}
 	}
 }
 

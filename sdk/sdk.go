@@ -78,10 +78,19 @@ type decl struct {
 	module string // empty: the program's own
 	name   string
 	stream bool
+	kind   declKind
 	parts  int // results
 
 	number atomic.Uint64 // by which the host knows it, and 1<<32; 0: not known
 }
+
+type declKind uint8
+
+const (
+	declTask   declKind = iota
+	declClass           // makes an actor
+	declMethod          // is called of one
+)
 
 // declare registers run under name. It is called for package variables, where
 // there is nobody to return an error to.
@@ -115,11 +124,15 @@ func unwound(c *rt.Call, v any) {
 }
 
 // lookup returns the number by which the host knows d.
-func (d *decl) lookup() (uint32, error) {
-	if n := d.number.Load(); n != 0 {
+func (d *decl) lookup(ctx context.Context, actor *rt.Ref) (uint32, error) {
+	known := rt.Known(ctx, actor)
+	if n := d.number.Load(); n != 0 && known {
 		return uint32(n), nil
 	}
-	n, err := rt.Lookup(d.module, d.name)
+	n, err := rt.Lookup(ctx, actor, d.module, d.name)
+	if _, ok := err.(rt.Errno); err != nil && !ok {
+		return 0, local("look up", err)
+	}
 	if err != nil {
 		e := &wray.Error{Code: wray.CodeUnknownFunction, Task: d.name, Message: fmt.Sprintf("there is no task %q", d.name)}
 		if d.module != "" {
@@ -131,7 +144,9 @@ func (d *decl) lookup() (uint32, error) {
 		}
 		return 0, e
 	}
-	d.number.Store(1<<32 | uint64(n))
+	if known {
+		d.number.Store(1<<32 | uint64(n))
+	}
 	return n, nil
 }
 
@@ -146,17 +161,19 @@ func (t *task) with(opts []Option) *task {
 	for _, o := range opts {
 		o(&c.opts)
 	}
+	c.opts.check(t.d.kind)
 	return &c
 }
 
 // A packet is what one submission needs, used again by later ones.
 type packet struct {
 	//lint:ignore U1000 the pool of the wasip1 build links packets
-	next *packet // in the pool
-	spec rt.Spec
-	buf  []byte // the small payloads
-	refs []*rt.Ref
-	args [4]rt.Arg
+	next  *packet // in the pool
+	spec  rt.Spec
+	buf   []byte // the small payloads
+	refs  []*rt.Ref
+	args  [4]rt.Arg
+	actor *rt.Ref // that is called, or nil
 }
 
 // newPacket returns a packet for a task of n arguments, or for one value.
@@ -181,7 +198,7 @@ func (p *packet) free() {
 	for i := range p.refs {
 		p.refs[i] = nil
 	}
-	p.refs, p.buf = p.refs[:0], p.buf[:0]
+	p.refs, p.buf, p.actor, p.spec.Actor = p.refs[:0], p.buf[:0], nil, nil
 	givePacket(p)
 }
 
@@ -217,10 +234,14 @@ func (t *task) send(ctx context.Context, p *packet, err error) (*rt.Ref, error) 
 		return nil, err
 	}
 	s := &p.spec
-	if s.Fn, err = t.d.lookup(); err != nil {
+	if s.Fn, err = t.d.lookup(ctx, p.actor); err != nil {
 		return nil, err
 	}
 	t.opts.apply(s)
+	s.Actor = p.actor
+	if t.d.kind == declClass {
+		t.opts.applyActor(s)
+	}
 	s.NumResults = t.d.parts
 	if t.d.stream {
 		s.Flags |= rt.StreamTask

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"math"
 	"runtime"
 	"strings"
 	"sync/atomic"
@@ -248,10 +249,11 @@ func TestOptions(t *testing.T) {
 	if e.Task != "chunk 7" {
 		t.Errorf("%+v", e)
 	}
-	for _, o := range []sdk.Option{sdk.CPU(-1), sdk.Memory(0), sdk.Retries(-2), sdk.Timeout(0), sdk.Window(0), sdk.RetryOn(errors.New("unknown"))} {
+	for _, o := range []sdk.Option{sdk.CPU(-1), sdk.Memory(0), sdk.Retries(-2), sdk.Timeout(0), sdk.Window(0), sdk.RetryOn(errors.New("unknown")),
+		sdk.Resource("", 1), sdk.Resource("a\x00b", 1), sdk.Resource("a", -1), sdk.Resource("a", 0.00001), sdk.Resource("a", math.NaN()), sdk.Resource("a", 1e10)} {
 		fails(t, double.With(o).Remote(ctx, 1), wray.ErrBadArgument)
 	}
-	want(t, double.With(sdk.CPU(0.5), sdk.Memory(1<<20), sdk.Fresh(), sdk.Timeout(time.Hour), sdk.Retries(0)).Remote(ctx, 1), 2)
+	want(t, double.With(sdk.Resource("gpu", 0.5), sdk.CPU(0.5), sdk.Memory(1<<20), sdk.Fresh(), sdk.Timeout(time.Hour), sdk.Retries(0)).Remote(ctx, 1), 2)
 	fails(t, forever.With(sdk.Timeout(time.Millisecond)).Remote(ctx), wray.ErrTimeout)
 
 	attempts.Store(0)

@@ -38,6 +38,18 @@ var rayPublished = map[string]float64{
 	"single client wait 1k refs":                   5.08,
 	"single client tasks sync":                     981,
 	"single client tasks async":                    8041,
+	"multi client tasks async":                     21230,
+	"1:1 actor calls sync":                         2012,
+	"1:1 actor calls async":                        8664,
+	"1:1 actor calls concurrent":                   5775,
+	"1:1 async-actor calls sync":                   1460,
+	"1:1 async-actor calls async":                  4260,
+	"1:1 async-actor calls with args async":        2836,
+	"1:n async-actor calls async":                  7383,
+	"n:n async-actor calls async":                  23675,
+	"1:n actor calls async":                        8038,
+	"n:n actor calls async":                        27376,
+	"n:n actor calls with arg async":               2759,
 }
 
 func newBench() *cobra.Command {
@@ -62,7 +74,7 @@ is: in a checkout, or in a module that requires it.`,
 	f.BoolVar(&asJSON, "json", false, "print one JSON object a line")
 	f.IntVar(&rounds, "rounds", 5, "rounds of each case, of which the median counts")
 	f.Float64Var(&seconds, "seconds", 2, "length of a round")
-	cmd.AddCommand(core)
+	cmd.AddCommand(core, newBenchScale())
 	return cmd
 }
 
@@ -81,7 +93,7 @@ func benchCore(cmd *cobra.Command, rounds int, seconds float64, asJSON bool, arg
 		return err
 	}
 	t := &benchTable{out: cmd.OutOrStdout(), asJSON: asJSON}
-	if err := benchDriver(cmd, p.wasm, cache, append([]string{strconv.Itoa(rounds),
+	if err := benchCoreDriver(cmd, p.wasm, cache, append([]string{strconv.Itoa(rounds),
 		strconv.FormatFloat(seconds, 'g', -1, 64)}, args...), t); err != nil {
 		return errors.Join(err, t.flush())
 	}
@@ -96,17 +108,30 @@ func benchCore(cmd *cobra.Command, rounds int, seconds float64, asJSON bool, arg
 // caseReplaced is how many sandboxes the cases with a fresh one used up.
 const caseReplaced = "fresh sandbox, replaced since it grew"
 
-// benchDriver runs the cases of the driver in a sandbox.
-func benchDriver(cmd *cobra.Command, wasm []byte, cache string, args []string, t *benchTable) error {
+// benchCoreDriver runs the cases of the driver of core.
+func benchCoreDriver(cmd *cobra.Command, wasm []byte, cache string, args []string, t *benchTable) error {
 	ctx := cmd.Context()
 	n, err := node.New(node.Config{CacheDir: cache, StoreBytes: 8 << 30})
 	if err != nil {
 		return err
 	}
 	defer n.Close()
+	if err := benchDriver(cmd, n, wasm, args, t.add); err != nil || !t.fresh && !strings.Contains(caseReplaced, strings.Join(args[2:], "")) {
+		return err
+	}
+	s, err := n.Stats(ctx)
+	if err != nil {
+		return err
+	}
+	r := float64(s.Replaced)
+	return t.add(engine.Line{Case: caseReplaced, Unit: "sandboxes", Median: r, Min: r, Max: r})
+}
+
+// benchDriver runs a driver in a sandbox, which prints its cases.
+func benchDriver(cmd *cobra.Command, n *node.Node, wasm []byte, args []string, add func(engine.Line) error) error {
 	var out bytes.Buffer
 	var bad error
-	code, err := n.Run(ctx, node.Job{
+	code, err := n.Run(cmd.Context(), node.Job{
 		Name: "bench", Modules: []node.Module{{Name: "bench", Wasm: wasm}},
 		Args: args, Limits: worker.Limits{Memory: 4 << 30},
 		Output: func(_ string, s worker.Stream, b []byte) {
@@ -122,7 +147,7 @@ func benchDriver(cmd *cobra.Command, wasm []byte, cache string, args []string, t
 				if err != nil {
 					err = fmt.Errorf("the driver printed %q", line)
 				} else {
-					err = t.add(l)
+					err = add(l)
 				}
 				bad = errors.Join(bad, err)
 			}
@@ -134,15 +159,7 @@ func benchDriver(cmd *cobra.Command, wasm []byte, cache string, args []string, t
 	if code != 0 {
 		return &exitError{code}
 	}
-	if bad != nil || !t.fresh && !strings.Contains(caseReplaced, strings.Join(args[2:], "")) {
-		return bad
-	}
-	s, err := n.Stats(ctx)
-	if err != nil {
-		return err
-	}
-	r := float64(s.Replaced)
-	return t.add(engine.Line{Case: caseReplaced, Unit: "sandboxes", Median: r, Min: r, Max: r})
+	return bad
 }
 
 // benchTable prints cases: as JSON when they come, as a table at the end.

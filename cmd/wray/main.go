@@ -108,6 +108,8 @@ func newRoot(stdin io.Reader, stdout, stderr io.Writer) *cobra.Command {
 
   wray run ./examples/wordcount          run a Go program's tasks
   wray run tool.wasm -- -v input.txt     run any WASI command
+  wray start                             a node that takes jobs and native clients
+  wray memory                            what objects live, and who holds them
   wray module inspect tool.wasm          what a module wants and gets
   wray doctor                            what this machine offers`,
 		SilenceUsage: true, SilenceErrors: true,
@@ -120,7 +122,7 @@ func newRoot(stdin io.Reader, stdout, stderr io.Writer) *cobra.Command {
 	root.SetFlagErrorFunc(func(cmd *cobra.Command, err error) error {
 		return &usageError{withHint(err, "see %s --help", cmd.CommandPath())}
 	})
-	root.AddCommand(newRun(), newModule(), newVersion(), newDoctor(), newBench())
+	root.AddCommand(newRun(), newStart(), newMemory(), newModule(), newVersion(), newDoctor(), newBench())
 	argumentsAreUsage(root)
 	return root
 }

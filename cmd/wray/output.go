@@ -12,7 +12,6 @@ import (
 
 	"golang.org/x/term"
 
-	"github.com/wray-project/wray/host/node"
 	"github.com/wray-project/wray/host/worker"
 )
 
@@ -24,6 +23,7 @@ type printer struct {
 
 	mu     sync.Mutex
 	status string // guarded by mu; the progress line on the terminal now
+	tail   []byte // guarded by mu; the end of the driver's standard error
 }
 
 func newPrinter(out, err io.Writer) *printer {
@@ -39,13 +39,17 @@ func isTerminal(w io.Writer) bool {
 // control characters: guests may not drive it.
 func (p *printer) print(task string, s worker.Stream, b []byte) {
 	w, tty := p.out, p.outTTY
-	if s == worker.Stderr {
+	if s != worker.Stdout {
 		w, tty = p.err, p.errT
 	}
 	var buf bytes.Buffer
-	if task == "" && !tty {
+	switch {
+	case s == worker.Notice:
+		buf.WriteString("wray: note: ")
+		buf.Write(plain(b))
+	case task == "" && !tty:
 		buf.Write(b)
-	} else {
+	default:
 		for line := range bytes.Lines(b) {
 			if task != "" {
 				buf.WriteString(heading(task, tty))
@@ -61,6 +65,9 @@ func (p *printer) print(task string, s worker.Stream, b []byte) {
 	}
 	p.mu.Lock()
 	defer p.mu.Unlock()
+	if task == "" && s == worker.Stderr {
+		p.tail = keep(p.tail, b)
+	}
 	p.clearLocked()
 	// A reader that went away ends the program by SIGPIPE; there is nobody else
 	// to tell.
@@ -105,7 +112,7 @@ func plain(b []byte) []byte {
 
 // progress keeps a line of progress on standard error while the job runs, if
 // that is a terminal. The result ends it and waits for that.
-func (p *printer) progress(ctx context.Context, n *node.Node) (stop func()) {
+func (p *printer) progress(ctx context.Context, n runner) (stop func()) {
 	if !p.errT {
 		return func() {}
 	}
@@ -127,14 +134,22 @@ func (p *printer) progress(ctx context.Context, n *node.Node) (stop func()) {
 				p.set("")
 				continue
 			}
-			line := fmt.Sprintf("tasks: %d running, %d waiting, %d done", s.Running, s.Waiting, s.Finished)
-			if s.Failed > 0 {
-				line += fmt.Sprintf(", %d failed", s.Failed)
-			}
-			p.set(line)
+			p.set(progressLine(s))
 		}
 	}()
 	return func() { cancel(); <-done }
+}
+
+// progressLine says how far a job is, on one line.
+func progressLine(s worker.StatsBody) string {
+	line := fmt.Sprintf("tasks: %d running, %d waiting, %d done", s.Running, s.Waiting, s.Finished)
+	if s.Failed > 0 {
+		line += fmt.Sprintf(", %d failed", s.Failed)
+	}
+	if s.OnDisk > 0 {
+		line += fmt.Sprintf("; objects on disk: %s", bytesText(s.OnDisk))
+	}
+	return line
 }
 
 func (p *printer) set(status string) {

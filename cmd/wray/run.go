@@ -1,6 +1,7 @@
 package main
 
 import (
+	"context"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -9,24 +10,68 @@ import (
 	"time"
 
 	"github.com/spf13/cobra"
+	"github.com/spf13/pflag"
 
 	"github.com/wray-project/wray"
 	"github.com/wray-project/wray/host/node"
 	"github.com/wray-project/wray/host/worker"
 )
 
+// nodeOptions are the flags of a node.
+type nodeOptions struct {
+	store     size
+	residents int
+	sandboxes int
+	spill     []string
+	spillMax  size
+	cpus      float64
+	resources []string
+	weak      bool
+}
+
+func (o *nodeOptions) flags(f *pflag.FlagSet) {
+	f.Var(&o.store, "object-store-memory", "memory of the object store (default three tenths of the machine's)")
+	f.StringArrayVar(&o.spill, "spill-dir", nil, "`DIR` for objects that the object store has no room for, or none (default spill in the cache directory)")
+	f.Var(&o.spillMax, "spill-limit", "most bytes of such objects on disk (default half of what is free there)")
+	f.IntVar(&o.residents, "max-resident-actors", 0, fmt.Sprintf("actors that have a sandbox at once; others sleep (default %d)", worker.DefaultResidents))
+	f.IntVar(&o.sandboxes, "max-live-sandboxes", 0, fmt.Sprintf("sandboxes that tasks have at once; others queue (default %d)", worker.DefaultSandboxes))
+	f.Float64Var(&o.cpus, "cpus", 0, "cores that tasks may hold (default all)")
+	f.StringArrayVar(&o.resources, "resource", nil, "what tasks may hold of a resource of any name, as `NAME=AMOUNT`; tasks ask for it with sdk.Resource")
+	f.BoolVar(&o.weak, "allow-weak-jail", false, "run on a machine that cannot lock the worker up: a guest that breaks out of its sandbox then has your rights")
+}
+
+// node starts a node.
+func (o *nodeOptions) node(cache string) (*node.Node, error) {
+	custom, err := parseResources(o.resources)
+	if err != nil {
+		return nil, err
+	}
+	return node.New(node.Config{CacheDir: cache, StoreBytes: int64(o.store), Residents: o.residents, Sandboxes: o.sandboxes, AllowWeak: o.weak, SpillDirs: o.spill, SpillLimit: int64(o.spillMax),
+		Capacity: wray.Resources{CPU: wray.CPUs(o.cpus)}, Custom: custom})
+}
+
+// runner runs jobs: a node of this process, or one elsewhere.
+type runner interface {
+	Run(ctx context.Context, j node.Job) (exitCode int, err error)
+	Stats(ctx context.Context) (worker.StatsBody, error)
+	Close() error
+}
+
 // runOptions are the flags of wray run.
 type runOptions struct {
+	nodeOptions
+	address string
+
 	dirs    []string
 	env     []string
 	with    []string
 	memory  size
 	stack   size
-	store   size
 	files   int
+	handles int
+	windows int
+	logRate size
 	timeout time.Duration
-	cpus    float64
-	weak    bool
 }
 
 func newRun() *cobra.Command {
@@ -62,11 +107,13 @@ the driver prints is not, so that it can be piped.`,
 	f.StringArrayVar(&o.with, "with", nil, "submit another module with the job, as `[NAME=]FILE.wasm` or a package")
 	f.Var(&o.memory, "memory", "most memory of one sandbox (default 1GiB)")
 	f.Var(&o.stack, "stack", "most native stack of one sandbox (default 32MiB)")
-	f.Var(&o.store, "object-store-memory", "memory of the object store (default three tenths of the machine's)")
 	f.IntVar(&o.files, "max-files", 0, "most open files of one sandbox (default 64)")
+	f.IntVar(&o.handles, "max-handles", 0, fmt.Sprintf("most references that one sandbox holds (default %d)", worker.DefaultHandles))
+	f.IntVar(&o.windows, "max-windows", 0, fmt.Sprintf("most large values that one sandbox has mapped at once (default %d)", worker.DefaultWindows))
+	f.Var(&o.logRate, "log-rate", "bytes a second that the tasks of one sandbox may print for long (default 4MiB)")
 	f.DurationVar(&o.timeout, "timeout", 0, "end the job after this time")
-	f.Float64Var(&o.cpus, "cpus", 0, "cores that tasks may hold (default all)")
-	f.BoolVar(&o.weak, "allow-weak-jail", false, "run on a machine that cannot lock the worker up: a guest that breaks out of its sandbox then has your rights")
+	f.StringVar(&o.address, "address", "", "run in the node at this `ADDRESS` (unix:///PATH; see wray start) instead of one of its own")
+	o.nodeOptions.flags(f)
 	return cmd
 }
 
@@ -76,9 +123,7 @@ func (o *runOptions) run(cmd *cobra.Command, args []string) error {
 	if err != nil {
 		return err
 	}
-	n, err := node.New(node.Config{
-		CacheDir: cache, StoreBytes: int64(o.store), AllowWeak: o.weak, Capacity: wray.Resources{CPU: wray.CPUs(o.cpus)},
-	})
+	n, err := o.runner(cmd, cache)
 	if err != nil {
 		return err
 	}
@@ -89,7 +134,8 @@ func (o *runOptions) run(cmd *cobra.Command, args []string) error {
 	}
 	job := node.Job{
 		Name: p.name, Modules: []node.Module{{Name: p.name, Wasm: p.wasm}}, Args: args[1:], Env: o.env,
-		Limits: worker.Limits{Memory: int64(o.memory), Stack: int32(min(int64(o.stack), 1<<30)), Files: o.files, Timeout: o.timeout},
+		Limits: worker.Limits{Memory: int64(o.memory), Stack: int32(min(int64(o.stack), 1<<30)),
+			Files: o.files, Handles: o.handles, Windows: o.windows, LogRate: int64(o.logRate), Timeout: o.timeout},
 	}
 	for _, e := range o.env {
 		if !strings.Contains(e, "=") {
@@ -121,6 +167,9 @@ func (o *runOptions) run(cmd *cobra.Command, args []string) error {
 	stop := out.progress(ctx, n)
 	code, err := n.Run(ctx, job)
 	stop()
+	if err != nil || code != 0 {
+		out.hintDir(job.Dirs)
+	}
 	if err != nil {
 		return err
 	}
@@ -128,6 +177,29 @@ func (o *runOptions) run(cmd *cobra.Command, args []string) error {
 		return &exitError{code}
 	}
 	return nil
+}
+
+// runner returns the node at --address, or starts one.
+func (o *runOptions) runner(cmd *cobra.Command, cache string) (runner, error) {
+	if o.address != "" {
+		var own pflag.FlagSet
+		new(nodeOptions).flags(&own)
+		var bad error
+		own.VisitAll(func(f *pflag.Flag) {
+			if cmd.Flags().Changed(f.Name) {
+				bad = &usageError{withHint(fmt.Errorf("--%s is of a node, and --address names one that runs", f.Name), "give it to wray start")}
+			}
+		})
+		if bad != nil {
+			return nil, bad
+		}
+		return dialNode(cmd.Context(), o.address)
+	}
+	n, err := o.node(cache)
+	if err != nil {
+		return nil, err
+	}
+	return inspectable(n), nil
 }
 
 // grants turns --dir values into directories: those of the command line, then

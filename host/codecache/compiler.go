@@ -7,11 +7,12 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"sync/atomic"
 	"time"
 
 	"github.com/wray-project/wray"
 	"github.com/wray-project/wray/host/jail"
-	"github.com/wray-project/wray/host/link"
+	"github.com/wray-project/wray/internal/link"
 )
 
 // Compiler says how compiler processes are started.
@@ -59,6 +60,13 @@ type verdict struct {
 
 func refuse(e *wray.Error) verdict { return verdict{err: e, refused: e} }
 
+// spawned counts the compilers of this process, to name their control groups.
+var spawned atomic.Uint64
+
+// compilerWeight is a compiler's share of a busy processor; everyone's default
+// is 100.
+const compilerWeight = 50
+
 // run compiles a module into out in a process of its own. That process has
 // ended when run returns.
 func (c Compiler) run(ctx context.Context, module []byte, out string) verdict {
@@ -76,7 +84,15 @@ func (c Compiler) run(ctx context.Context, module []byte, out string) verdict {
 	if c.AllowWeak {
 		args = append(args, weakArg)
 	}
-	proc, err := jail.Spawn(jail.Config{Path: c.Path, Args: args, Files: []*os.File{child}})
+	// Its own limits hold it where there are no control groups; in one, the
+	// user's other programs go before it, too.
+	group, err := jail.NewCgroup(fmt.Sprintf("compiler-%d", spawned.Add(1)), jail.CgroupLimits{CPUWeight: compilerWeight})
+	if err != nil {
+		group = nil
+	} else {
+		defer group.Close() // after the process has ended
+	}
+	proc, err := jail.Spawn(jail.Config{Path: c.Path, Args: args, Files: []*os.File{child}, Cgroup: group})
 	child.Close()
 	if err != nil {
 		conn.Close()

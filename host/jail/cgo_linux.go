@@ -6,8 +6,8 @@ import "golang.org/x/sys/unix"
 
 const usesCgo = true
 
-// cgoCalls is what a process with a C library needs besides: its allocator and
-// the set-up of its threads. Release builds have no cgo; builds with the race
+// cgoCalls is what a process with a C library needs besides: its allocator (and
+// the buffers that guests fill) and the set-up of its threads. Release builds have no cgo; builds with the race
 // detector do.
 func cgoCalls() []rule {
 	return []rule{

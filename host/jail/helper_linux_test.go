@@ -9,7 +9,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
-	"github.com/wray-project/wray/host/link"
+	"github.com/wray-project/wray/internal/link"
 )
 
 // TestMain makes the test binary the child of its own tests.

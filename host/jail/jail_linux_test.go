@@ -18,7 +18,7 @@ import (
 	"golang.org/x/net/bpf"
 	"golang.org/x/sys/unix"
 
-	"github.com/wray-project/wray/host/link"
+	"github.com/wray-project/wray/internal/link"
 )
 
 func TestEnterReports(t *testing.T) {
@@ -456,6 +456,8 @@ func TestWorkerRules(t *testing.T) {
 		{"executable", workerCalls(pid), unix.SYS_MPROTECT, [6]uint64{0, 0, unix.PROT_READ | unix.PROT_EXEC}, true},
 		{"writable and executable", workerCalls(pid), unix.SYS_MPROTECT, [6]uint64{0, 0, unix.PROT_WRITE | unix.PROT_EXEC}, false},
 		{"map executable", workerCalls(pid), unix.SYS_MMAP, [6]uint64{0, 0, unix.PROT_READ | unix.PROT_EXEC}, false},
+		{"map once more", workerCalls(pid), unix.SYS_MREMAP, [6]uint64{0, 0, 4096, unix.MREMAP_MAYMOVE | unix.MREMAP_FIXED}, true},
+		{"move a mapping", workerCalls(pid), unix.SYS_MREMAP, [6]uint64{0, 4096, 4096, unix.MREMAP_MAYMOVE | unix.MREMAP_FIXED}, usesCgo},
 		{"execve", workerCalls(pid), unix.SYS_EXECVE, [6]uint64{}, false},
 		{"socket", compilerCalls(pid), unix.SYS_SOCKET, [6]uint64{}, false},
 	} {

@@ -14,7 +14,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
-	"github.com/wray-project/wray/host/link"
+	"github.com/wray-project/wray/internal/link"
 )
 
 // probe is one thing that code which broke out of its sandbox would try.

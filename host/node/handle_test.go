@@ -7,10 +7,10 @@ import (
 	"testing"
 
 	"github.com/wray-project/wray"
-	"github.com/wray-project/wray/host/link"
 	"github.com/wray-project/wray/host/wasi"
 	"github.com/wray-project/wray/host/wasi/wasitest"
 	"github.com/wray-project/wray/host/worker"
+	"github.com/wray-project/wray/internal/link"
 )
 
 // FuzzHandle gives the node any message of a worker. It answers or refuses with

@@ -15,10 +15,13 @@ import (
 
 	"github.com/wray-project/wray"
 	"github.com/wray-project/wray/host/codecache"
-	"github.com/wray-project/wray/host/link"
 	"github.com/wray-project/wray/host/sandbox"
+	"github.com/wray-project/wray/host/spill"
 	"github.com/wray-project/wray/host/wasi"
 	"github.com/wray-project/wray/host/worker"
+	"github.com/wray-project/wray/internal/clientwire"
+	"github.com/wray-project/wray/internal/link"
+	"github.com/wray-project/wray/objectstore"
 )
 
 // Config configures a node. The zero value is a laptop: one tenant, the whole
@@ -28,8 +31,15 @@ type Config struct {
 	CacheDir   string         // default wray in the user's cache directory
 	Tenant     string         // default "local"
 	Capacity   wray.Resources // what tasks may hold; default the machine's
+	Custom     []wray.Custom  // and of other resources, each name once
 	StoreBytes int64          // the object store; default three tenths of memory
+	Sandboxes  int            // of tasks at once; default worker.DefaultSandboxes
+	Residents  int            // actors that have a sandbox at once; default worker.DefaultResidents
 	Slots      int            // sandboxes that run at once; default the processors
+	// SpillDirs take objects that the object store has no room for. Default: spill
+	// in CacheDir, unless that lies in memory. NoSpill: none.
+	SpillDirs  []string
+	SpillLimit int64 // bytes of all together; default half of what is free there
 	// AllowWeak lets a worker run on a machine that cannot lock it up. It opens
 	// the host to a guest that breaks out of its sandbox.
 	AllowWeak bool
@@ -39,10 +49,12 @@ type Config struct {
 type Node struct {
 	cfg   Config
 	cache *codecache.Cache
+	spill *spill.Opener // nil: objects stay in memory
 
-	mu     sync.Mutex
-	worker *workerProcess // guarded by mu; nil before the first job and after a death
-	closed bool           // guarded by mu
+	mu       sync.Mutex
+	worker   *workerProcess // guarded by mu; nil before the first job and after a death
+	starting *start         // guarded by mu; nil while no worker is being started
+	closed   bool           // guarded by mu
 
 	ending sync.WaitGroup // workers found dead
 }
@@ -69,8 +81,51 @@ func New(cfg Config) (*Node, error) {
 	if err != nil {
 		return nil, fmt.Errorf("open the code cache: %w", err)
 	}
-	return &Node{cfg: cfg, cache: cache}, nil
+	n := &Node{cfg: cfg, cache: cache}
+	if err := n.openSpill(); err != nil {
+		_ = cache.Close()
+		return nil, err
+	}
+	return n, nil
 }
+
+// NoSpill is the directory that is none: objects stay in memory.
+const NoSpill = "none"
+
+// openSpill finds the place for objects that memory has no room for.
+func (n *Node) openSpill() error {
+	dirs, given := n.cfg.SpillDirs, len(n.cfg.SpillDirs) > 0
+	if len(dirs) == 1 && dirs[0] == NoSpill {
+		return nil
+	}
+	if !given {
+		dirs = []string{filepath.Join(n.cfg.CacheDir, "spill")}
+	}
+	o, err := spill.NewOpener(dirs)
+	if err != nil {
+		if !given {
+			return nil // as without a disk: a full store says so
+		}
+		return fmt.Errorf("%s: %w", objectstore.SpillDirFlag, err)
+	}
+	if !given && spill.InMemory(o.Dirs()[0]) {
+		return nil
+	}
+	if n.cfg.SpillLimit <= 0 {
+		for _, dir := range o.Dirs() {
+			free, err := spill.Free(dir)
+			if err != nil {
+				free = defaultSpill
+			}
+			n.cfg.SpillLimit = max(n.cfg.SpillLimit, free/2)
+		}
+	}
+	n.spill = o
+	return nil
+}
+
+// defaultSpill is the room assumed of a disk that does not tell.
+const defaultSpill = 8 << 30
 
 // CacheDir returns where compiled code is kept: $WRAY_CACHE, or wray in the
 // user's cache directory.
@@ -89,8 +144,13 @@ func CacheDir() (string, error) {
 func (n *Node) Close() error {
 	n.mu.Lock()
 	w := n.worker
+	s := n.starting
 	n.worker, n.closed = nil, true
 	n.mu.Unlock()
+	if s != nil {
+		s.cancel()
+		<-s.done
+	}
 	if w != nil {
 		w.close()
 	}
@@ -106,6 +166,7 @@ type Job struct {
 	Env     []string // key=value; nothing else is in the environment
 	Dirs    []Dir
 	Stdin   *os.File // may be nil
+	Client  *os.File // nil, or the socket of the native client that is the driver
 	Limits  worker.Limits
 	// Output takes what the job prints. It is called by one goroutine at a time,
 	// and no more when Run has returned.
@@ -131,7 +192,7 @@ func (n *Node) Run(ctx context.Context, j Job) (int, error) {
 	r := &run{job: j}
 	defer r.close()
 	body := worker.RunBody{Name: j.Name, Args: j.Args, Env: j.Env, Memory: j.Limits.Memory,
-		Stack: j.Limits.Stack, Files: j.Limits.Files, Timeout: int64(j.Limits.Timeout)}
+		Stack: j.Limits.Stack, Files: j.Limits.Files, Handles: j.Limits.Handles, Windows: j.Limits.Windows, LogRate: j.Limits.LogRate, Timeout: int64(j.Limits.Timeout)}
 	for _, d := range j.Dirs {
 		root, err := os.OpenRoot(d.Host)
 		if err != nil {
@@ -182,6 +243,10 @@ func (n *Node) Run(ctx context.Context, j Job) (int, error) {
 	if j.Stdin != nil {
 		body.Stdin = true
 		files = append(files, j.Stdin)
+	}
+	if j.Client != nil {
+		body.Client = true
+		files = append(files, j.Client)
 	}
 	body.Run = s.w.add(r)
 	defer s.w.remove(body.Run)
@@ -262,6 +327,53 @@ func (n *Node) Stats(ctx context.Context) (worker.StatsBody, error) {
 	return s, link.Unmarshal(m.Body, &s)
 }
 
+// Objects lists what the running worker's store holds, and who holds it.
+func (n *Node) Objects(ctx context.Context, q clientwire.MemoryBody) (clientwire.Memory, error) {
+	n.mu.Lock()
+	w := n.worker
+	n.mu.Unlock()
+	var mem clientwire.Memory
+	if w != nil {
+		b, err := link.Marshal(q)
+		if err != nil {
+			return mem, err
+		}
+		m, err := w.conn.Call(ctx, link.Message{Kind: worker.KindMemory, Body: b})
+		if err != nil {
+			return mem, err
+		}
+		m.CloseFiles()
+		if err := link.Unmarshal(m.Body, &mem); err != nil {
+			return mem, err
+		}
+	}
+	mem.Node, mem.PID = n.cfg.Name, os.Getpid()
+	return mem, nil
+}
+
+// Memory returns the bytes of memory that the worker takes, shared pages by
+// their share (Pss; proc_pid_smaps(5)). Zero without a worker, and an error
+// elsewhere than on Linux.
+func (n *Node) Memory() (int64, error) {
+	n.mu.Lock()
+	w := n.worker
+	n.mu.Unlock()
+	if w == nil {
+		return 0, nil
+	}
+	b, err := os.ReadFile(fmt.Sprintf("/proc/%d/smaps_rollup", w.proc.Pid()))
+	if err != nil {
+		return 0, fmt.Errorf("read the worker's memory: %w", err)
+	}
+	for line := range strings.Lines(string(b)) {
+		var kib int64
+		if _, err := fmt.Sscanf(line, "Pss: %d kB", &kib); err == nil {
+			return kib << 10, nil
+		}
+	}
+	return 0, errors.New("read the worker's memory: the kernel does not tell Pss")
+}
+
 // run is a job that a worker runs.
 type run struct {
 	job   Job
@@ -276,7 +388,7 @@ type run struct {
 // output passes on what the job printed. A worker may say anything at any time:
 // the lock keeps to what Job.Output promises.
 func (r *run) output(b *worker.OutputBody) error {
-	if b.Stream != worker.Stdout && b.Stream != worker.Stderr {
+	if b.Stream < worker.Stdout || b.Stream > worker.Notice {
 		return fmt.Errorf("%w: output on stream %d", link.ErrProtocol, b.Stream)
 	}
 	r.mu.Lock()

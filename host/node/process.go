@@ -6,13 +6,15 @@ import (
 	"os"
 	"runtime"
 	"sync"
+	"time"
 
 	"github.com/wray-project/wray"
 	"github.com/wray-project/wray/host/codecache"
 	"github.com/wray-project/wray/host/jail"
-	"github.com/wray-project/wray/host/link"
 	"github.com/wray-project/wray/host/sandbox"
+	"github.com/wray-project/wray/host/spill"
 	"github.com/wray-project/wray/host/worker"
+	"github.com/wray-project/wray/internal/link"
 )
 
 // The verbs under which the program runs as another kind of process. They are
@@ -30,7 +32,11 @@ type workerProcess struct {
 	proc   *jail.Process
 	conn   *link.Conn
 	jail   string
+	spill  *spill.Opener // may be nil
 	served chan struct{} // closed when the link has ended
+
+	group     *jail.Cgroup // nil where none can be made
+	groupOnce sync.Once    // removes it
 
 	mu   sync.Mutex
 	runs map[uint64]*run // guarded by mu
@@ -39,11 +45,20 @@ type workerProcess struct {
 	added func() // nil, or a test's, called when a job has its number
 }
 
+// start is a worker being started. Whoever needs one waits for it.
+type start struct {
+	cancel context.CancelFunc
+	done   chan struct{} // closed when the rest is set
+	w      *workerProcess
+	err    error
+}
+
 // startWorker returns the tenant's worker and starts it when there is none.
+// Nothing is locked while it starts: it may take its time, or never answer.
 func (n *Node) startWorker(ctx context.Context) (*workerProcess, error) {
 	n.mu.Lock()
-	defer n.mu.Unlock()
 	if n.closed {
+		n.mu.Unlock()
 		return nil, wray.Errorf(wray.CodeCanceled, "the node is closing")
 	}
 	if w := n.worker; w != nil {
@@ -52,9 +67,54 @@ func (n *Node) startWorker(ctx context.Context) (*workerProcess, error) {
 			n.worker = nil // it died between two jobs
 			n.ending.Go(w.close)
 		default:
+			n.mu.Unlock()
 			return w, nil
 		}
 	}
+	s := n.starting
+	if s == nil {
+		// The start is all jobs' that wait for it, so none of them cancels it.
+		sctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), startLimit)
+		s = &start{cancel: cancel, done: make(chan struct{})}
+		n.starting = s
+		go n.finishStart(sctx, s)
+	}
+	n.mu.Unlock()
+	select {
+	case <-s.done:
+		return s.w, s.err
+	case <-ctx.Done():
+		return nil, wray.Errorf(wray.CodeCanceled, "the job was canceled while a worker started")
+	}
+}
+
+// startLimit is how long a worker may take to answer its first message.
+const startLimit = 30 * time.Second
+
+// finishStart starts a worker for s. Close waits for it.
+func (n *Node) finishStart(ctx context.Context, s *start) {
+	defer close(s.done)
+	defer s.cancel()
+	w, err := n.spawnWorker(ctx)
+	n.mu.Lock()
+	n.starting = nil
+	if err == nil && n.closed {
+		err = wray.Errorf(wray.CodeCanceled, "the node is closing")
+	} else if err == nil {
+		n.worker = w
+	}
+	closed := n.closed
+	n.mu.Unlock()
+	if closed && w != nil {
+		w.close()
+	}
+	if s.err = err; err == nil {
+		s.w = w
+	}
+}
+
+// spawnWorker starts a worker process.
+func (n *Node) spawnWorker(ctx context.Context) (*workerProcess, error) {
 	dir, err := n.cache.Dir(n.cfg.Tenant)
 	if err != nil {
 		return nil, err
@@ -70,20 +130,30 @@ func (n *Node) startWorker(ctx context.Context) (*workerProcess, error) {
 	if n.cfg.AllowWeak {
 		args = append(args, "weak")
 	}
-	proc, err := jail.Spawn(jail.Config{Args: args, Files: []*os.File{child}, MaxProcs: runtime.NumCPU() + 1})
+	group, noGroup := jail.NewCgroup(fmt.Sprintf("worker-%d", spawned.Add(1)), n.cgroupLimits())
+	if noGroup != nil {
+		group = nil // the jail holds without it, and doctor says so
+	}
+	proc, err := jail.Spawn(jail.Config{Args: args, Files: []*os.File{child}, MaxProcs: runtime.NumCPU() + 1, Cgroup: group})
 	child.Close()
 	if err != nil {
 		conn.Close()
+		closeGroup(group)
 		return nil, fmt.Errorf("start a worker: %w", err)
 	}
-	w := &workerProcess{proc: proc, conn: conn, served: make(chan struct{}), runs: map[uint64]*run{}}
+	w := &workerProcess{spill: n.spill, proc: proc, conn: conn, group: group, served: make(chan struct{}), runs: map[uint64]*run{}}
 	go func() {
 		defer close(w.served)
 		_ = conn.Serve(context.Background(), w.handle) // the reason is in conn.Err
 	}()
+	var spillDirs []string
+	if n.spill != nil {
+		spillDirs = n.spill.Dirs()
+	}
 	b, err := link.Marshal(worker.StartBody{
-		Node: n.cfg.Name, CacheDir: dir, CPU: int64(n.cfg.Capacity.CPU), Memory: n.cfg.Capacity.Memory,
-		StoreBytes: n.cfg.StoreBytes, Slots: n.cfg.Slots,
+		SpillDirs: spillDirs, SpillLimit: n.cfg.SpillLimit,
+		Node: n.cfg.Name, CacheDir: dir, CPU: int64(n.cfg.Capacity.CPU), Memory: n.cfg.Capacity.Memory, Custom: worker.CustomBodies(n.cfg.Custom),
+		StoreBytes: n.cfg.StoreBytes, Slots: n.cfg.Slots, Residents: n.cfg.Residents, Sandboxes: n.cfg.Sandboxes,
 	})
 	if err == nil {
 		var m link.Message
@@ -101,7 +171,6 @@ func (n *Node) startWorker(ctx context.Context) (*workerProcess, error) {
 		}
 		return nil, fmt.Errorf("start a worker: %w", err)
 	}
-	n.worker = w
 	return w, nil
 }
 
@@ -111,6 +180,7 @@ func (w *workerProcess) close() {
 	<-w.served
 	w.proc.Kill()
 	w.proc.Wait()
+	w.groupOnce.Do(func() { closeGroup(w.group) })
 }
 
 // add gives a job its number.
@@ -169,6 +239,20 @@ func (w *workerProcess) handle(_ context.Context, m link.Message) (link.Message,
 		out.Body, err = link.Marshal(reply)
 		return out, err
 	}
+	if m.Kind == worker.KindSpill {
+		var b worker.SpillBody
+		if err := link.Unmarshal(m.Body, &b); err != nil {
+			return link.Message{}, err
+		}
+		if w.spill == nil {
+			return link.Message{}, wray.Errorf(wray.CodeDenied, "no directory takes objects")
+		}
+		f, err := w.spill.Open(b.Dir)
+		if err != nil {
+			return link.Message{}, err
+		}
+		return link.Message{Files: []*os.File{f}}, nil
+	}
 	return link.Message{}, fmt.Errorf("%w: unknown message %d", link.ErrProtocol, m.Kind)
 }
 
@@ -177,6 +261,7 @@ func RunWorker(args []string) int {
 	if len(args) < 1 {
 		return childFailed(fmt.Errorf("a worker needs its cache directory"))
 	}
+	worker.Mappings() // asks the kernel while that can be asked
 	p := jail.Worker(args[0], append(sandbox.Prepare(), linkFD)...)
 	p.AllowWeak = len(args) > 1 && args[1] == "weak"
 	applied, err := jail.Enter(p)

@@ -14,8 +14,9 @@ import (
 	"time"
 
 	"github.com/wray-project/wray"
-	"github.com/wray-project/wray/host/link"
+	"github.com/wray-project/wray/host/jail"
 	"github.com/wray-project/wray/host/worker"
+	"github.com/wray-project/wray/internal/link"
 )
 
 // TestMain lets the test binary be a node's processes, and a worker that lies.
@@ -37,7 +38,7 @@ func TestMain(m *testing.M) {
 // lieFile names the lie of the next worker. It lies beside the tenants' code.
 func lieFile(code string) string { return filepath.Join(code, "lie") }
 
-// Classes of a frame, as host/link has them.
+// Classes of a frame, as internal/link has them.
 const (
 	notice, request, answer, failure = 0, 1, 2, 3
 )
@@ -78,6 +79,9 @@ func lyingWorker(lie string) {
 		frame(len(body), kind, class, 0, id, body)
 	}
 	_, id := read()
+	if lie == "silent" {
+		select {}
+	}
 	send(worker.KindStart, answer, id, worker.StartedBody{Jail: "none"})
 	_, id = read()
 	ran := worker.RanBody{ExitCode: 7}
@@ -290,6 +294,70 @@ func TestWorkerKilled(t *testing.T) {
 		_, err := n.testRun(t, job(forever))
 		if !errors.Is(err, wray.ErrWorkerDied) || !strings.Contains(err.Error(), "killed") {
 			t.Errorf("got %v", err)
+		}
+	}
+}
+
+// TestSilentWorker holds that a worker which does not answer its first message
+// holds up nobody but those that need one, and no job longer than it wants.
+func TestSilentWorker(t *testing.T) {
+	h := home(t.TempDir())
+	n := h.node(t)
+	h.lie(t, "silent")
+	ctx, cancel := context.WithCancel(t.Context())
+	ended := make(chan error, 2)
+	for range 2 {
+		go func() {
+			_, err := n.startWorker(ctx)
+			ended <- err
+		}()
+	}
+	for starting := false; !starting; time.Sleep(time.Millisecond) { // there is no event to wait for
+		n.mu.Lock()
+		starting = n.starting != nil
+		n.mu.Unlock()
+	}
+	if s, err := n.Stats(ctx); err != nil || s != (worker.StatsBody{}) {
+		t.Errorf("stats meanwhile: %+v, %v", s, err)
+	}
+	cancel()
+	for range 2 {
+		if err := <-ended; !errors.Is(err, wray.ErrCanceled) {
+			t.Errorf("a canceled job ended with %v", err)
+		}
+	}
+	if err := n.Close(); err != nil {
+		t.Error(err)
+	}
+}
+
+// TestWorkerCgroup holds that a worker is in a control group with a limit of
+// memory, where the machine lends groups, and that nothing is left of it.
+func TestWorkerCgroup(t *testing.T) {
+	if _, _, err := jail.CgroupSupport(); err != nil {
+		t.Skipf("SKIP: this machine lends no cgroup: %v", err)
+	}
+	h := home(t.TempDir())
+	n := h.node(t)
+	if code, err := n.testRun(t, job(nothing)); code != 0 || err != nil {
+		t.Fatalf("%d, %v", code, err)
+	}
+	w := n.current()
+	if w.group == nil {
+		t.Fatal("the worker is in no group")
+	}
+	b, err := os.ReadFile(fmt.Sprintf("/proc/%d/cgroup", w.proc.Pid()))
+	name := fmt.Sprintf("/wray-%d-worker-", os.Getpid())
+	if err != nil || !strings.Contains(string(b), name) {
+		t.Errorf("the worker's groups are\n%s%v", b, err)
+	}
+	dirs := strings.Fields(w.group.String())[2:]
+	if err := n.Close(); err != nil {
+		t.Error(err)
+	}
+	for _, dir := range dirs {
+		if _, err := os.Stat(dir); !errors.Is(err, os.ErrNotExist) {
+			t.Errorf("%s is left: %v", dir, err)
 		}
 	}
 }

@@ -2,7 +2,6 @@ package sandbox
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -174,20 +173,4 @@ func mergeSegments(segments []rewrite.Segment) []rewrite.Segment {
 	}
 	sort.Slice(runs, func(i, j int) bool { return runs[i].Offset < runs[j].Offset })
 	return runs
-}
-
-// checkEntry makes sure that wazero finds compiled code for one module in dir,
-// so that a worker never compiles.
-func checkEntry(native string) error {
-	if native == "" {
-		return errors.New("no compiled code named")
-	}
-	st, err := os.Stat(native)
-	if err != nil {
-		return fmt.Errorf("compiled code is missing: %w", err)
-	}
-	if !st.Mode().IsRegular() {
-		return fmt.Errorf("compiled code %s is not a file", filepath.Base(native))
-	}
-	return nil
 }

@@ -16,6 +16,7 @@ import (
 	"context"
 	"crypto/rand"
 	"fmt"
+	"path/filepath"
 	"sync"
 	"time"
 
@@ -46,11 +47,11 @@ type Config struct {
 // Engine holds what the sandboxes of one tenant share: the runtime, the host
 // modules and the turns.
 type Engine struct {
-	rt      wazero.Runtime
-	cache   wazero.CompilationCache
-	gate    *gate
-	clock   clock
-	compile bool // may compile
+	rt       wazero.Runtime
+	cache    wazero.CompilationCache
+	cacheDir string // absolute; empty where the engine may compile
+	gate     *gate
+	clock    clock
 
 	mu      sync.Mutex
 	modules map[*Module]struct{} // guarded by mu
@@ -78,7 +79,11 @@ func runtimeConfig(cache wazero.CompilationCache) wazero.RuntimeConfig {
 func NewEngine(ctx context.Context, cfg Config) (*Engine, error) {
 	var cache wazero.CompilationCache
 	var err error
-	if cfg.CacheDir != "" {
+	dir := cfg.CacheDir
+	if dir != "" {
+		if dir, err = filepath.Abs(dir); err != nil {
+			return nil, fmt.Errorf("open the code cache: %w", err)
+		}
 		if cache, err = wazero.NewCompilationCacheWithDir(cfg.CacheDir); err != nil {
 			return nil, fmt.Errorf("open the code cache: %w", err)
 		}
@@ -86,12 +91,12 @@ func NewEngine(ctx context.Context, cfg Config) (*Engine, error) {
 		cache = wazero.NewCompilationCache()
 	}
 	e := &Engine{
-		rt:      wazero.NewRuntimeWithConfig(ctx, runtimeConfig(cache)),
-		cache:   cache,
-		gate:    newGate(cfg.Slots, cfg.Slice),
-		clock:   newClock(),
-		compile: cfg.CacheDir == "",
-		modules: map[*Module]struct{}{},
+		rt:       wazero.NewRuntimeWithConfig(ctx, runtimeConfig(cache)),
+		cache:    cache,
+		cacheDir: dir,
+		gate:     newGate(cfg.Slots, cfg.Slice),
+		clock:    newClock(),
+		modules:  map[*Module]struct{}{},
 	}
 	for _, m := range append([]HostModule{meterModule(), wasiModule()}, cfg.Modules...) {
 		if err := m.instantiate(ctx, e.rt); err != nil {

@@ -1,6 +1,7 @@
 package sandbox
 
 import (
+	"errors"
 	"fmt"
 	"os"
 	"sync"
@@ -26,9 +27,10 @@ type linearMemory struct {
 	limit  uint64         // bytes the guest may grow to, <= length
 	size   uint64         // bytes the guest has
 	denied bool           // a growth was refused since the last reset
-	torn   bool           // a window was laid over the image since the last reset
+	holes  []span         // of the image: windows were laid over them since the last reset
 	resets uint8          // since all pages were given back
 	image  *image         // nil for the template
+	keep   *keep          // of checkpoints, laid in the place of image; the owner of the state closes it
 }
 
 const pageSize = 4096
@@ -60,7 +62,7 @@ func (m *linearMemory) mapImage() error {
 	if err := m.window(m.image.fd, 0, 0, m.image.size); err != nil {
 		return fmt.Errorf("map the snapshot: %w", err)
 	}
-	m.torn = false
+	m.holes = m.holes[:0]
 	return nil
 }
 
@@ -88,10 +90,13 @@ func (m *linearMemory) bytes() []byte {
 // pages. Few of them are copied back and stay; many are given back.
 func (m *linearMemory) reset() error {
 	m.denied = false
+	if m.keep != nil {
+		return errors.New("the snapshot is no longer under the memory")
+	}
 	if m.size == 0 {
 		return nil
 	}
-	if m.torn {
+	if len(m.holes) > 0 {
 		if err := m.mapImage(); err != nil {
 			return err
 		}
@@ -126,7 +131,7 @@ var regionPool = sync.Pool{New: func() any { return new(regions) }}
 // changed nothing, where there is too much or it cannot be told.
 func (m *linearMemory) copyBack() bool {
 	fd := pagemap()
-	if fd < 0 || m.image == nil || m.image.view == nil || m.size != m.image.size {
+	if fd < 0 || m.image == nil || m.size != m.image.size {
 		return false
 	}
 	r := regionPool.Get().(*regions)
@@ -153,22 +158,69 @@ func (m *linearMemory) copyBack() bool {
 // guest's memory at address at. The caller has checked bounds and alignment
 // and keeps its bytes unchanged until unwindow.
 func (m *linearMemory) window(fd int, offset int64, at, n uint64) error {
-	m.tear(at)
+	m.tear(at, n)
 	_, err := unix.MmapPtr(fd, offset, unsafe.Add(m.base, at), uintptr(n), unix.PROT_READ|unix.PROT_WRITE,
 		unix.MAP_PRIVATE|unix.MAP_FIXED|unix.MAP_NORESERVE)
 	return err
 }
 
-// tear notes that the image is no longer whole.
-func (m *linearMemory) tear(at uint64) {
-	if m.image != nil && at < m.image.size {
-		m.torn = true
+// lend maps the shared mapping mem once more, over the guest's memory at
+// address at: both see what either writes. It works for files that can no
+// longer be mapped for writing, too (mremap(2): an old length of 0).
+func (m *linearMemory) lend(mem []byte, at uint64) error {
+	m.tear(at, uint64(len(mem)))
+	_, err := unix.MremapPtr(unsafe.Pointer(unsafe.SliceData(mem)), 0, unsafe.Add(m.base, at), uintptr(len(mem)),
+		unix.MREMAP_MAYMOVE|unix.MREMAP_FIXED)
+	return err
+}
+
+// tear notes that the image is no longer whole. Windows come again where
+// others were, so the list stays short.
+func (m *linearMemory) tear(at, n uint64) {
+	if m.keep == nil && (m.image == nil || at >= m.image.size) || m.keep != nil && at >= m.keep.size {
+		return
 	}
+	for _, h := range m.holes {
+		if at >= h.at && at+n <= h.at+h.n {
+			return
+		}
+	}
+	m.holes = append(m.holes, span{at, n})
+}
+
+// holesNow returns where the image is gone.
+func (m *linearMemory) holesNow() []span { return append([]span(nil), m.holes...) }
+
+// changed calls f for ranges of whole pages, in order, that together hold
+// every page of the guest's which is not as mapped.
+func (m *linearMemory) changed(f func(from, to uint64)) error {
+	fd := pagemap()
+	if fd < 0 {
+		f(0, m.size)
+		return nil
+	}
+	r := regionPool.Get().(*regions)
+	defer regionPool.Put(r)
+	base := uint64(uintptr(m.base))
+	for at := uint64(0); at < m.size; {
+		n, err := scanDirty(fd, unsafe.Add(m.base, at), m.size-at, r[:])
+		if err != nil {
+			return err
+		}
+		for _, d := range r[:n] {
+			f(d.start-base, d.end-base)
+		}
+		if n < len(r) {
+			return nil
+		}
+		at = r[n-1].end - base
+	}
+	return nil
 }
 
 // unwindow puts fresh zero pages over a window.
 func (m *linearMemory) unwindow(at, n uint64) error {
-	m.tear(at)
+	m.tear(at, n)
 	_, err := unix.MmapPtr(-1, 0, unsafe.Add(m.base, at), uintptr(n), unix.PROT_READ|unix.PROT_WRITE,
 		unix.MAP_PRIVATE|unix.MAP_ANONYMOUS|unix.MAP_FIXED|unix.MAP_NORESERVE)
 	return err
@@ -188,7 +240,7 @@ func (m *linearMemory) release() error {
 type image struct {
 	file *os.File
 	fd   int    // file's, kept since asking for it costs
-	view []byte // the image, for reading; nil where it could not be mapped
+	view []byte // the image, for reading
 	size uint64
 }
 
@@ -226,10 +278,20 @@ func newImage(mem []byte) (*image, error) {
 	}
 	img := &image{file: f, fd: fd, size: size}
 	if size > 0 {
-		// Without it resets give pages back instead of copying them.
-		img.view, _ = unix.Mmap(fd, 0, int(size), unix.PROT_READ, unix.MAP_SHARED)
+		if img.view, err = unix.Mmap(fd, 0, int(size), unix.PROT_READ, unix.MAP_SHARED); err != nil {
+			f.Close()
+			return nil, fmt.Errorf("map the snapshot: %w", err)
+		}
 	}
 	return img, nil
+}
+
+// page returns the image's page at an offset, nil past its end.
+func (i *image) page(at uint64) []byte {
+	if at >= i.size {
+		return nil
+	}
+	return i.view[at : at+pageSize]
 }
 
 // close frees the image. No sandbox made from it is left.

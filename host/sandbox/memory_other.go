@@ -8,10 +8,12 @@ import "errors"
 // copy-on-write: it lives on the heap and a reset copies the whole image.
 type linearMemory struct {
 	buf    []byte
+	length uint64 // for windows, which there are none of
 	limit  uint64
 	size   uint64
 	denied bool
 	image  *image
+	keep   *keep // never, here
 }
 
 func newLinearMemory(limit uint64, img *image) (*linearMemory, error) {
@@ -52,6 +54,7 @@ func (m *linearMemory) reset() error {
 }
 
 func (m *linearMemory) window(int, int64, uint64, uint64) error { return errors.ErrUnsupported }
+func (m *linearMemory) lend([]byte, uint64) error               { return errors.ErrUnsupported }
 func (m *linearMemory) unwindow(uint64, uint64) error           { return errors.ErrUnsupported }
 func (m *linearMemory) release() error                          { m.buf = nil; return nil }
 
@@ -60,6 +63,21 @@ type image struct{ bytes []byte }
 
 func newImage(mem []byte) (*image, error) { return &image{bytes: append([]byte(nil), mem...)}, nil }
 func (i *image) close() error             { return nil }
+
+func (i *image) page(at uint64) []byte {
+	if at >= uint64(len(i.bytes)) {
+		return nil
+	}
+	return i.bytes[at : at+statePage]
+}
+
+func (m *linearMemory) holesNow() []span { return nil }
+
+// changed calls f for all of memory: what of it changed is not known here.
+func (m *linearMemory) changed(f func(from, to uint64)) error {
+	f(0, m.size)
+	return nil
+}
 
 // Prepare does nothing here.
 func Prepare() (keep []int) { return nil }

@@ -12,6 +12,7 @@ import (
 	"github.com/tetratelabs/wazero/experimental"
 
 	"github.com/wray-project/wray"
+	"github.com/wray-project/wray/host/wasi"
 	"github.com/wray-project/wray/wasm/abi"
 	"github.com/wray-project/wray/wasm/rewrite"
 )
@@ -40,12 +41,13 @@ type snapshot struct {
 	globals []uint64
 	mono    int64 // the guest's monotonic clock
 	events  bool  // the guest holds its event descriptor
+	stdin   wasi.Fdflags
 }
 
 // LoadOptions says how a module's sandboxes are made.
 type LoadOptions struct {
-	// Native is the file of compiled code that must exist, in an engine with a
-	// cache directory.
+	// Native is the file of compiled code to load, in an engine with a cache
+	// directory. It is an error when another would be loaded.
 	Native string
 	// Attach is called for each new sandbox before any guest code runs in it.
 	Attach func(*Sandbox)
@@ -53,17 +55,19 @@ type LoadOptions struct {
 
 // Load loads a module. Prepare it before making sandboxes.
 func (e *Engine) Load(ctx context.Context, a *Artifact, o LoadOptions) (*Module, error) {
-	if !e.compile {
-		if err := checkEntry(o.Native); err != nil {
+	var c wazero.CompiledModule
+	var err error
+	if e.cacheDir == "" {
+		if c, err = e.rt.CompileModule(ctx, a.Wasm); err != nil {
+			return nil, invalid(err)
+		}
+	} else {
+		if err := e.checkEntry(o.Native, a.Wasm); err != nil {
 			return nil, err
 		}
-	}
-	c, err := e.rt.CompileModule(ctx, a.Wasm)
-	if err != nil {
-		if !e.compile {
+		if c, err = e.loadOnly(ctx, a.Wasm); err != nil {
 			return nil, fmt.Errorf("load compiled code: %w", err)
 		}
-		return nil, invalid(err)
 	}
 	m := &Module{engine: e, compiled: c, meta: a.Meta, data: a.Data, attach: o.Attach}
 	e.mu.Lock()
@@ -126,7 +130,7 @@ func (m *Module) Prepare(ctx context.Context, l Limits) error {
 	if !m.meta.Resettable {
 		return nil
 	}
-	s := &snapshot{globals: make([]uint64, len(sb.globals)), mono: sb.monotonic(), events: sb.eventsOpen}
+	s := &snapshot{globals: make([]uint64, len(sb.globals)), mono: sb.monotonic(), events: sb.eventsOpen, stdin: sb.stdinFlags}
 	for i, g := range sb.globals {
 		s.globals[i] = g.Get()
 	}
@@ -190,6 +194,7 @@ func (m *Module) initialise(ctx context.Context, l Limits) (*Sandbox, error) {
 			return nil, fmt.Errorf("warm-up: %w", err)
 		}
 	}
+	sb.stdinFlags = sb.wasi.StdinFlags()
 	return sb, nil
 }
 
@@ -231,6 +236,7 @@ func (m *Module) instantiate(l Limits, s *snapshot) (*Sandbox, error) {
 		return nil, invalid(err)
 	}
 	if s != nil {
+		sb.stdinFlags = s.stdin
 		if have := mem.size / wasmPage; have < uint64(s.pages) {
 			sb.inst.Memory().Grow(s.pages - uint32(have))
 		}

@@ -21,10 +21,9 @@ type Event struct {
 // eventQueue holds what the guest has not read yet. Any goroutine may push;
 // the sandbox's own takes.
 type eventQueue struct {
-	mu       sync.Mutex
-	items    []Event // guarded by mu; from head on
-	head     int     // guarded by mu
-	deadlock bool    // guarded by mu; the guest was told once
+	mu    sync.Mutex
+	items []Event // guarded by mu; from head on
+	head  int     // guarded by mu
 }
 
 func (q *eventQueue) push(e Event) {
@@ -58,9 +57,15 @@ func (q *eventQueue) take(p []byte) int {
 	return n
 }
 
+func (q *eventQueue) copy() []Event {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	return append([]Event(nil), q.items[q.head:]...)
+}
+
 func (q *eventQueue) clear() {
 	q.mu.Lock()
-	q.items, q.head, q.deadlock = q.items[:0], 0, false
+	q.items, q.head = q.items[:0], 0
 	q.mu.Unlock()
 }
 
@@ -111,10 +116,12 @@ func (p *poller) Wait(deadline int64, files []wasi.Interest) wasi.Errno {
 	sb := (*Sandbox)(p)
 	now := sb.engine.clock.now()
 	sb.checkStop(now)
-	events := false
+	events, others := false, false
 	for i := range files {
 		if _, ok := files[i].File.(*eventFile); ok {
 			events = true
+		} else {
+			others = true // input, which may come at any time
 		}
 	}
 	if events && !sb.events.empty() {
@@ -129,7 +136,7 @@ func (p *poller) Wait(deadline int64, files []wasi.Interest) wasi.Errno {
 			return wasi.Success
 		}
 	}
-	if until == 0 && (!events || sb.hooks == nil || !sb.hooks.Outstanding(sb)) {
+	if until == 0 && !others && (!events || sb.hooks == nil || !sb.hooks.Outstanding(sb)) {
 		if sb.tellDeadlock(events) {
 			return wasi.Success
 		}
@@ -138,21 +145,19 @@ func (p *poller) Wait(deadline int64, files []wasi.Interest) wasi.Errno {
 	if d := sb.deadline.Load(); d != 0 && (until == 0 || d < until) {
 		until = d
 	}
-	sb.park(now, until, events, timed)
+	sb.park(now, until, files, events, timed)
 	return wasi.Success
 }
 
-// tellDeadlock tells a guest that waits for nothing so, once, and ends it the
-// second time. It reports whether the guest has the event.
+// tellDeadlock tells a guest that waits for nothing so, once, and ends it when
+// it then waits for nothing again. It reports whether the guest has the event.
 func (sb *Sandbox) tellDeadlock(events bool) bool {
 	// What was outstanding a moment ago may have just arrived.
 	if events && !sb.events.empty() {
 		return true
 	}
-	sb.events.mu.Lock()
-	told := sb.events.deadlock
-	sb.events.deadlock = true
-	sb.events.mu.Unlock()
+	told := sb.told
+	sb.told = true
 	if events && !told {
 		sb.events.push(Event{Kind: abi.EventDeadlock})
 		return true
@@ -161,8 +166,20 @@ func (sb *Sandbox) tellDeadlock(events bool) bool {
 		Hint: "look in the trace for a Get of a value that nobody makes, or a channel that nobody sends on"}})
 }
 
-// park gives the turn back and waits for a signal or the time.
-func (sb *Sandbox) park(now, until int64, events, timed bool) {
+// anyReady reports whether one of files can be read or written, as asked.
+func anyReady(files []wasi.Interest) bool {
+	for i := range files {
+		if r, w := files[i].File.Ready(); files[i].Write && w || !files[i].Write && r {
+			return true
+		}
+	}
+	return false
+}
+
+// park gives the turn back and waits for one of files, or the time. Whoever
+// makes a file ready signals the sandbox.
+func (sb *Sandbox) park(now, until int64, files []wasi.Interest, events, timed bool) {
+	sb.told = false
 	sb.cpu += now - sb.sliceFrom
 	sb.engine.gate.leave()
 	hooked := events && sb.hooks != nil
@@ -177,8 +194,11 @@ func (sb *Sandbox) park(now, until int64, events, timed bool) {
 		} else if !sb.waitUntil(until) {
 			break
 		}
-		if sb.killed.Load() != nil || !events || !sb.events.empty() {
+		if sb.killed.Load() != nil || len(files) == 0 || anyReady(files) {
 			break
+		}
+		if hooked && !timed && !sb.hooks.Outstanding(sb) {
+			break // nothing comes any more: the next wait says so
 		}
 	}
 	if hooked {

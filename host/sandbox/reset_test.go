@@ -2,18 +2,21 @@ package sandbox_test
 
 import (
 	"bytes"
+	"errors"
 	"fmt"
 	"math/rand/v2"
 	"testing"
+	"time"
 
+	"github.com/wray-project/wray"
 	"github.com/wray-project/wray/host/sandbox"
 	"github.com/wray-project/wray/host/wasi"
 	"github.com/wray-project/wray/wasm/abi"
 )
 
-// dirtier is a guest that writes to as many pages as it is asked to.
+// dirtier is a guest that writes to as many pages as it is asked to, or does not
+// end.
 const dirtier = `package main
-
 
 const pages = 1024
 
@@ -27,6 +30,8 @@ var arena = func() []byte {
 
 //go:wasmexport wray_call
 func call(op, arg uint32) uint32 {
+	for op == 3 {
+	}
 	if op != 2 {
 		return 0
 	}
@@ -88,6 +93,31 @@ func TestReset(t *testing.T) {
 				}
 			}
 			t.Fatalf("round %d: %d bytes, want %d", round, len(got), len(want))
+		}
+	}
+}
+
+// TestStopBeforeFirstCall stops calls before they begin, in sandboxes that are
+// new and so are restored first.
+func TestStopBeforeFirstCall(t *testing.T) {
+	_, sb := dirtySandbox(t)
+	for _, c := range []struct {
+		code wray.Code
+		stop func()
+	}{
+		{wray.CodeCanceled, func() { sb.Kill(wray.Errorf(wray.CodeCanceled, "canceled")) }},
+		{wray.CodeTimeout, func() { sb.SetDeadline(time.Nanosecond) }},
+	} {
+		c.stop()
+		late := time.AfterFunc(10*time.Second, func() { sb.Kill(wray.Errorf(wray.CodeInternal, "it went on")) })
+		_, err := sb.Call(abi.OpMain, 0)
+		late.Stop()
+		var e *wray.Error
+		if !errors.As(err, &e) || e.Code != c.code {
+			t.Errorf("ended with %v, want %v", err, c.code)
+		}
+		if !sb.Reset() {
+			t.Fatal("no reset")
 		}
 	}
 }

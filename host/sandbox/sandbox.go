@@ -39,11 +39,15 @@ type Sandbox struct {
 	initialising bool // running the start function or _initialize
 	restored     bool // has drawn new randomness since the snapshot
 	running      bool // a call is in flight
+	keep         bool // KeepTurn was called
+	holds        bool // has a turn of the gate, between two calls
 	spoilt       bool // trapped, killed or exited: to be reset before the next call
 	closed       bool
+	told         bool // that everything in it waits for nothing, since it last waited for something
 
 	monoBase  int64 // the guest's monotonic clock less the engine's
-	sliceFrom int64 // when this turn began, by the engine's clock
+	sliceFrom int64 // when this turn began, or this call in it, by the engine's clock
+	turnFrom  int64 // when a turn began that lasts over calls
 	cpu       int64 // ns of turns used in this call
 	ticks     uint64
 	owed      int64 // host work since the last tick, in estimated ns
@@ -52,7 +56,8 @@ type Sandbox struct {
 	wake chan struct{} // ends a park; one at most
 	tmr  *time.Timer   // for parks with a deadline
 
-	eventsOpen bool // the guest has opened its event descriptor
+	eventsOpen bool         // the guest has opened its event descriptor
+	stdinFlags wasi.Fdflags // that the guest gave its standard input while it was initialised
 
 	deadline atomic.Int64         // engine's clock, ns; 0 for none
 	killed   atomic.Pointer[stop] // set by Kill, taken at the next tick or park
@@ -96,6 +101,9 @@ func (sb *Sandbox) Grown() bool {
 	return s != nil && sb.mem.size != uint64(s.pages)*wasmPage
 }
 
+// MadeWith reports whether the sandbox has the limits that New would give it.
+func (sb *Sandbox) MadeWith(l Limits) bool { return sb.limits == l.withDefaults() }
+
 // CPUTime returns the time the guest has run in the present or last call.
 func (sb *Sandbox) CPUTime() time.Duration { return time.Duration(sb.cpu) }
 
@@ -134,6 +142,7 @@ func (sb *Sandbox) Configure(c *wasi.Config) error {
 	c.Random = randomBytes
 	c.Yield = sb.yield
 	c.Limits.MaxFiles = sb.limits.Files
+	c.StdinFlags = sb.stdinFlags
 	if err := sb.wasi.Reset(c); err != nil {
 		return err
 	}
@@ -200,7 +209,9 @@ func (sb *Sandbox) Call(op abi.Op, arg uint32) (uint32, error) {
 	}
 	if !sb.restored && sb.module.snap != nil {
 		sb.restored = true
-		if _, err := sb.run(sb.call, uint64(abi.OpRestore), 0); err != nil {
+		// A deadline, or a Kill that comes now, is meant for what follows.
+		if _, err := sb.enter(sb.call, uint64(abi.OpRestore), 0); err != nil {
+			sb.unlimit()
 			return 0, err
 		}
 	}
@@ -226,8 +237,21 @@ func (sb *Sandbox) Start() (uint32, error) {
 // exited and has not been reset.
 var ErrSpoilt = errors.New("the sandbox was stopped and not reset")
 
-// run calls f in a turn of the gate, with the meter set.
-func (sb *Sandbox) run(f api.Function, params ...uint64) (result uint64, err error) {
+// run calls f, which the deadline and a Kill are meant for.
+func (sb *Sandbox) run(f api.Function, params ...uint64) (uint64, error) {
+	r, err := sb.enter(f, params...)
+	sb.unlimit()
+	return r, err
+}
+
+// unlimit forgets the deadline and the Kill of a call that has ended.
+func (sb *Sandbox) unlimit() {
+	sb.deadline.Store(0)
+	sb.killed.Store(nil)
+}
+
+// enter calls f in a turn of the gate, with the meter set.
+func (sb *Sandbox) enter(f api.Function, params ...uint64) (result uint64, err error) {
 	if sb.spoilt || sb.closed {
 		return 0, ErrSpoilt
 	}
@@ -238,20 +262,56 @@ func (sb *Sandbox) run(f api.Function, params ...uint64) (result uint64, err err
 		sb.depth.Set(uint64(uint32(sb.limits.Stack)))
 	}
 	sb.running, sb.cpu = true, 0
-	sb.engine.gate.enter(sb, false)
-	sb.sliceFrom = sb.engine.clock.now()
+	sb.takeTurn()
 	copy(sb.stack[:], params)
 	err = f.CallWithStack(sb, sb.stack[:])
-	sb.cpu += sb.engine.clock.now() - sb.sliceFrom
-	sb.engine.gate.leave()
+	now := sb.engine.clock.now()
+	sb.cpu += now - sb.sliceFrom
+	sb.holds = true
+	if !sb.keep || err != nil {
+		sb.ReleaseTurn()
+	}
 	sb.running = false
-	sb.deadline.Store(0)
-	sb.killed.Store(nil)
 	if err != nil {
 		sb.spoilt = true
 		return 0, sb.classify(err)
 	}
 	return sb.stack[0], nil
+}
+
+// KeepTurn has the sandbox keep its turn when its calls end: whoever makes many
+// short calls one after the other then switches to another sandbox once for all
+// of them, and not after each. The caller calls ReleaseTurn when no call
+// follows at once.
+func (sb *Sandbox) KeepTurn() { sb.keep = true }
+
+// ReleaseTurn gives up the turn that the sandbox keeps, if it does.
+func (sb *Sandbox) ReleaseTurn() {
+	sb.keep = false
+	if sb.holds {
+		sb.holds = false
+		sb.engine.gate.leave()
+	}
+}
+
+// keptTurn is how long a kept turn lasts while others wait.
+const keptTurn = 100_000 // ns
+
+// takeTurn returns when the sandbox has a turn, at the beginning of a call.
+func (sb *Sandbox) takeTurn() {
+	if !sb.holds {
+		sb.engine.gate.enter(sb, false)
+		sb.sliceFrom = sb.engine.clock.now()
+		sb.turnFrom = sb.sliceFrom
+		return
+	}
+	sb.holds = false
+	sb.sliceFrom = sb.engine.clock.now()
+	if sb.engine.gate.waiting.Load() > 0 && sb.sliceFrom-sb.turnFrom >= keptTurn {
+		sb.engine.gate.yield(sb)
+		sb.sliceFrom = sb.engine.clock.now()
+		sb.turnFrom = sb.sliceFrom
+	}
 }
 
 // tick is where a guest meets its host at bounded intervals. It returns the
@@ -281,6 +341,11 @@ func (sb *Sandbox) charge(ns int64) {
 		sb.tick(0)
 	}
 }
+
+// Charge counts ns estimated nanoseconds of host work that a host function has
+// done for the guest. It may end the call, or pass the turn on, so whoever
+// calls it holds nothing.
+func (sb *Sandbox) Charge(ns int64) { sb.charge(ns) }
 
 // checkStop ends the call if it was killed or is past its deadline.
 func (sb *Sandbox) checkStop(now int64) {
@@ -317,7 +382,7 @@ func (sb *Sandbox) toSnapshot() {
 		g.Set(s.globals[i])
 	}
 	sb.monoBase = s.mono - sb.engine.clock.now()
-	sb.spoilt, sb.restored = false, false
+	sb.spoilt, sb.restored, sb.told = false, false, false
 	sb.events.clear()
 	select {
 	case <-sb.wake:
@@ -344,7 +409,7 @@ func (sb *Sandbox) Close() {
 
 // Window lays n bytes of a file, private and copy-on-write, over the guest's
 // memory. The file's bytes stay as they are until Unwindow, and it does not
-// shrink.
+// shrink. What was laid over the range before is gone from there.
 func (sb *Sandbox) Window(fd int, offset int64, at, n uint64) error {
 	if at+n > sb.mem.size || at%abi.MapAlign != 0 || n%pageAlign != 0 {
 		return fmt.Errorf("window of %d bytes at %d does not fit the memory of %d", n, at, sb.mem.size)
@@ -352,7 +417,18 @@ func (sb *Sandbox) Window(fd int, offset int64, at, n uint64) error {
 	return sb.mem.window(fd, offset, at, n)
 }
 
-// Unwindow puts fresh zero pages over a window.
+// Lend lays mem, which is a whole number of pages of a shared mapping of the
+// host's, over the guest's memory: the guest writes to it, and the host sees
+// that. The mapping stays until Unwindow, or until a Window is laid over it;
+// from then on the guest cannot change mem. The file behind it does not shrink.
+func (sb *Sandbox) Lend(mem []byte, at uint64) error {
+	if n := uint64(len(mem)); at+n > sb.mem.size || at%abi.MapAlign != 0 || n%pageAlign != 0 || n == 0 {
+		return fmt.Errorf("%d bytes at %d do not fit the memory of %d", n, at, sb.mem.size)
+	}
+	return sb.mem.lend(mem, at)
+}
+
+// Unwindow puts fresh zero pages over a window, or over what was lent.
 func (sb *Sandbox) Unwindow(at, n uint64) error {
 	if at+n > sb.mem.size || at%abi.MapAlign != 0 || n%pageAlign != 0 {
 		return fmt.Errorf("window of %d bytes at %d does not fit the memory of %d", n, at, sb.mem.size)

@@ -68,7 +68,7 @@ func guestTrace(err error) string {
 		lines = append(lines[:most], "…")
 	}
 	for i, l := range lines {
-		lines[i] = strings.TrimPrefix(l, "\t.")
+		lines[i] = strings.TrimPrefix(strings.TrimPrefix(l, "\t"), ".")
 	}
 	return strings.Join(lines, "\n")
 }

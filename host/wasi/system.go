@@ -101,6 +101,8 @@ type Config struct {
 
 	// Stdin is descriptor 0; nil is an empty file. It is closed by the System.
 	Stdin File
+	// StdinFlags are its flags, such as FdNonblock.
+	StdinFlags Fdflags
 	// Stdout and Stderr take what the guest writes to descriptors 1 and 2. They
 	// must not keep p, may take less than all, and may wait: that is how output
 	// is slowed down. nil drops everything.
@@ -241,7 +243,7 @@ func (s *System) Reset(cfg *Config) error {
 	s.stdout.write = cfg.Stdout
 	s.stderr.write = cfg.Stderr
 	s.fds = append(s.fds,
-		slot{used: true, file: in, base: rightsStream &^ RightFdWrite},
+		slot{used: true, file: in, flags: cfg.StdinFlags, base: rightsStream &^ RightFdWrite},
 		slot{used: true, file: &s.stdout, base: rightsStream &^ RightFdRead},
 		slot{used: true, file: &s.stderr, base: rightsStream &^ RightFdRead},
 	)
@@ -299,6 +301,14 @@ func (s *System) TakeMoved() uint64 {
 	n := s.moved
 	s.moved = 0
 	return n
+}
+
+// StdinFlags returns the flags of descriptor 0.
+func (s *System) StdinFlags() Fdflags {
+	if sl, e := s.get(0); e == Success {
+		return sl.flags
+	}
+	return 0
 }
 
 // Install gives the guest a descriptor for f, with flags such as FdNonblock.

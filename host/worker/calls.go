@@ -2,6 +2,8 @@ package worker
 
 import (
 	"errors"
+	"fmt"
+	"sync/atomic"
 	"time"
 
 	"github.com/wray-project/wray"
@@ -18,7 +20,15 @@ func HostModule() sandbox.HostModule {
 		m.Funcs = append(m.Funcs, sandbox.HostFunc{
 			Name: name, Params: params, Results: "i", Capability: capability, MaxPayload: payload, Cost: cost, Blocks: blocks,
 			Call: func(sb *sandbox.Sandbox, mem []byte, stack []uint64) {
-				stack[0] = uint64(f(sb.Host.(*guest), mem, stack))
+				g := sb.Host.(*guest)
+				if g.refused != nil && name != "refusal" {
+					g.refused = nil
+				}
+				g.work = 0
+				stack[0] = uint64(f(g, mem, stack))
+				if g.work > 0 {
+					sb.Charge(g.work)
+				}
 			},
 		})
 	}
@@ -27,15 +37,17 @@ func HostModule() sandbox.HostModule {
 		none                   = wasi.NoPayload
 	)
 	cheap := wasi.Cost{Base: 100}
-	object := wasi.Cost{Base: 300, PerKiB: 100}
-	task := wasi.Cost{Base: 2_000, PerKiB: 100}
-	mapping := wasi.Cost{Base: 3_000}
+	object := wasi.Cost{Base: 300, PerKiB: perKiB}
+	task := wasi.Cost{Base: 2_000, PerKiB: perKiB}
+	mapping := wasi.Cost{Base: mappingCost}
 
 	add("version", "", always, none, cheap, false, func(*guest, view, []uint64) abi.Errno { return abi.Version })
 	add("declare", "iiii", tasks, maxName, cheap, false, declare)
 	add("function", "iiiii", tasks, 2*maxName, cheap, false, lookupFunction)
 	add("submit", "iii", tasks, maxSubmit, task, false, submitTasks)
 	add("cancel", "i", tasks, none, task, false, cancelTask)
+	add("call_select", "I", tasks, none, cheap, false, callSelect)
+	add("call_end", "", tasks, none, object, false, callEnd)
 	add("task_input", "iii", tasks, maxInput, object, false, taskInput)
 	add("task_return", "ii", tasks, maxValue, object, false, taskReturn)
 	add("task_fail", "i", tasks, maxValue, object, false, taskFail)
@@ -47,11 +59,70 @@ func HostModule() sandbox.HostModule {
 	add("object_wait", "iiiIi", objects, maxValue, object, true, objectWait)
 	add("object_map", "iiiI", objects, none, mapping, false, objectMap)
 	add("object_unmap", "ii", objects, none, mapping, false, objectUnmap)
+	add("object_read", "iIiii", objects, maxValue, object, false, objectRead)
+	add("object_free", "i", objects, none, cheap, false, objectFree)
+	add("object_stat", "iiii", objects, maxName, cheap, false, objectStat)
+	add("buffer_open", "Ii", objects, none, task, false, bufferOpen)
+	add("buffer_seal", "iiiIi", objects, none, mapping, false, bufferSeal)
 	add("handle_dup", "ii", objects, none, cheap, false, handleDup)
-	add("handle_drop", "ii", objects, maxValue, cheap, false, handleDrop)
+	add("handle_drop", "ii", objects, maxValue, object, false, handleDrop)
 	add("stream_next", "iii", objects, none, object, false, streamNext)
 	add("event_open", "i", always, none, cheap, false, eventOpen)
+	add("actor", "iii", tasks, maxName, task, false, findActor)
+	add("kill", "ii", tasks, none, task, false, killActor)
+	add("refusal", "iii", always, 64<<10, object, false, refusal)
 	return m
+}
+
+// What a guest is charged for the length of what it passes, in nanoseconds.
+// Lengths are the guest's, so every function that copies or looks through what
+// it is given counts what it did.
+const (
+	perKiB    = 100
+	perHandle = 100
+	perTask   = 2_000
+	// mappingCost is that of a change of mappings.
+	mappingCost = 3_000
+)
+
+// copied counts n bytes that were copied for the guest.
+func (g *guest) copied(n int) { g.work += int64(n) >> 10 * perKiB }
+
+// looked counts n handles, or the like, that were looked at.
+func (g *guest) looked(n int) { g.work += int64(n) * perHandle }
+
+// step charges for what was done so far. Long work is cut into steps, between
+// which a guest can be stopped and others have their turns; there it must hold
+// nothing that somebody would have to give back.
+func (g *guest) step() {
+	ns := g.work
+	g.work = 0
+	if g.sb != nil { // a client has a processor's time of its own
+		g.sb.Charge(ns)
+	}
+}
+
+// copyStep is the step of a copy into the store. The call has not stored
+// anything yet, so that it may end here.
+func (g *guest) copyStep() {
+	g.copied(objectstore.StepBytes)
+	g.step()
+}
+
+const (
+	stepBytes   = 1 << 20
+	stepHandles = 1 << 10
+)
+
+// copyOut copies src to the guest's memory, in steps.
+func (g *guest) copyOut(dst, src []byte) {
+	for len(src) > stepBytes {
+		copy(dst, src[:stepBytes])
+		dst, src = dst[stepBytes:], src[stepBytes:]
+		g.copied(stepBytes)
+		g.step()
+	}
+	g.copied(copy(dst, src))
 }
 
 // Bounds on what one call may carry.
@@ -149,9 +220,10 @@ func (g *guest) refs(b []byte) ([]*objectstore.Object, abi.Errno) {
 	if len(b) == 0 {
 		return nil, abi.Success
 	}
-	if len(b)/4 > objectstore.MaxRefs {
-		return nil, abi.E2BIG
+	if n := len(b) / 4; n > objectstore.MaxRefs {
+		return nil, g.tooMany("references in a value", uint32(n), objectstore.MaxRefs)
 	}
+	g.looked(len(b) / 4)
 	refs := make([]*objectstore.Object, len(b)/4)
 	for i := range refs {
 		o, ok := g.handles.Object(u32(b, 4*i))
@@ -166,6 +238,7 @@ func (g *guest) refs(b []byte) ([]*objectstore.Object, abi.Errno) {
 // storable makes a value for the store out of a guest's.
 func (g *guest) storable(gv guestValue) (objectstore.Value, abi.Errno) {
 	refs, e := g.refs(gv.refs)
+	g.copied(len(gv.payload))
 	return objectstore.Value{Encoding: gv.encoding, Meta: gv.meta, Payload: gv.payload, Refs: refs}, e
 }
 
@@ -176,6 +249,9 @@ func (g *guest) storeErrno(err error, size objectstore.Size) abi.Errno {
 	case err == nil:
 		return abi.Success
 	case errors.Is(err, objectstore.ErrFull):
+		if g.fullFor.Swap(0) == g.epoch()+1 { // it has waited for long
+			return g.refuse(g.w.store.FullError(size), abi.ENOSPC)
+		}
 		g.awaitSpace(size)
 		return abi.EAGAIN
 	case errors.Is(err, objectstore.ErrSealed):
@@ -185,11 +261,11 @@ func (g *guest) storeErrno(err error, size objectstore.Size) abi.Errno {
 	if errors.As(err, &e) {
 		switch e.Code {
 		case wray.CodeStoreFull:
-			return abi.ENOSPC
+			return g.refuse(e, abi.ENOSPC)
 		case wray.CodeBadArgument:
 			return abi.EINVAL
 		case wray.CodeLimitExceeded:
-			return abi.E2BIG
+			return g.refuse(e, abi.E2BIG)
 		}
 	}
 	return abi.EIO
@@ -201,15 +277,34 @@ func (g *guest) awaitSpace(size objectstore.Size) {
 	if g.wantsRoom {
 		return // one SPACE is on its way
 	}
+	if cancel := g.cancelSpace; cancel != nil && cancel() {
+		g.unexpect(g.out.epoch) // of a call before; only this goroutine changes epochs
+	}
 	g.wantsRoom = true
 	epoch := g.expect()
+	var over atomic.Bool
+	var w atomic.Pointer[roomWait]
 	cancel := g.w.store.OnSpace(size, func(r *objectstore.Reservation, err error) {
 		if r != nil {
 			r.Cancel()
 		}
+		over.Store(true)
+		g.w.room.remove(w.Load())
 		g.event(epoch, abi.EventSpace, 0)
 	})
-	g.cancelSpace = cancel
+	wait := g.w.room.add(g, func() {
+		if cancel() {
+			g.fullFor.Store(epoch + 1)
+			g.event(epoch, abi.EventSpace, 0)
+		}
+	})
+	if w.Store(wait); over.Load() {
+		g.w.room.remove(wait)
+	}
+	g.cancelSpace = func() bool {
+		g.w.room.remove(wait)
+		return cancel()
+	}
 }
 
 func objectPut(g *guest, v view, s []uint64) abi.Errno {
@@ -226,6 +321,7 @@ func objectPut(g *guest, v view, s []uint64) abi.Errno {
 	if e != abi.Success {
 		return e
 	}
+	val.Step = g.copyStep
 	o, err := g.w.store.TryPut(g.w.newID(), val)
 	if err != nil {
 		return g.storeErrno(err, val.Size())
@@ -233,14 +329,29 @@ func objectPut(g *guest, v view, s []uint64) abi.Errno {
 	return g.give(o, out)
 }
 
+// place makes a handle for r and takes over the caller's reference. A guest
+// finds the handle's number in out afterwards; a client has written there which
+// one it wants. On an error the reference stays the caller's.
+func (g *guest) place(r objectstore.Ref, out []byte) error {
+	if g.client != nil {
+		return g.handles.Set(u32(out, 0), r)
+	}
+	h, err := g.handles.Add(r)
+	if err == nil {
+		putU32(out, 0, h)
+	}
+	return err
+}
+
 // give makes a handle for o, whose reference it takes over.
 func (g *guest) give(o *objectstore.Object, out []byte) abi.Errno {
-	h, err := g.handles.Add(o)
-	if err != nil {
-		o.Release()
-		return abi.ENOMEM
+	if o.Origin() == 0 {
+		o.SetOrigin(g.origin())
 	}
-	putU32(out, 0, h)
+	if err := g.place(o, out); err != nil {
+		o.Release()
+		return g.refuse(err, abi.ENOMEM)
+	}
 	return abi.Success
 }
 
@@ -264,6 +375,16 @@ func objectGet(g *guest, v view, s []uint64) abi.Errno {
 		}
 		return abi.EAGAIN
 	}
+	kind := uint32(0)
+	if s[4]&abi.FlagWatch != 0 {
+		kind = abi.EventReady
+	}
+	// Who has no buffer and does not wait wants to know what it is, no more.
+	if len(buf) > 0 || kind != 0 {
+		if e := g.fetch(o, kind, h); e != abi.Success {
+			return e
+		}
+	}
 	i := o.Info()
 	putU32(info, abi.InfoEncoding, uint32(i.Encoding))
 	putU32(info, abi.InfoMeta, i.Meta)
@@ -278,7 +399,47 @@ func objectGet(g *guest, v view, s []uint64) abi.Errno {
 	if i.Len > int64(len(buf)) {
 		return abi.EOVERFLOW
 	}
-	copy(buf, o.Bytes())
+	p, err := o.View()
+	if err != nil { // it was moved out in between
+		return g.fetch(o, kind, h)
+	}
+	defer p.Close() // also where the guest is stopped in a step
+	g.copyOut(buf, p.Bytes())
+	g.letGo(o)
+	return abi.Success
+}
+
+func objectRead(g *guest, v view, s []uint64) abi.Errno {
+	buf, ok := v.bytes(uint32(s[2]), uint32(s[3]))
+	if !ok {
+		return abi.EFAULT
+	}
+	out, ok := v.bytes(uint32(s[4]), 4)
+	if !ok {
+		return abi.EFAULT
+	}
+	o, ok := g.handles.Object(uint32(s[0]))
+	switch {
+	case !ok:
+		return abi.EBADF
+	case !o.Ready():
+		return abi.EAGAIN
+	}
+	p, err := o.View()
+	if err != nil {
+		return g.fetch(o, 0, 0)
+	}
+	defer p.Close()
+	if err := o.Err(); err != nil && o.State() == objectstore.Sealed { // what is there is the error's
+		return g.refuse(err, abi.EIO)
+	}
+	payload, off := p.Bytes(), int64(s[1])
+	if off < 0 || off > int64(len(payload)) {
+		return abi.EINVAL
+	}
+	n := min(len(buf), len(payload)-int(off))
+	g.copyOut(buf, payload[off:][:n])
+	putU32(out, 0, uint32(n))
 	return abi.Success
 }
 
@@ -298,22 +459,27 @@ func objectRefs(g *guest, v view, s []uint64) abi.Errno {
 	if !ok {
 		return abi.EFAULT
 	}
+	g.looked(len(refs))
 	return g.giveAll(refs, out)
 }
 
 // giveAll makes a handle for each of refs, retaining them, or for none.
 func (g *guest) giveAll(refs []*objectstore.Object, out []byte) abi.Errno {
+	if g.client == nil {
+		if err := g.handles.AddAll(refs, func(i int, h uint32) { putU32(out, 4*i, h) }); err != nil {
+			return g.refuse(err, abi.ENOMEM)
+		}
+		return abi.Success
+	}
 	for i, r := range refs {
 		r.Retain()
-		h, err := g.handles.Add(r)
-		if err != nil {
+		if err := g.place(r, out[4*i:]); err != nil {
 			r.Release()
 			for j := range i {
 				g.handles.Drop(u32(out, 4*j))
 			}
-			return abi.ENOMEM
+			return g.refuse(err, abi.ENOMEM)
 		}
-		putU32(out, 4*i, h)
 	}
 	return abi.Success
 }
@@ -328,10 +494,21 @@ func objectWatch(g *guest, v view, s []uint64) abi.Errno {
 			return abi.EBADF
 		}
 	}
+	if most := g.job.maxHandles(); g.watching()+len(hs)/4 > most {
+		return g.refuse(&wray.Error{
+			Code:    wray.CodeLimitExceeded,
+			Message: fmt.Sprintf("the sandbox waits for %d objects, and would for %d more", g.watching(), len(hs)/4),
+			Limit:   &wray.Limit{Name: "watches", Value: int64(most), Flag: objectstore.HandlesFlag},
+			Hint:    "watch an object once, until it is there",
+		}, abi.E2BIG)
+	}
 	for i := 0; i < len(hs); i += 4 {
 		h := u32(hs, i)
 		o, _ := g.handles.Object(h)
 		g.watchObject(o, h)
+		if g.looked(2); i%(4*stepHandles) == 4*(stepHandles-1) {
+			g.step()
+		}
 	}
 	return abi.Success
 }
@@ -369,15 +546,19 @@ func objectWait(g *guest, v view, s []uint64) abi.Errno {
 		}
 		return c
 	}
-	if count() >= least || timeout == 0 {
+	g.looked(2 * len(objects))
+	have := count()
+	if have >= least || timeout == 0 {
 		return abi.Success
 	}
 	var watches []*objectstore.Watch
-	for _, o := range objects {
-		if !o.Ready() {
+	var came atomic.Uint32 // of those that were not there; each counts once
+	came.Store(have)
+	for i, o := range objects {
+		if ready[i] == 0 {
 			epoch := g.expect()
 			watches = append(watches, o.Watch(objectstore.WatcherFunc(func(*objectstore.Object) {
-				if g.unexpect(epoch) {
+				if came.Add(1); g.unexpect(epoch) {
 					g.sb.Signal()
 				}
 			})))
@@ -390,7 +571,8 @@ func objectWait(g *guest, v view, s []uint64) abi.Errno {
 			}
 		}
 	}()
-	g.sb.Block(time.Duration(timeout), func() bool { return count() >= least })
+	g.sb.Block(time.Duration(timeout), func() bool { return came.Load() >= least })
+	count()
 	return abi.Success
 }
 
@@ -404,7 +586,7 @@ func handleDup(g *guest, v view, s []uint64) abi.Errno {
 	case !ok:
 		return abi.EBADF
 	case err != nil:
-		return abi.ENOMEM
+		return g.refuse(err, abi.ENOMEM)
 	}
 	putU32(out, 0, h)
 	return abi.Success
@@ -417,8 +599,14 @@ func handleDrop(g *guest, v view, s []uint64) abi.Errno {
 	}
 	e := abi.Success
 	for i := 0; i < len(hs); i += 4 {
+		if o, ok := g.handles.Object(u32(hs, i)); ok {
+			g.letGo(o)
+		}
 		if !g.handles.Drop(u32(hs, i)) {
 			e = abi.EBADF // the others are dropped all the same
+		}
+		if g.looked(1); i%(4*stepHandles) == 4*(stepHandles-1) {
+			g.step()
 		}
 	}
 	return e

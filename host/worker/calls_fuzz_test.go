@@ -52,23 +52,23 @@ func callsOf(calls ...[]any) (b []byte) {
 }
 
 // taskImage has the name "f" at 0, a number of a function at 4, a task of one
-// argument and one result at 8, the argument at 104, the argument's bytes at
-// 136, the result's handle at 144, and a value of one reference, to handle 1,
-// at 152.
+// argument and one result at 8, the argument at 144, the argument's bytes at
+// 176, the result's handle at 184, and a value of one reference, to handle 1,
+// at 192.
 func taskImage(flags uint32) []byte {
 	m := make([]byte, 256)
 	m[0] = 'f'
 	spec := m[8:]
 	putU32(spec, abi.SpecFn, 1)
 	putU32(spec, abi.SpecFlags, flags)
-	putU32(spec, abi.SpecArgsPtr, 104)
+	putU32(spec, abi.SpecArgsPtr, 144)
 	putU32(spec, abi.SpecNargs, 1)
-	putU32(spec, abi.SpecResultsPtr, 144)
+	putU32(spec, abi.SpecResultsPtr, 184)
 	putU32(spec, abi.SpecNresults, 1)
-	copy(m[104+abi.ArgValue:], value(uint32(abi.EncodingRaw), 0, 136, 5, 0, 0))
-	copy(m[136:], "bytes")
-	copy(m[152:], value(uint32(abi.EncodingCBOR), 0, 136, 5, 148, 1))
-	putU32(m, 148, 1)
+	copy(m[144+abi.ArgValue:], value(uint32(abi.EncodingRaw), 0, 176, 5, 0, 0))
+	copy(m[176:], "bytes")
+	copy(m[192:], value(uint32(abi.EncodingCBOR), 0, 176, 5, 188, 1))
+	putU32(m, 188, 1)
 	return m
 }
 
@@ -79,20 +79,24 @@ func FuzzCalls(f *testing.F) {
 	call := func(c ...any) []any { return c }
 	function, submit := call("function", 0, 0, 0, 1, 4), call("submit", 8, 1, 256)
 	f.Add(taskImage(0), callsOf(function, submit,
-		call("object_watch", 144, 1), call("object_get", 1, 0x1000, 64, 256, 1), call("cancel", 1)))
-	f.Add(taskImage(abi.SpecStream), callsOf(function, submit, call("stream_next", 1, 256, 1), call("handle_drop", 144, 1)))
+		call("object_watch", 184, 1), call("object_get", 1, 0x1000, 64, 256, 1), call("cancel", 1)))
+	f.Add(taskImage(abi.SpecStream), callsOf(function, submit, call("stream_next", 1, 256, 1), call("handle_drop", 184, 1)))
 	f.Add(taskImage(abi.SpecFresh|abi.SpecRetryErrors), callsOf(function, submit,
-		call("object_put", 152, 256), call("object_refs", 2, 256, 1), call("handle_dup", 2, 260), call("submit", 8, 1, 8)))
+		call("object_put", 192, 256), call("object_refs", 2, 256, 1), call("handle_dup", 2, 260), call("submit", 8, 1, 8)))
 	f.Add(taskImage(0), callsOf(call("object_put", 0xfffc, 0xfffe), call("object_map", 1, 0x10, 0xfffd, 0xfffc),
-		call("object_wait", 0, 4, 1, 0, 16), call("event_open", 8), call("task_fail", 152), call("declare", 0, 1, 0, 0)))
+		call("object_wait", 0, 4, 1, 0, 16), call("event_open", 8), call("task_fail", 192), call("declare", 0, 1, 0, 0)))
 	f.Add(taskImage(0), callsOf(call("submit", 0, 0xfffc, 0), call("object_watch", 0, 0xfffc), call("handle_drop", 0, 0xfffd)))
 	// An argument that is an object, and one that is none: what was taken of the
 	// first is given back.
 	bad := taskImage(0)
 	putU32(bad[8:], abi.SpecNargs, 2)
-	putU32(bad[104:], abi.ArgKind, abi.ArgKindHandle)
-	putU32(bad[104:], abi.ArgHandle, 1)
-	f.Add(bad, callsOf(call("object_put", 112, 256), function, submit))
+	putU32(bad[144:], abi.ArgKind, abi.ArgKindHandle)
+	putU32(bad[144:], abi.ArgHandle, 1)
+	f.Add(bad, callsOf(call("object_put", 152, 256), function, submit))
+	f.Add(taskImage(0), callsOf(call("call_select", 1), call("call_end")))
+	concurrent := taskImage(abi.SpecActor)
+	putU32(concurrent[8:], abi.SpecConcurrency, 1<<31)
+	f.Add(concurrent, callsOf(function, submit))
 	// Room for the results that ends with the memory, and past it.
 	for _, at := range []uint32{1<<16 - 4, 1<<16 - 3, 1<<32 - 4} {
 		m := taskImage(0)
@@ -140,7 +144,7 @@ func TestSubmitRuns(t *testing.T) {
 	if e := g.call("submit", 8, 1, 256); e != abi.Success {
 		t.Fatalf("submit: %d", e)
 	}
-	o, ok := g.handles.Object(u32(g.sb.Memory(), 144))
+	o, ok := g.handles.Object(u32(g.sb.Memory(), 184))
 	if !ok {
 		t.Fatal("the result has no handle")
 	}

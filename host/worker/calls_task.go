@@ -18,7 +18,7 @@ func submitTasks(g *guest, v view, s []uint64) abi.Errno {
 	g.wantsSpace, g.wantsRoom = false, false
 	n := uint32(s[1])
 	if n > maxSubmit {
-		return abi.E2BIG
+		return g.tooMany("tasks", n, maxSubmit)
 	}
 	specs, ok := v.array(uint32(s[0]), n, abi.SpecSize)
 	if !ok {
@@ -33,6 +33,10 @@ func submitTasks(g *guest, v view, s []uint64) abi.Errno {
 		if e := g.submitOne(v, specs[i*abi.SpecSize:(i+1)*abi.SpecSize]); e != abi.Success {
 			return e
 		}
+		if g.work += perTask; g.work > stepBytes>>10*perKiB {
+			putU32(done, 0, i+1)
+			g.step()
+		}
 	}
 	putU32(done, 0, n)
 	return abi.Success
@@ -42,10 +46,16 @@ func submitTasks(g *guest, v view, s []uint64) abi.Errno {
 // is taken and the guest has handles for its results, or nothing is kept.
 func (g *guest) submitOne(v view, b []byte) abi.Errno {
 	flags := u32(b, abi.SpecFlags)
-	if flags&^(abi.SpecFresh|abi.SpecStream|abi.SpecRetryErrors|abi.SpecHasCPU|abi.SpecHasRetries) != 0 {
+	if flags&^knownFlags != 0 || u64(b, abi.SpecReserved)|u64(b, abi.SpecReserved+8) != 0 {
 		return abi.EINVAL
 	}
 	f := g.job.function(u32(b, abi.SpecFn))
+	if flags&abi.SpecCheckpoint != 0 {
+		// It runs none: the constructor's stands for it.
+		if a := g.actorOf(u32(b, abi.SpecActorRef)); a != nil {
+			f = a.create.fn
+		}
+	}
 	if f == nil {
 		return abi.ENOENT
 	}
@@ -68,6 +78,9 @@ func (g *guest) submitOne(v view, b []byte) abi.Errno {
 	if flags&abi.SpecHasCPU != 0 {
 		t.resources.CPU = wray.CPU(u32(b, abi.SpecCPU))
 	}
+	if e := g.readActor(b, t); e != abi.Success {
+		return e
+	}
 	t.resources.Memory = t.memory
 	if f.command {
 		t.flags |= abi.SpecFresh
@@ -76,9 +89,21 @@ func (g *guest) submitOne(v view, b []byte) abi.Errno {
 		Retries: defaultRetries, Timeout: int64(t.timeout)}
 	if flags&abi.SpecHasRetries != 0 {
 		spec.Retries = max(int(int32(u32(b, abi.SpecRetries))), scheduler.Forever)
+	} else if t.makes != nil {
+		spec.Retries = 0
 	}
-	if g.task != nil {
-		spec.Parent, spec.ParentAttempt = g.task.id, g.task.attempt
+	t.restarts = spec.Retries
+	if spec.Custom, e = g.readCustom(v, u32(b, abi.SpecCustomPtr), u32(b, abi.SpecCustomLen)); e != abi.Success {
+		return e
+	}
+	if t.actor != nil && len(spec.Custom) > 0 {
+		return abi.EINVAL // its actor holds what there is to hold
+	}
+	if g.holder != nil {
+		spec.Parent, spec.ParentAttempt = g.holder.id, g.holder.attempt
+	}
+	if t.makes != nil {
+		spec.Parent, spec.ParentAttempt = wray.ID{}, 0 // it outlives its maker
 	}
 	if p, n := u32(b, abi.SpecRetryOnPtr), u32(b, abi.SpecRetryOnLen); n > 0 {
 		list, e := v.str(p, n)
@@ -95,8 +120,13 @@ func (g *guest) submitOne(v view, b []byte) abi.Errno {
 		spec.Bytes += int64(len(t.args[i].payload))
 	}
 	nresults := u32(b, abi.SpecNresults)
+	g.looked(int(min(nresults, maxResults)))
 	out, ok := v.array(u32(b, abi.SpecResultsPtr), nresults, 4)
-	if !ok || nresults > maxResults {
+	switch {
+	case nresults > maxResults:
+		t.release()
+		return g.tooMany("results", nresults, maxResults)
+	case !ok:
 		t.release()
 		return abi.EFAULT
 	}
@@ -107,8 +137,16 @@ func (g *guest) submitOne(v view, b []byte) abi.Errno {
 		}
 		t.stream = objectstore.NewStream(t.id, int(u32(b, abi.SpecWindow)), func() { g.w.cancelTask(t.id) })
 	}
+	if t.makes != nil {
+		if e := g.reserveName(t, out); e != abi.EAGAIN {
+			return e
+		}
+	}
 	if e := g.declareResults(t, out); e != abi.Success {
 		return e
+	}
+	if t.actor != nil {
+		return g.callActor(t, out)
 	}
 	for _, o := range t.results {
 		spec.Results = append(spec.Results, o.ID())
@@ -143,12 +181,13 @@ func (g *guest) readArgs(v view, t *task, p, n uint32) abi.Errno {
 		return abi.Success
 	}
 	if n > maxArgs {
-		return abi.E2BIG
+		return g.tooMany("arguments", n, maxArgs)
 	}
 	b, ok := v.array(p, n, abi.ArgSize)
 	if !ok {
 		return abi.EFAULT
 	}
+	g.looked(int(n))
 	t.args = make([]arg, 0, n)
 	for ; len(b) > 0; b = b[abi.ArgSize:] {
 		switch u32(b, abi.ArgKind) {
@@ -165,6 +204,7 @@ func (g *guest) readArgs(v view, t *task, p, n uint32) abi.Errno {
 				return e
 			}
 			if len(gv.payload) < inlineArg && len(gv.refs) == 0 {
+				g.copied(len(gv.payload))
 				t.args = append(t.args, arg{encoding: gv.encoding, meta: gv.meta, payload: append([]byte(nil), gv.payload...)})
 				continue
 			}
@@ -189,23 +229,19 @@ func (g *guest) readArgs(v view, t *task, p, n uint32) abi.Errno {
 // errno the task has been released.
 func (g *guest) declareResults(t *task, out []byte) abi.Errno {
 	if t.stream != nil {
-		h, err := g.handles.Add(t.stream)
-		if err != nil {
+		if err := g.place(t.stream, out); err != nil {
 			t.stream.Release()
 			t.release()
-			return abi.ENOMEM
+			return g.refuse(err, abi.ENOMEM)
 		}
-		putU32(out, 0, h)
 		return abi.Success
 	}
 	for i := 0; i < len(out)/4; i++ {
-		o, err := g.w.store.Declare(resultID(t.id, i))
+		o, err := g.w.declare(t, i)
 		if err == nil {
 			t.results = append(t.results, o)
 			o.Retain()
-			var h uint32
-			if h, err = g.handles.Add(o); err == nil {
-				putU32(out, 4*i, h)
+			if err = g.place(o, out[4*i:]); err == nil {
 				continue
 			}
 			o.Release()
@@ -214,7 +250,7 @@ func (g *guest) declareResults(t *task, out []byte) abi.Errno {
 			g.handles.Drop(u32(out, 4*j))
 		}
 		t.release()
-		return abi.ENOMEM
+		return g.refuse(err, abi.ENOMEM)
 	}
 	return abi.Success
 }
@@ -278,6 +314,7 @@ func taskInput(g *guest, v view, s []uint64) abi.Errno {
 		return abi.EOVERFLOW
 	}
 	clear(buf[:head])
+	g.looked(len(t.args))
 	putU32(buf, abi.CallIndex, t.fn.index)
 	putU32(buf, abi.CallNargs, uint32(len(t.args)))
 	putU32(buf, abi.CallNresults, uint32(len(t.results)))
@@ -286,6 +323,9 @@ func taskInput(g *guest, v view, s []uint64) abi.Errno {
 		putU32(buf, abi.CallNresults, 1)
 		putU64(buf, abi.CallItemsDone, t.stream.ItemsDone())
 		t.items = t.stream.ItemsDone()
+	}
+	if t.makes != nil || t.actor != nil {
+		putU32(buf, abi.CallFlags, u32(buf, abi.CallFlags)|abi.CallActor)
 	}
 	putU32(buf, abi.CallAttempt, uint32(t.attempt))
 	putU32(buf, abi.CallNameLen, uint32(len(t.name)))
@@ -299,27 +339,33 @@ func taskInput(g *guest, v view, s []uint64) abi.Errno {
 		a := &t.args[i]
 		d := buf[abi.CallSize+i*abi.CallArgSize:]
 		payload, encoding, meta := a.payload, a.encoding, a.meta
+		n := int64(len(payload))
 		if o := a.object; o != nil {
 			info := o.Info()
-			payload, encoding, meta = o.Bytes(), info.Encoding, info.Meta
+			n, encoding, meta = info.Len, info.Encoding, info.Meta
+			if n < inlineArg { // never on disk
+				payload = o.Bytes()
+				n = int64(len(payload))
+			}
 			putU32(d, abi.CallArgNrefs, uint32(info.Refs))
-			if len(payload) >= inlineArg || info.Refs > 0 {
+			if n >= inlineArg || info.Refs > 0 {
 				o.Retain()
 				h, err := g.handles.Add(o)
 				if err != nil {
 					o.Release()
-					return abi.ENOMEM
+					g.dropInput(buf, i)
+					return g.refuse(err, abi.ENOMEM)
 				}
 				putU32(d, abi.CallArgHandle, h)
 			}
 		}
 		putU32(d, abi.CallArgEncoding, uint32(encoding))
 		putU32(d, abi.CallArgMeta, meta)
-		putU64(d, abi.CallArgLen, uint64(len(payload)))
+		putU64(d, abi.CallArgLen, uint64(n))
 		switch {
-		case len(payload) < inlineArg && at+len(payload) <= len(buf):
+		case n < inlineArg && at+len(payload) <= len(buf):
 			putU32(d, abi.CallArgOffset, uint32(at))
-			copy(buf[at:], payload)
+			g.copied(copy(buf[at:], payload))
 			at = align8(at + len(payload))
 		case u32(d, abi.CallArgHandle) == 0:
 			// It has no handle and does not fit: the guest comes again with room
@@ -348,8 +394,8 @@ func (g *guest) dropInput(buf []byte, n int) {
 func (t *task) inputLen() int {
 	n := align8(abi.CallSize + abi.CallArgSize*len(t.args) + len(t.name))
 	for i := range t.args {
-		if l := len(t.args[i].bytes()); l < inlineArg {
-			n = align8(n + l)
+		if l := t.args[i].len(); l < inlineArg {
+			n = align8(n + int(l))
 		}
 	}
 	return n
@@ -363,8 +409,26 @@ func taskReturn(g *guest, v view, s []uint64) abi.Errno {
 	if t == nil || t.stream != nil {
 		return abi.EPERM
 	}
+	if t.makes != nil && len(t.results) == 0 && uint32(s[0]) == 0 {
+		return abi.Success // an actor that starts again
+	}
 	if uint32(s[0]) >= uint32(len(t.results)) {
 		return abi.EINVAL
+	}
+	result := t.results[uint32(s[0])]
+	if t.actor != nil && t.actor.holds() {
+		return g.holdResult(v, int(uint32(s[0])), uint32(s[1]))
+	}
+	if o, e := g.valueOf(v, uint32(s[1])); o != nil || e != abi.Success {
+		if e == abi.Success {
+			err := result.SealAs(o)
+			if errors.Is(err, objectstore.ErrSpilled) {
+				return g.fetch(o, abi.EventSpace, 0)
+			}
+			g.letGo(o)
+			e = g.resultErrno(err, objectstore.Size{Refs: o.Info().Refs})
+		}
+		return e
 	}
 	gv, e := v.valueAt(uint32(s[1]))
 	if e != abi.Success {
@@ -377,12 +441,37 @@ func taskReturn(g *guest, v view, s []uint64) abi.Errno {
 	if e != abi.Success {
 		return e
 	}
-	// A result that was given stays given, even when the attempt then fails.
-	err := t.results[uint32(s[0])].TrySeal(val)
+	val.Step = g.copyStep
+	return g.resultErrno(result.TrySeal(val), val.Size())
+}
+
+// resultErrno tells how sealing a result went. One that was given stays given,
+// even when the attempt then fails.
+func (g *guest) resultErrno(err error, size objectstore.Size) abi.Errno {
 	if errors.Is(err, objectstore.ErrSealed) {
 		return abi.Success // by an earlier attempt
 	}
-	return g.storeErrno(err, val.Size())
+	return g.storeErrno(err, size)
+}
+
+// valueOf returns the object whose value the struct value at p stands for. It
+// returns nil and Success where that has a payload of its own.
+func (g *guest) valueOf(v view, p uint32) (*objectstore.Object, abi.Errno) {
+	b, ok := v.bytes(p, abi.ValueSize)
+	if !ok {
+		return nil, abi.EFAULT
+	}
+	if abi.Encoding(u32(b, abi.ValueEncoding)) != abi.EncodingObject {
+		return nil, abi.Success
+	}
+	o, ok := g.handles.Object(u32(b, abi.ValuePtr))
+	switch {
+	case !ok:
+		return nil, abi.EBADF
+	case !o.Ready() || o.State() == objectstore.Failed || u32(b, abi.ValueMeta)|u32(b, abi.ValueLen)|u32(b, abi.ValueRefsLen) != 0:
+		return nil, abi.EINVAL
+	}
+	return o, abi.Success
 }
 
 func taskFail(g *guest, v view, s []uint64) abi.Errno {
@@ -397,6 +486,7 @@ func taskFail(g *guest, v view, s []uint64) abi.Errno {
 	if gv.encoding != abi.EncodingError || len(gv.payload) > maxFailure {
 		return abi.EINVAL
 	}
+	g.copied(10 * len(gv.payload)) // decoding takes longer
 	err := objectstore.DecodeFailure(gv.payload)
 	switch err.Code {
 	case wray.CodeUserError, wray.CodePanic, wray.CodeBadArgument, wray.CodeDeadlock, wray.CodeCanceled,
@@ -418,15 +508,29 @@ func taskYield(g *guest, v view, s []uint64) abi.Errno {
 	if t == nil || t.stream == nil {
 		return abi.EPERM
 	}
-	gv, e := v.valueAt(uint32(s[0]))
+	o, e := g.valueOf(v, uint32(s[0]))
 	if e != abi.Success {
 		return e
 	}
-	val, e := g.storable(gv)
-	if e != abi.Success {
-		return e
+	var err error
+	var size objectstore.Size
+	if o != nil {
+		o.Retain()
+		if err = t.stream.Append(t.items, o); err != nil {
+			o.Release()
+		}
+	} else {
+		gv, e := v.valueAt(uint32(s[0]))
+		if e != abi.Success {
+			return e
+		}
+		val, e := g.storable(gv)
+		if e != abi.Success {
+			return e
+		}
+		size = val.Size()
+		err = g.w.store.PutItem(t.stream, g.w.newID(), t.items, val)
 	}
-	err := g.w.store.PutItem(t.stream, g.w.newID(), t.items, val)
 	switch {
 	case err == nil:
 		t.items++
@@ -441,7 +545,7 @@ func taskYield(g *guest, v view, s []uint64) abi.Errno {
 		t.stream.OnRoom(func() { g.event(epoch, abi.EventRoom, 0) })
 		return abi.EAGAIN
 	}
-	return g.storeErrno(err, val.Size())
+	return g.storeErrno(err, size)
 }
 
 func streamNext(g *guest, v view, s []uint64) abi.Errno {
@@ -459,14 +563,38 @@ func streamNext(g *guest, v view, s []uint64) abi.Errno {
 	case err == nil:
 		return g.give(o, out)
 	case errors.Is(err, objectstore.ErrNotReady):
-		if s[2]&abi.FlagWatch != 0 {
+		if s[2]&abi.FlagWatch != 0 && g.watchStream(st) {
 			epoch := g.expect()
-			st.Watch(streamWatcher(func() { g.event(epoch, abi.EventReady, h) }))
+			st.Watch(streamWatcher(func() {
+				g.unwatchStream(st)
+				g.event(epoch, abi.EventReady, h)
+			}))
 		}
 		return abi.EAGAIN
 	}
 	putU32(out, 0, 0)
 	return abi.Success
+}
+
+// watchStream takes note that the guest waits for a stream. False: it does, and
+// a READY is on its way.
+func (g *guest) watchStream(st *objectstore.Stream) bool {
+	g.out.Lock()
+	defer g.out.Unlock()
+	if _, yes := g.out.streams[st]; yes {
+		return false
+	}
+	if g.out.streams == nil {
+		g.out.streams = map[*objectstore.Stream]struct{}{}
+	}
+	g.out.streams[st] = struct{}{}
+	return true
+}
+
+func (g *guest) unwatchStream(st *objectstore.Stream) {
+	g.out.Lock()
+	defer g.out.Unlock()
+	delete(g.out.streams, st)
 }
 
 // streamWatcher is a function as an objectstore.StreamWatcher.

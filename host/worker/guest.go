@@ -2,6 +2,7 @@ package worker
 
 import (
 	"bytes"
+	"cmp"
 	"fmt"
 	"slices"
 	"sync"
@@ -22,21 +23,28 @@ type guest struct {
 	w       *Worker
 	job     *job
 	module  *module
-	sb      *sandbox.Sandbox
+	sb      *sandbox.Sandbox // nil while it sleeps; changed under out
 	handles *objectstore.Handles
+	client  *client            // that this is, in place of a sandbox; or nil
 	memory  int64              // the limit it was made with
 	windows map[uint32]*window // mapped objects by address
 
 	driver bool
-	task   *task      // what it runs, nil for a driver
+	task   *task      // what it runs, nil for a driver; of several calls the selected one, or nil
+	holder *task      // what the scheduler knows it by: task, or the creation of the actor that it is
 	run    chan *task // an executor's next task; closed to end it
+	serves bool       // it runs the calls of an actor that takes several at once
 	held   *task      // submitted and started, and not yet given to an executor
 
-	watches    []*watch // of objects that were not there
-	wantsSpace bool     // waits for room in the job's queue
-	wantsRoom  bool     // waits for room in the store or in a stream
+	watches    []*watch      // of objects that were not there
+	live       *atomic.Int64 // how many of them are under way; replaced by drop, nil before the first
+	wantsSpace bool          // waits for room in the job's queue
+	wantsRoom  bool          // waits for room in the store or in a stream
 	// cancelSpace withdraws the wait for room in the store; may be nil.
 	cancelSpace func() bool
+	// fullFor is the epoch, plus one, in which a wait for room was given up.
+	fullFor atomic.Uint64
+	fetches fetches
 	// reclaimed is when the guest was last asked to collect. Any goroutine.
 	reclaimed atomic.Int64
 
@@ -44,14 +52,21 @@ type guest struct {
 	// goroutine.
 	out struct {
 		sync.Mutex
-		n     int    // guarded by Mutex
-		epoch uint64 // guarded by Mutex; counts resets, so that what was asked for before one gives no event after it
+		n int // guarded by Mutex
+		// streams are those that the guest was promised a READY of.
+		streams map[*objectstore.Stream]struct{} // guarded by Mutex
+		epoch   uint64                           // guarded by Mutex; counts resets, so that what was asked for before one gives no event after it
 	}
-	blocked bool          // has given its CPU back
-	used    bool          // has run a task since it was clean
-	resumed chan struct{} // the task has its CPU again; one at most
+	refused *wray.Error     // why the last call was refused; nil where the errno says it all
+	missed  []sandbox.Event // came while it slept; guarded by out
+	blocked bool            // has given its CPU back
+	used    bool            // has run a task since it was clean
+	resumed chan struct{}   // the task has its CPU again; one at most
 
+	work           int64 // ns of host work in this call that were not charged yet
 	stdout, stderr lineWriter
+	log            logBucket
+	printing       bool // waits in print
 }
 
 // attach gives a new sandbox its guest, before any of its code runs.
@@ -60,11 +75,41 @@ func (m *module) attach(sb *sandbox.Sandbox) {
 		run: make(chan *task, 1), resumed: make(chan struct{}, 1), windows: map[uint32]*window{}}
 	sb.Host = g
 	sb.SetHooks(g)
-	g.handles = objectstore.NewHandles(maxHandles)
+	g.handles = m.job.newHandles()
+	m.job.enter(g)
 	g.stdout = lineWriter{g: g, stream: Stdout}
 	g.stderr = lineWriter{g: g, stream: Stderr}
 	g.configure(m.args(), nil)
 }
+
+// newHandles returns the table of a new guest.
+func (j *job) newHandles() *objectstore.Handles {
+	h := objectstore.NewHandles(j.maxHandles())
+	h.Clock = j.w.store.Clock()
+	return h
+}
+
+// enter has the census look at g, until leave.
+func (j *job) enter(g *guest) {
+	j.guestsMu.Lock()
+	defer j.guestsMu.Unlock()
+	if j.guests == nil {
+		j.guests = map[*guest]struct{}{}
+	}
+	j.guests[g] = struct{}{}
+}
+
+func (j *job) leave(g *guest) {
+	j.guestsMu.Lock()
+	defer j.guestsMu.Unlock()
+	delete(j.guests, g)
+}
+
+// maxHandles bounds the handles of each guest.
+func (j *job) maxHandles() int { return cmp.Or(max(j.spec.Limits.Handles, 0), DefaultHandles) }
+
+// origin is what objects that the guest makes say of their maker: the job.
+func (g *guest) origin() uint64 { return g.job.id.Seq }
 
 // args are the arguments that the module's sandboxes see. Guests read them,
 // the environment and the granted directories while they initialise, so they
@@ -76,8 +121,8 @@ func (m *module) args() []string {
 	return []string{m.name}
 }
 
-// maxHandles bounds the handles of one sandbox.
-const maxHandles = 1 << 20
+// DefaultHandles bounds the handles of one sandbox where a job says nothing.
+const DefaultHandles = 1 << 20
 
 // newGuest makes a sandbox of the module, with memory bytes at most or the
 // job's default for 0.
@@ -108,7 +153,7 @@ func (g *guest) configure(args []string, stdin wasi.File, env ...string) {
 // reset gives the sandbox back clean, or reports that it cannot be.
 func (g *guest) reset() bool {
 	g.drop()
-	g.task, g.used = nil, false
+	g.task, g.holder, g.used, g.refused = nil, nil, false, nil
 	if !g.sb.Reset() {
 		g.w.replaced.Add(1)
 		return false
@@ -118,7 +163,15 @@ func (g *guest) reset() bool {
 }
 
 func (g *guest) close() {
+	g.job.leave(g)
 	g.flush()
+	if g.sb == nil {
+		for at := range g.windows {
+			g.forgetWindow(at)
+		}
+		g.drop()
+		return
+	}
 	g.drop()
 	g.sb.Close()
 }
@@ -130,19 +183,42 @@ func (g *guest) drop() {
 		g.cancelSpace()
 		g.cancelSpace = nil
 	}
-	for _, w := range g.watches {
-		w.w.Cancel()
-	}
-	clear(g.watches)
-	g.watches = g.watches[:0]
+	g.unwatch()
+	g.letGoAll(false)
 	for at := range g.windows {
 		g.unmap(at)
 	}
 	g.handles.Reset()
 	g.out.Lock()
 	g.out.n, g.out.epoch = 0, g.out.epoch+1
+	clear(g.out.streams)
 	g.out.Unlock()
 	g.wantsSpace, g.wantsRoom, g.blocked = false, false, false
+}
+
+// manyWatches is how many watches are withdrawn at once: some 100 µs.
+const manyWatches = 1 << 10
+
+// unwatch withdraws the guest's watches. Where it has piled up many, that is
+// done aside: whoever waits for the end of a guest that was stopped need not
+// wait for it. drop sees to it that none of them gives an event.
+func (g *guest) unwatch() {
+	watches := g.watches
+	g.live = nil
+	if len(watches) > manyWatches {
+		g.watches = nil
+		g.job.executors.Go(func() { cancelAll(watches) }) // the caller is one, or the job has not ended
+		return
+	}
+	cancelAll(watches)
+	clear(watches)
+	g.watches = watches[:0]
+}
+
+func cancelAll(watches []*watch) {
+	for _, w := range watches {
+		w.w.Cancel()
+	}
 }
 
 // endTask forgets what the last task waited for, before the next one.
@@ -159,12 +235,17 @@ type watch struct {
 	epoch  uint64
 	object wray.ID
 	w      *objectstore.Watch
-	done   atomic.Bool // the event was sent
+	live   *atomic.Int64 // the guest's when it was made
+	done   atomic.Bool   // the event was sent; see ObjectReady
 }
 
 // watchObject has the guest told when o is there.
 func (g *guest) watchObject(o *objectstore.Object, handle uint32) {
-	w := &watch{g: g, handle: handle, object: o.ID(), epoch: g.expect()}
+	if g.live == nil {
+		g.live = new(atomic.Int64)
+	}
+	g.live.Add(1)
+	w := &watch{g: g, handle: handle, object: o.ID(), epoch: g.expect(), live: g.live}
 	w.w = o.Watch(w)
 	if !w.done.Load() {
 		if len(g.watches) >= 64 && len(g.watches) == cap(g.watches) {
@@ -174,21 +255,36 @@ func (g *guest) watchObject(o *objectstore.Object, handle uint32) {
 	}
 }
 
+// watching returns how many watches are under way.
+func (g *guest) watching() int {
+	if g.live == nil {
+		return 0
+	}
+	return int(g.live.Load())
+}
+
 // ObjectReady implements objectstore.Watcher.
 func (w *watch) ObjectReady(*objectstore.Object) {
-	w.done.Store(true)
+	w.live.Add(-1)
 	w.g.event(w.epoch, abi.EventReady, w.handle)
+	w.done.Store(true) // not before: a checkpoint has either the watch or its event
 }
 
 // flush passes on what the guest printed without ending the line.
 func (g *guest) flush() {
+	if len(g.stdout.buf)+len(g.stderr.buf) > 0 && g.sb != nil {
+		g.sb.ReleaseTurn() // what follows may wait for the node
+	}
 	g.stdout.flush()
 	g.stderr.flush()
 }
 
 // name is what the guest's output is headed with: its task, "" for the driver.
 func (g *guest) name() string {
-	if g.task == nil {
+	switch {
+	case g.serves:
+		return g.holder.label() // which call prints only the guest knows
+	case g.task == nil:
 		return ""
 	}
 	return g.task.label()
@@ -198,7 +294,7 @@ func (g *guest) name() string {
 // back.
 func (g *guest) Park(_ *sandbox.Sandbox, timed bool) {
 	g.release()
-	if g.task == nil || !g.Outstanding(nil) {
+	if g.holder == nil || !g.Outstanding(nil) {
 		return
 	}
 	var on scheduler.Wait
@@ -206,7 +302,13 @@ func (g *guest) Park(_ *sandbox.Sandbox, timed bool) {
 		on = g.waitsFor()
 	}
 	g.blocked = true
-	g.w.blocked(g.task, on)
+	if a := g.holder.makes; a != nil {
+		a.parked.Store(true)
+		g.w.residents.changed()
+	} else {
+		g.w.places.block(1)
+	}
+	g.w.blocked(g.holder, on)
 }
 
 // waitsFor tells the scheduler what can end the guest's wait.
@@ -216,8 +318,8 @@ func (g *guest) waitsFor() (on scheduler.Wait) {
 		on.Objects = append(on.Objects, w.object)
 	}
 	on.Space = g.wantsSpace
-	if g.wantsRoom {
-		on = scheduler.Wait{} // a reader or the store decides
+	if g.wantsRoom || g.printing || g.fetching() || g.serves {
+		on = scheduler.Wait{} // a reader, the store or a caller decides
 	}
 	return on
 }
@@ -228,14 +330,22 @@ func (g *guest) Unpark(*sandbox.Sandbox) {
 		return
 	}
 	g.blocked = false
+	if a := g.holder.makes; a != nil {
+		a.parked.Store(false)
+	} else {
+		// Only when it has its CPU again: that may be held by a started task that
+		// waits for a place.
+		defer g.w.places.block(-1)
+	}
 	g.w.unblocked(g)
 }
 
 // Outstanding implements sandbox.Hooks.
 func (g *guest) Outstanding(*sandbox.Sandbox) bool {
 	g.out.Lock()
-	defer g.out.Unlock()
-	return g.out.n > 0
+	n := g.out.n
+	g.out.Unlock()
+	return n > 0 || g.serves && g.holder.makes.mayBeCalled()
 }
 
 // expect counts an event that is on its way. Whoever sends it passes the
@@ -244,6 +354,13 @@ func (g *guest) expect() (epoch uint64) {
 	g.out.Lock()
 	defer g.out.Unlock()
 	g.out.n++
+	return g.out.epoch
+}
+
+// epoch returns the number of resets.
+func (g *guest) epoch() uint64 {
+	g.out.Lock()
+	defer g.out.Unlock()
 	return g.out.epoch
 }
 
@@ -265,13 +382,47 @@ func (g *guest) event(epoch uint64, kind, handle uint32) {
 	defer g.out.Unlock()
 	if g.out.epoch == epoch {
 		g.out.n--
-		g.notify(kind, handle)
+		g.sendLocked(sandbox.Event{Kind: kind, Handle: handle})
+	}
+}
+
+// sendLocked gives the guest an event, or keeps it for when the guest wakes.
+func (g *guest) sendLocked(e sandbox.Event) {
+	if g.client != nil {
+		g.client.event(e)
+		return
+	}
+	if g.sb == nil {
+		g.missed = append(g.missed, e)
+		return
+	}
+	g.sb.Notify(e)
+}
+
+// cancel tells the guest that t, which it runs, is canceled.
+func (g *guest) cancel(t *task) {
+	g.send(sandbox.Event{Kind: abi.EventCancel, Arg: t.id.Seq})
+}
+
+// send gives the guest an event that it did not wait for.
+func (g *guest) send(e sandbox.Event) {
+	g.out.Lock()
+	defer g.out.Unlock()
+	g.sendLocked(e)
+}
+
+// signal has a guest that waits look at what it waits for.
+func (g *guest) signal() {
+	g.out.Lock()
+	defer g.out.Unlock()
+	if g.sb != nil {
+		g.sb.Signal()
 	}
 }
 
 // notify gives the guest an event that it did not wait for.
 func (g *guest) notify(kind, handle uint32) {
-	g.sb.Notify(sandbox.Event{Kind: kind, Handle: handle})
+	g.send(sandbox.Event{Kind: kind, Handle: handle})
 }
 
 // lineWriter passes output on in whole lines, so that tasks do not mix within
@@ -284,45 +435,41 @@ type lineWriter struct {
 
 const maxLine = 64 << 10
 
-// Write never fails. A guest that prints fast waits here until the node has
-// taken what it printed.
+// Write never fails. It is called by the guest, which may wait in it.
 func (l *lineWriter) Write(p []byte) (int, error) {
 	n := len(p)
-	if len(l.buf) == 0 {
-		// Whole lines pass without a copy.
-		if i := bytes.LastIndexByte(p, '\n'); i >= 0 {
-			l.out(p[:i+1])
-			p = p[i+1:]
-		}
-		l.buf = append(l.buf, p...)
-	} else {
-		if i := bytes.LastIndexByte(p, '\n'); i >= 0 {
+	if i := bytes.LastIndexByte(p, '\n'); i >= 0 {
+		if len(l.buf) == 0 {
+			l.out(p[:i+1], true) // whole lines pass without a copy
+		} else {
 			l.buf = append(l.buf, p[:i+1]...)
-			l.out(l.buf)
-			l.buf, p = l.buf[:0], p[i+1:]
+			l.take(true)
 		}
-		l.buf = append(l.buf, p...)
+		p = p[i+1:]
 	}
+	l.buf = append(l.buf, p...)
 	if len(l.buf) > maxLine {
-		l.flush()
+		l.take(true)
 	}
 	return n, nil
 }
 
-func (l *lineWriter) flush() {
-	if len(l.buf) > 0 {
-		l.out(l.buf)
-		l.buf = l.buf[:0]
+// flush passes on what is there. The guest does not run.
+func (l *lineWriter) flush() { l.take(false) }
+
+// take empties the buffer. It does so first: the guest may be stopped in out.
+func (l *lineWriter) take(inCall bool) {
+	if p := l.buf; len(p) > 0 {
+		l.buf = p[:0]
+		l.out(p, inCall)
 	}
 }
 
-func (l *lineWriter) out(p []byte) {
+func (l *lineWriter) out(p []byte, inCall bool) {
 	g := l.g
 	if t := g.task; t != nil && t.fn.command {
 		t.capture(l.stream, p)
 		return
 	}
-	if g.job.spec.Output != nil {
-		g.job.spec.Output(g.name(), l.stream, p)
-	}
+	g.print(l.stream, p, inCall)
 }

@@ -54,17 +54,7 @@ type guestValue struct {
 // value reads a struct value.
 func (v view) value(b []byte) (g guestValue, e abi.Errno) {
 	g.encoding, g.meta = abi.Encoding(u32(b, abi.ValueEncoding)), u32(b, abi.ValueMeta)
-	switch g.encoding {
-	case abi.EncodingRaw, abi.EncodingCBOR, abi.EncodingArrow, abi.EncodingError:
-		if g.meta != 0 {
-			return g, abi.EINVAL
-		}
-	case abi.EncodingNumeric:
-		size := abi.Elem(g.meta).Size()
-		if size == 0 || int(u32(b, abi.ValueLen))%size != 0 {
-			return g, abi.EINVAL
-		}
-	default:
+	if !validShape(g.encoding, g.meta, uint64(u32(b, abi.ValueLen))) {
 		return g, abi.EINVAL
 	}
 	var ok bool
@@ -75,6 +65,18 @@ func (v view) value(b []byte) (g guestValue, e abi.Errno) {
 		return g, abi.EFAULT
 	}
 	return g, abi.Success
+}
+
+// validShape reports whether a value may have the encoding, meta and length.
+func validShape(e abi.Encoding, meta uint32, length uint64) bool {
+	switch e {
+	case abi.EncodingRaw, abi.EncodingCBOR, abi.EncodingArrow, abi.EncodingError:
+		return meta == 0
+	case abi.EncodingNumeric:
+		size := uint64(abi.Elem(meta).Size())
+		return size != 0 && length%size == 0
+	}
+	return false
 }
 
 // valueAt reads a struct value at p.

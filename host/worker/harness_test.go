@@ -38,12 +38,16 @@ type jobs struct {
 	now *module // whose guests the next sandboxes are
 }
 
-// newJobs returns a worker that has loaded the module.
-func newJobs(t testing.TB, wasm []byte) *jobs {
+// newJobs returns a worker that has loaded the module. set changes its
+// configuration.
+func newJobs(t testing.TB, wasm []byte, set ...func(*Config)) *jobs {
 	t.Helper()
 	ctx := context.Background()
-	w, err := New(ctx, Config{Node: "test", StoreBytes: 64 << 20, Slots: 1,
-		Capacity: wray.Resources{CPU: wray.OneCPU, Memory: 1 << 30}})
+	cfg := Config{Node: "test", StoreBytes: 64 << 20, Slots: 1, Capacity: wray.Resources{CPU: wray.OneCPU, Memory: 1 << 30}}
+	for _, f := range set {
+		f(&cfg)
+	}
+	w, err := New(ctx, cfg)
 	if err != nil {
 		t.Fatal(err)
 	}

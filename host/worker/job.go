@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"os"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -24,9 +25,13 @@ type JobSpec struct {
 	Env     []string
 	Dirs    []DirSpec
 	Stdin   wasi.File // the driver's, may be nil
-	Limits  Limits
-	// Output takes what the job prints, from many goroutines. task is the name
-	// of the task, "" for the driver. p is borrowed for the call.
+	// Client, where it is not nil, is the socket of a native client, which then
+	// is the driver; there may be no modules. Run closes it.
+	Client *os.File
+	Limits Limits
+	// Output takes what the job prints, in order, from one goroutine, and may
+	// take its time. task is the name of the task, "" for the driver. p is
+	// borrowed for the call.
 	Output func(task string, s Stream, p []byte)
 }
 
@@ -49,6 +54,9 @@ type Limits struct {
 	Memory  int64         // bytes for each sandbox, unless a task asks otherwise
 	Stack   int32         // bytes of native stack for each sandbox
 	Files   int           // open descriptors for each sandbox
+	Handles int           // handles for each sandbox; 0: DefaultHandles
+	Windows int           // mapped objects for each sandbox; 0: DefaultWindows
+	LogRate int64         // bytes a second that each sandbox's tasks print; 0: DefaultLogRate
 	Timeout time.Duration // of the whole job
 }
 
@@ -59,6 +67,7 @@ type Stream uint8
 const (
 	Stdout Stream = 1
 	Stderr Stream = 2
+	Notice Stream = 3 // what wray says about the job, for its user
 )
 
 // job is a running program.
@@ -71,9 +80,16 @@ type job struct {
 
 	executors sync.WaitGroup
 
+	queued queue   // calls of actors that wait
+	out    *output // nil where nobody reads it
+
 	mu      sync.Mutex
-	funcs   []*function // guarded by mu; by the number that guests use, less one
-	waiting []queued    // guarded by mu; told when the queue has room
+	actors  map[string]*actor // guarded by mu; by name
+	funcs   []*function       // guarded by mu; by the number that guests use, less one
+	waiting []queued          // guarded by mu; told when the queue has room
+
+	guestsMu sync.Mutex
+	guests   map[*guest]struct{} // guarded by guestsMu; not closed, for the census
 
 	driver atomic.Pointer[guest]
 	tasks  chan struct{} // closed when the last task is done
@@ -97,8 +113,11 @@ type module struct {
 	declByName map[string]uint32 // name to position in declared
 
 	mu      sync.Mutex
-	idle    []*guest // guarded by mu; the last is the warmest
-	closing bool     // guarded by mu
+	idle    []*guest           // guarded by mu; the last is the warmest
+	spare   []*sandbox.Sandbox // guarded by mu; clean, without guests
+	closing bool               // guarded by mu
+
+	resetting atomic.Bool // a guest is in resetEarly
 }
 
 // declared is a function that a module offers.
@@ -121,10 +140,16 @@ type function struct {
 func (w *Worker) Run(ctx context.Context, spec JobSpec) (int, error) {
 	j := &job{w: w, id: w.newID(), spec: spec, byName: map[string]*module{},
 		tasks: make(chan struct{}), ended: make(chan struct{})}
-	if len(spec.Modules) == 0 {
+	if spec.Client != nil {
+		defer spec.Client.Close()
+	} else if len(spec.Modules) == 0 {
 		return 0, errors.New("a job needs a module")
 	}
 	defer j.unload(context.WithoutCancel(ctx))
+	if spec.Output != nil {
+		j.out = newOutput(spec.Output)
+		defer j.out.close()
+	}
 	for i, ms := range spec.Modules {
 		m := &module{job: j, name: ms.Name, declByName: map[string]uint32{}}
 		var err error
@@ -154,6 +179,9 @@ func (w *Worker) Run(ctx context.Context, spec JobSpec) (int, error) {
 	w.jobs[j.id] = j
 	w.mu.Unlock()
 	defer j.end()
+	if spec.Client != nil {
+		return 0, j.runClient(ctx, spec.Client)
+	}
 	return j.runDriver(ctx)
 }
 
@@ -193,6 +221,9 @@ func (j *job) runDriver(ctx context.Context) (int, error) {
 	g.driver = true
 	j.driver.Store(g)
 	defer j.driver.Store(nil)
+	if in, ok := j.spec.Stdin.(*input); ok {
+		in.onReady(g.sb.Signal)
+	}
 	g.configure(m.args(), j.spec.Stdin)
 	if j.spec.Limits.Timeout > 0 {
 		g.sb.SetDeadline(j.spec.Limits.Timeout)
@@ -246,6 +277,9 @@ func (j *job) end() {
 		m.closeIdle()
 	}
 	j.executors.Wait()
+	for _, m := range j.modules {
+		m.closeSpare()
+	}
 	close(j.ended)
 }
 

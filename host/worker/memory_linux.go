@@ -2,9 +2,9 @@ package worker
 
 import "golang.org/x/sys/unix"
 
-// defaultMemory returns the bytes that tasks may reserve together: what the
+// DefaultMemory returns the bytes that tasks may reserve together: what the
 // machine has.
-func defaultMemory() int64 {
+func DefaultMemory() int64 {
 	var info unix.Sysinfo_t
 	if err := unix.Sysinfo(&info); err != nil {
 		return fallbackMemory

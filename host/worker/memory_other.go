@@ -2,4 +2,5 @@
 
 package worker
 
-func defaultMemory() int64 { return fallbackMemory }
+// DefaultMemory returns a guess: the machine does not say.
+func DefaultMemory() int64 { return fallbackMemory }

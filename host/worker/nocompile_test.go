@@ -11,8 +11,9 @@ import (
 )
 
 // TestNeverCompiles gives a worker with a code cache jobs whose compiled code
-// is missing: it refuses them and leaves the cache as it was. What is not in
-// the cache is the node's to have made.
+// is missing, has another name, or is another module's: it refuses them and
+// leaves the cache as it was. What is not in the cache is the node's to have
+// made.
 func TestNeverCompiles(t *testing.T) {
 	ctx := context.Background()
 	out, cache := t.TempDir(), t.TempDir()
@@ -55,7 +56,26 @@ func TestNeverCompiles(t *testing.T) {
 		t.Fatalf("cache directories: %v, %v", dirs, err)
 	}
 	native := filepath.Join(dirs[0], filepath.Base(entries[0]))
-	if err := os.Rename(entries[0], native); err != nil {
+	code, err := os.ReadFile(entries[0])
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, other := range []string{filepath.Join(dirs[0], strings.Repeat("0", 64)), filepath.Join(cache, filepath.Base(native))} {
+		if err := os.WriteFile(other, code, 0o600); err != nil {
+			t.Fatal(err)
+		}
+		before := tree(t, cache)
+		if code, err := run(other); err == nil {
+			t.Errorf("a job with its code under the name %s ran and gave %d", other, code)
+		}
+		if now := tree(t, cache); now != before {
+			t.Fatalf("the cache became\n%s", now)
+		}
+		if err := os.Remove(other); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := os.WriteFile(native, code, 0o600); err != nil {
 		t.Fatal(err)
 	}
 	full := tree(t, cache)

@@ -10,18 +10,26 @@ import (
 // it. The store calls it when something was refused for want of room.
 func (w *Worker) onPressure(int64) {
 	w.mu.Lock()
+	var actors []*actor
 	jobs := make([]*job, 0, len(w.jobs))
 	for _, j := range w.jobs {
 		jobs = append(jobs, j)
 	}
 	for _, t := range w.tasks {
 		if t.runner != nil {
+			if t.makes != nil {
+				actors = append(actors, t.makes)
+				continue
+			}
 			t.runner.tellReclaim()
 		}
 	}
 	w.mu.Unlock()
 	for _, j := range jobs {
 		j.reclaim()
+	}
+	for _, a := range actors {
+		a.tellReclaim()
 	}
 }
 
@@ -45,6 +53,7 @@ func (j *job) reclaim() {
 // tellReclaim asks the guest to collect garbage, unless it has been asked a
 // moment ago. Any goroutine may call it.
 func (g *guest) tellReclaim() {
+	g.letGoAll(true)
 	now := g.w.now()
 	last := g.reclaimed.Load()
 	if last != 0 && now-last < int64(reclaimEvery) || !g.reclaimed.CompareAndSwap(last, now) {

@@ -4,8 +4,8 @@ import (
 	"context"
 	"os"
 
-	"github.com/wray-project/wray/host/link"
 	"github.com/wray-project/wray/host/wasi"
+	"github.com/wray-project/wray/internal/link"
 )
 
 // remoteFS is a granted directory whose files the node opens: the worker

@@ -7,9 +7,9 @@ import (
 	"sync"
 	"testing"
 
-	"github.com/wray-project/wray/host/link"
 	"github.com/wray-project/wray/host/wasi"
 	"github.com/wray-project/wray/host/wasi/wasitest"
+	"github.com/wray-project/wray/internal/link"
 )
 
 // linked returns the worker's end of a link whose other end serves with h, and

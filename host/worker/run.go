@@ -3,6 +3,8 @@ package worker
 import (
 	"context"
 	"errors"
+	"runtime"
+	"slices"
 	"time"
 
 	"github.com/wray-project/wray"
@@ -29,7 +31,7 @@ type action struct {
 	scheduler.Decision
 	task   *task
 	runner *guest
-	job    *job
+	job    *job // of Space and JobEnded
 }
 
 // actLocked carries out what the scheduler decided, and releases w.mu. It
@@ -42,7 +44,7 @@ func (w *Worker) actLocked(self, holder *guest) (mine *task) {
 	acts := few[:0]
 	w.decisions = w.sched.Ready(w.decisions[:0])
 	for _, d := range w.decisions {
-		a := action{Decision: d, job: w.jobs[d.Job]}
+		a := action{Decision: d}
 		if t := w.tasks[d.Task]; t != nil {
 			a.task, a.runner = t, t.runner
 			switch d.Kind {
@@ -54,7 +56,11 @@ func (w *Worker) actLocked(self, holder *guest) (mine *task) {
 				delete(w.tasks, d.Task)
 			}
 		}
-		if d.Kind == scheduler.JobEnded {
+		switch d.Kind {
+		case scheduler.Space:
+			a.job = w.jobs[d.Job]
+		case scheduler.JobEnded:
+			a.job = w.jobs[d.Job]
 			delete(w.jobs, d.Job)
 		}
 		acts = append(acts, a)
@@ -72,7 +78,7 @@ func (w *Worker) actLocked(self, holder *guest) (mine *task) {
 			} else if holder != nil {
 				holder.hold(a.task)
 			} else {
-				a.task.fn.module.dispatch(a.task)
+				a.task.dispatch()
 			}
 		case scheduler.Stop:
 			if a.runner != nil {
@@ -81,6 +87,9 @@ func (w *Worker) actLocked(self, holder *guest) (mine *task) {
 		case scheduler.Resume:
 			a.runner.resumed <- struct{}{} // buffered
 		case scheduler.Done:
+			if a.task.makes != nil {
+				a.task.makes.ended(a.Err)
+			}
 			if a.Err != nil {
 				a.task.fail(a.task.job.named(a.Err, a.task.name, a.Attempt))
 			} else if a.task.stream != nil {
@@ -101,8 +110,16 @@ func (w *Worker) actLocked(self, holder *guest) (mine *task) {
 func (w *Worker) submit(g *guest, t *task, spec *scheduler.Spec) error {
 	w.mu.Lock()
 	for i := range t.args {
-		if o := t.args[i].object; o != nil && !o.Ready() {
+		o := t.args[i].object
+		if o == nil {
+			continue
+		}
+		switch o.State() {
+		case objectstore.Pending:
 			spec.Deps = append(spec.Deps, o.ID())
+		case objectstore.Failed:
+			w.mu.Unlock()
+			return dependencyFailed(i, o.Err())
 		}
 	}
 	waits := len(spec.Deps) > 0
@@ -154,7 +171,7 @@ func (g *guest) hold(t *task) {
 func (g *guest) release() {
 	if t := g.held; t != nil {
 		g.held = nil
-		t.fn.module.dispatch(t)
+		t.dispatch()
 	}
 }
 
@@ -168,13 +185,17 @@ func (w *Worker) blocked(t *task, on scheduler.Wait) {
 
 // unblocked waits until the guest's task has its CPU again.
 func (w *Worker) unblocked(g *guest) {
-	t := g.task
+	t := g.holder
 	w.step(nil, func(s *scheduler.Scheduler) { s.Unblocked(w.now(), t.id, t.attempt) })
 	<-g.resumed
 }
 
-// cancelTask cancels a task and what it submitted.
+// cancelTask cancels a task and what it submitted, or a call.
 func (w *Worker) cancelTask(id wray.ID) {
+	if t := w.calls.get(id); t != nil {
+		t.actor.cancel(t)
+		return
+	}
 	w.step(nil, func(s *scheduler.Scheduler) { s.Cancel(w.now(), id, true) })
 }
 
@@ -186,6 +207,7 @@ func (w *Worker) tickLoop(ctx context.Context) {
 	for {
 		w.mu.Lock()
 		next, ok := w.sched.NextDeadline()
+		busy := len(w.jobs) > 0
 		w.nextTick = 0
 		if ok {
 			w.nextTick = max(next, 1)
@@ -194,6 +216,10 @@ func (w *Worker) tickLoop(ctx context.Context) {
 		d := time.Hour
 		if ok {
 			d = max(time.Duration(next-w.now()), 0)
+		}
+		if busy {
+			w.now() // the store's clock is to go while there are jobs
+			d = min(d, time.Second)
 		}
 		timer.Reset(d)
 		select {
@@ -232,13 +258,17 @@ func (j *job) space() {
 
 // fits reports whether an idle guest can run t.
 func (g *guest) fits(t *task) bool {
-	return g.module == t.fn.module && g.memory == t.memory
+	return t.makes == nil && g.module == t.fn.module && g.memory == t.memory
 }
 
 // stop ends the guest's attempt of t, if it still runs it. A task is told
 // first, and killed when it has not ended a moment later; one past its
 // deadline is killed at once.
 func (g *guest) stop(t *task, code wray.Code) {
+	if t.makes != nil {
+		t.makes.stop(wray.Errorf(wray.CodeCanceled, "the job has ended"))
+		return
+	}
 	if code == wray.CodeTimeout {
 		g.killTask(t, &wray.Error{Code: code, Message: "ran longer than its timeout of " + t.timeout.String(),
 			Hint: "give it more time with sdk.Timeout, or --timeout"})
@@ -247,7 +277,7 @@ func (g *guest) stop(t *task, code wray.Code) {
 	err := wray.Errorf(wray.CodeCanceled, "the task was canceled")
 	g.w.mu.Lock()
 	if t.runner == g {
-		g.notify(abi.EventCancel, 0)
+		g.cancel(t)
 	}
 	g.w.mu.Unlock()
 	time.AfterFunc(cancelGrace, func() { g.killTask(t, err) })
@@ -266,20 +296,55 @@ func (g *guest) killTask(t *task, err *wray.Error) {
 	}
 }
 
+// dispatch has a started task run, or a call that was posted.
+func (t *task) dispatch() {
+	switch {
+	case t.actor != nil:
+		t.actor.poke()
+	case t.makes != nil:
+		t.job.executors.Add(1)
+		go t.makes.live()
+	default:
+		t.fn.module.dispatch(t)
+	}
+}
+
 // dispatch gives a started task to an idle executor, or to a new one.
 func (m *module) dispatch(t *task) {
-	m.mu.Lock()
-	for i := len(m.idle) - 1; i >= 0; i-- {
-		if g := m.idle[i]; g.memory == t.memory {
-			m.idle = append(m.idle[:i], m.idle[i+1:]...)
-			m.mu.Unlock()
-			g.run <- t // buffered; an idle executor takes it
-			return
-		}
+	if g := m.takeIdle(t); g != nil {
+		g.run <- t // buffered; an idle executor takes it
+		return
 	}
-	m.mu.Unlock()
 	m.job.executors.Add(1)
 	go m.executor(t)
+}
+
+// takeIdle takes the guest that suits t best out of the pool: the latest used,
+// or the latest clean one where t wants a fresh sandbox, else any. It returns
+// nil where none fits.
+func (m *module) takeIdle(t *task) *guest {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	best := -1
+	for i := len(m.idle) - 1; i >= 0; i-- {
+		g := m.idle[i]
+		if g.memory != t.memory {
+			continue
+		}
+		if best < 0 {
+			best = i
+		}
+		if g.used != t.fresh() {
+			best = i
+			break
+		}
+	}
+	if best < 0 {
+		return nil
+	}
+	g := m.idle[best]
+	m.idle = slices.Delete(m.idle, best, best+1)
+	return g
 }
 
 // executor runs tasks in one sandbox until none is left for it and the module
@@ -288,15 +353,23 @@ func (m *module) executor(t *task) {
 	defer m.job.executors.Done()
 	w := m.job.w
 	var g *guest
+	placed := false
 	for t != nil {
 		if g == nil {
 			var err error
+			if !placed {
+				if refused := w.places.take(w.letIdleGo); refused != nil {
+					t = w.finish(nil, t, m.job.named(refused, t.name, t.attempt))
+					continue
+				}
+				placed = true
+			}
 			if g, err = m.newGuest(t.memory); err != nil {
 				t = w.finish(nil, t, m.job.named(err, t.name, t.attempt))
 				continue
 			}
 		}
-		if g.used && t.flags&abi.SpecFresh != 0 && !g.reset() {
+		if g.used && t.fresh() && !g.reset() {
 			g.close()
 			g = nil
 			continue
@@ -310,19 +383,33 @@ func (m *module) executor(t *task) {
 		if stopped != 0 {
 			g.sb.Kill(wray.Errorf(stopped, "the task was stopped before it began"))
 		}
+		g.sb.KeepTurn()
 		err := g.execute(t)
 		g.endTask()
 		if g.sb.Spoilt() && !g.reset() {
 			g.close()
 			g = nil
 		}
+		fresh := t.fresh()
 		t = w.finish(g, t, err)
-		if t == nil && g != nil {
-			t = m.rest(g)
+		if g != nil && (t == nil || t.fresh()) {
+			g.sb.ReleaseTurn()
 		}
+		if t != nil || g == nil {
+			continue
+		}
+		if fresh && g.used && !m.resetEarly(g) {
+			g.close()
+			g = nil
+			continue
+		}
+		t = m.rest(g)
 	}
 	if g != nil {
 		g.close()
+	}
+	if placed {
+		w.places.give()
 	}
 }
 
@@ -338,17 +425,50 @@ func (w *Worker) finish(g *guest, t *task, err *wray.Error) *task {
 	return w.actLocked(g, nil)
 }
 
+// resetEarly resets a guest after a task that wanted a fresh one, as the next
+// task will, which then need not wait for it. It lets those who wait for the
+// last task's results run first. Of a module one guest at a time is reset so:
+// where all processors are busy it comes late, and the others must not be
+// missed meanwhile. False: the guest is to be closed.
+func (m *module) resetEarly(g *guest) bool {
+	if !m.resetting.CompareAndSwap(false, true) {
+		return true
+	}
+	defer m.resetting.Store(false)
+	runtime.Gosched()
+	return g.reset()
+}
+
 // rest puts an idle guest into the pool and waits for its next task. It
 // returns nil when the guest is to be closed.
 func (m *module) rest(g *guest) *task {
 	m.mu.Lock()
-	if m.closing || len(m.idle) >= m.job.w.cfg.WarmSandbox {
+	if m.closing || len(m.idle) >= m.job.w.cfg.WarmSandbox || m.job.w.places.wanted() {
 		m.mu.Unlock()
 		return nil
 	}
 	m.idle = append(m.idle, g)
 	m.mu.Unlock()
 	return <-g.run
+}
+
+// letIdleGo ends the executors that rest now, to make room.
+func (w *Worker) letIdleGo() {
+	w.mu.Lock()
+	var modules []*module
+	for _, j := range w.jobs {
+		modules = append(modules, j.modules...)
+	}
+	w.mu.Unlock()
+	for _, m := range modules {
+		m.mu.Lock()
+		idle := m.idle
+		m.idle = nil
+		m.mu.Unlock()
+		for _, g := range idle {
+			close(g.run)
+		}
+	}
 }
 
 // closeIdle ends the executors that rest, and those that come to rest later.

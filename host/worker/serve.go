@@ -10,9 +10,11 @@ import (
 	"time"
 
 	"github.com/wray-project/wray"
-	"github.com/wray-project/wray/host/link"
 	"github.com/wray-project/wray/host/sandbox"
-	"github.com/wray-project/wray/host/wasi"
+	"github.com/wray-project/wray/host/spill"
+	"github.com/wray-project/wray/internal/clientwire"
+	"github.com/wray-project/wray/internal/link"
+	"github.com/wray-project/wray/objectstore"
 )
 
 // Serve is a worker process: it runs the jobs that the node at the other end
@@ -46,6 +48,8 @@ func (s *server) handle(ctx context.Context, m link.Message) (link.Message, erro
 		return s.run(ctx, m)
 	case KindStats:
 		return s.stats()
+	case KindMemory:
+		return s.memory(m)
 	}
 	m.CloseFiles()
 	return link.Message{}, fmt.Errorf("unknown message %d", m.Kind)
@@ -65,13 +69,36 @@ func (s *server) start(m link.Message) (link.Message, error) {
 	// The worker outlives the call.
 	var err error
 	s.w, err = New(context.Background(), Config{
-		Node: b.Node, CacheDir: b.CacheDir, StoreBytes: b.StoreBytes, Slots: b.Slots,
-		Capacity: wray.Resources{CPU: wray.CPU(b.CPU), Memory: b.Memory},
+		Disk: s.disk(b),
+		Node: b.Node, CacheDir: b.CacheDir, StoreBytes: b.StoreBytes, Slots: b.Slots, Residents: b.Residents, Sandboxes: b.Sandboxes,
+		Capacity: wray.Resources{CPU: wray.CPU(b.CPU), Memory: b.Memory}, Custom: customOf(b.Custom),
 	})
 	if err != nil {
 		return link.Message{}, err
 	}
 	return reply(StartedBody{Jail: s.jail})
+}
+
+// disk is what takes the store's objects: files that the node opens.
+func (s *server) disk(b StartBody) objectstore.Disk {
+	if len(b.SpillDirs) == 0 {
+		return nil
+	}
+	return spill.NewDirs(b.SpillDirs, b.SpillLimit, func(dir int) (*os.File, error) {
+		body, err := link.Marshal(SpillBody{Dir: dir})
+		if err != nil {
+			return nil, err
+		}
+		m, err := s.conn.Call(context.Background(), link.Message{Kind: KindSpill, Body: body})
+		if err != nil {
+			return nil, err
+		}
+		if len(m.Files) != 1 {
+			m.CloseFiles()
+			return nil, errors.New("the node sent no file")
+		}
+		return m.Files[0], nil
+	})
 }
 
 func reply(v any) (link.Message, error) {
@@ -92,7 +119,23 @@ func (s *server) stats() (link.Message, error) {
 		Waiting: int64(t.Waiting), Running: int64(t.Running),
 		Finished: int64(t.Finished), Failed: int64(t.Failed),
 		Replaced: st.Replaced,
+		OnDisk:   st.Store.OnDisk, Spilled: st.Store.Spilled, Restored: st.Store.Restored, Lost: st.Store.Lost,
 	})
+}
+
+func (s *server) memory(m link.Message) (link.Message, error) {
+	m.CloseFiles()
+	var b clientwire.MemoryBody
+	if err := link.Unmarshal(m.Body, &b); err != nil {
+		return link.Message{}, err
+	}
+	s.mu.Lock()
+	w := s.w
+	s.mu.Unlock()
+	if w == nil {
+		return link.Message{}, errors.New("not started")
+	}
+	return reply(w.Memory(b))
 }
 
 func (s *server) run(ctx context.Context, m link.Message) (link.Message, error) {
@@ -105,17 +148,17 @@ func (s *server) run(ctx context.Context, m link.Message) (link.Message, error) 
 	w := s.w
 	s.mu.Unlock()
 	files := len(b.Modules)
-	if b.Stdin {
+	if b.Stdin || b.Client {
 		files++
 	}
 	switch {
 	case w == nil:
 		return link.Message{}, errors.New("not started")
-	case len(m.Files) != files:
+	case len(m.Files) != files || b.Stdin && b.Client:
 		return link.Message{}, fmt.Errorf("%d files for a job that needs %d", len(m.Files), files)
 	}
 	spec := JobSpec{Name: b.Name, Args: b.Args, Env: b.Env, Limits: Limits{
-		Memory: b.Memory, Stack: b.Stack, Files: b.Files, Timeout: time.Duration(b.Timeout)}}
+		Memory: b.Memory, Stack: b.Stack, Files: b.Files, Handles: b.Handles, Windows: b.Windows, LogRate: b.LogRate, Timeout: time.Duration(b.Timeout)}}
 	for i, mb := range b.Modules {
 		raw, err := io.ReadAll(m.Files[i])
 		if err != nil {
@@ -132,19 +175,26 @@ func (s *server) run(ctx context.Context, m link.Message) (link.Message, error) 
 			FS: &remoteFS{ctx: ctx, conn: s.conn, run: b.Run, dir: i}})
 	}
 	if b.Stdin {
-		in := m.Files[len(m.Files)-1]
-		spec.Stdin = wasi.NewReader(readOnlyFile{in})
-		stop := context.AfterFunc(ctx, func() { in.Close() })
-		defer stop()
+		in, err := newInput(m.Files[len(m.Files)-1])
+		if err != nil {
+			return link.Message{}, err
+		}
+		defer in.Close()
+		spec.Stdin = in
+	}
+	if b.Client {
+		spec.Client = m.Files[len(m.Files)-1]
 	}
 	spec.Output = func(task string, st Stream, p []byte) {
-		for len(p) > 0 {
-			n := min(len(p), 256<<10)
-			body, err := link.Marshal(OutputBody{Run: b.Run, Task: task, Stream: st, Data: p[:n]})
-			if err != nil || s.conn.Send(link.Message{Kind: KindOutput, Body: body}) != nil {
-				return // the node is gone, and this process with it
-			}
-			p = p[n:]
+		// A request and not a notice: the node answers when the reader has it,
+		// and reads what others send meanwhile.
+		body, err := link.Marshal(OutputBody{Run: b.Run, Task: task, Stream: st, Data: p})
+		if err != nil {
+			return
+		}
+		// An error means that the job was canceled, or the node is gone.
+		if m, err := s.conn.Call(ctx, link.Message{Kind: KindOutput, Body: body}); err == nil {
+			m.CloseFiles()
 		}
 	}
 	code, err := w.Run(ctx, spec)
@@ -153,8 +203,3 @@ func (s *server) run(ctx context.Context, m link.Message) (link.Message, error) 
 	}
 	return reply(RanBody{ExitCode: code})
 }
-
-// readOnlyFile hides that a file can be closed: the message owns it.
-type readOnlyFile struct{ f *os.File }
-
-func (r readOnlyFile) Read(p []byte) (int, error) { return r.f.Read(p) }

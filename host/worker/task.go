@@ -12,6 +12,7 @@ import (
 	"github.com/wray-project/wray/host/sandbox"
 	"github.com/wray-project/wray/host/wasi"
 	"github.com/wray-project/wray/objectstore"
+	"github.com/wray-project/wray/scheduler"
 	"github.com/wray-project/wray/wasm/abi"
 )
 
@@ -39,6 +40,15 @@ type task struct {
 	stdout  []byte      // of a command
 	stderr  []byte
 
+	makes    *actor                   // the actor that the task creates and then is, or nil
+	held     []held                   // results that this attempt gave, until it has ended
+	letter   *scheduler.Letter[*task] // of a call of an actor, else nil
+	actor    *actor                   // that is called, or nil
+	from     uint64                   // the caller, of a call
+	call     underWay                 // of a call of an actor that takes several at once
+	restarts int                      // of the actor that the task makes; scheduler.Forever
+	tries    int                      // how often a call may run again after its actor restarted; negative: without end
+
 	runner  *guest    // the guest that runs it; guarded by Worker.mu
 	stopped wray.Code // stopped before it had a runner; guarded by Worker.mu
 }
@@ -49,6 +59,15 @@ type arg struct {
 	meta     uint32
 	payload  []byte
 	object   *objectstore.Object // one reference, held by the task; nil for a small value
+}
+
+// fresh reports whether the task wants a sandbox that has run no other.
+func (t *task) fresh() bool { return t.flags&abi.SpecFresh != 0 }
+
+// dependencyFailed is the failure of a task whose argument i failed with err.
+func dependencyFailed(i int, err *wray.Error) *wray.Error {
+	return &wray.Error{Code: wray.CodeDependencyFailed, Message: fmt.Sprintf("argument %d failed", i),
+		Hint: "the cause is the error to mend", Cause: err}
 }
 
 // label names the task in logs and errors.
@@ -80,7 +99,11 @@ func (t *task) fail(err *wray.Error) {
 // execute runs one attempt of a task in the guest and returns its failure.
 func (g *guest) execute(t *task) *wray.Error {
 	g.task = t
-	t.failure, t.stdout, t.stderr = nil, nil, nil
+	if t.actor == nil {
+		g.holder = t
+	}
+	t.failure, t.stdout, t.stderr, g.refused = nil, nil, nil, nil
+	t.dropHeld()
 	if t.timeout > 0 {
 		g.sb.SetDeadline(t.timeout)
 	}
@@ -92,9 +115,14 @@ func (g *guest) execute(t *task) *wray.Error {
 	}
 	g.flush()
 	if err == nil && t.failure == nil {
-		if err = t.complete(); err == nil {
+		e := t.complete()
+		if e == nil {
 			return nil
 		}
+		if g.refused != nil { // it may have been refused its input
+			e.Cause, e.Hint = g.refused, g.refused.Hint
+		}
+		err = e
 	}
 	e := t.failure
 	if err != nil {
@@ -105,13 +133,19 @@ func (g *guest) execute(t *task) *wray.Error {
 }
 
 // complete checks that a task that ended well gave all its results.
-func (t *task) complete() error {
+func (t *task) complete() *wray.Error {
 	for i, o := range t.results {
-		if !o.Ready() {
+		if !o.Ready() && !t.holding(i) {
 			return wray.Errorf(wray.CodeBadArgument, "the task returned without its result %d of %d", i, len(t.results))
 		}
 	}
 	return nil
+}
+
+// answered reports whether the task's caller has all that it asked for, though
+// the attempt has not ended: then there is nothing to run it again for.
+func (t *task) answered() bool {
+	return t.stream == nil && len(t.results) > 0 && t.held == nil && t.failure == nil && t.complete() == nil
 }
 
 // asError makes a typed error of what a call ended with.
@@ -176,8 +210,15 @@ func (g *guest) executeCommand(t *task) error {
 	var argv, env []string
 	var stdin wasi.File
 	for i, a := range t.args {
-		b := a.bytes()
-		var err error
+		b, err := a.payload, error(nil)
+		if a.object != nil {
+			v, e := g.viewOf(a.object)
+			if e != nil {
+				return e
+			}
+			defer v.Close()
+			b = v.Bytes()
+		}
 		switch i {
 		case 0:
 			err = cbor.Unmarshal(b, &argv)
@@ -219,10 +260,10 @@ func (g *guest) executeCommand(t *task) error {
 	return nil
 }
 
-// bytes returns the argument's payload, valid while the task holds it.
-func (a *arg) bytes() []byte {
+// len returns the length of the argument's payload.
+func (a *arg) len() int64 {
 	if a.object != nil {
-		return a.object.Bytes()
+		return a.object.Info().Len
 	}
-	return a.payload
+	return int64(len(a.payload))
 }

@@ -3,8 +3,8 @@ package worker
 import (
 	"time"
 
-	"github.com/wray-project/wray/host/link"
 	"github.com/wray-project/wray/host/wasi"
+	"github.com/wray-project/wray/internal/link"
 )
 
 // The messages between a node and a worker. A worker's messages are hostile
@@ -14,8 +14,10 @@ const (
 	KindStart  link.Kind = 1 // node: request StartBody, reply StartedBody
 	KindRun    link.Kind = 2 // node: request RunBody with files, reply RanBody
 	KindStats  link.Kind = 3 // node: request, reply StatsBody
-	KindOutput link.Kind = 4 // worker: notice OutputBody
+	KindOutput link.Kind = 4 // worker: request OutputBody, replied to when it was read
 	KindFS     link.Kind = 5 // worker: request FSBody, reply FSReply and perhaps a file
+	KindSpill  link.Kind = 6 // worker: request SpillBody, reply with a new file for objects
+	KindMemory link.Kind = 7 // node: request clientwire.MemoryBody, reply clientwire.Memory
 )
 
 // StartBody tells a worker what it has.
@@ -26,6 +28,19 @@ type StartBody struct {
 	Memory     int64  `cbor:"4,keyasint"`
 	StoreBytes int64  `cbor:"5,keyasint"`
 	Slots      int    `cbor:"6,keyasint"`
+	Residents  int    `cbor:"7,keyasint"`
+	Sandboxes  int    `cbor:"8,keyasint"`
+	// SpillDirs are the directories that take objects, for errors alone; none:
+	// objects stay in memory.
+	SpillDirs  []string `cbor:"9,keyasint,omitempty"`
+	SpillLimit int64    `cbor:"10,keyasint,omitempty"` // bytes of all together
+	// Custom are the custom resources, each name once.
+	Custom []CustomBody `cbor:"11,keyasint,omitempty"`
+}
+
+// SpillBody asks for a file without a name.
+type SpillBody struct {
+	Dir int `cbor:"1,keyasint"` // position in StartBody.SpillDirs
 }
 
 // StartedBody tells what the worker has put itself under.
@@ -34,7 +49,8 @@ type StartedBody struct {
 }
 
 // RunBody is a job. The message's files are the modules' artifacts in order,
-// then the driver's standard input where Stdin is set.
+// then the driver's standard input where Stdin is set, or, where Client is, the
+// socket of a native client, which is the driver.
 type RunBody struct {
 	Run     uint64       `cbor:"1,keyasint"` // the node's number for the job
 	Name    string       `cbor:"2,keyasint"`
@@ -47,6 +63,10 @@ type RunBody struct {
 	Stack   int32        `cbor:"9,keyasint"`
 	Files   int          `cbor:"10,keyasint"`
 	Timeout int64        `cbor:"11,keyasint"` // ns
+	Handles int          `cbor:"12,keyasint"`
+	Windows int          `cbor:"13,keyasint"`
+	LogRate int64        `cbor:"14,keyasint"`
+	Client  bool         `cbor:"15,keyasint"`
 }
 
 // ModuleBody is a module of a job.
@@ -67,13 +87,17 @@ type RanBody struct {
 	ExitCode int `cbor:"1,keyasint"`
 }
 
-// StatsBody is a picture of the worker's tasks.
+// StatsBody is a picture of the worker's tasks and of its objects on disk.
 type StatsBody struct {
 	Waiting  int64 `cbor:"1,keyasint"`
 	Running  int64 `cbor:"2,keyasint"`
 	Finished int64 `cbor:"3,keyasint"`
 	Failed   int64 `cbor:"4,keyasint"`
 	Replaced int64 `cbor:"5,keyasint"` // see Stats.Replaced
+	OnDisk   int64 `cbor:"6,keyasint"` // bytes that objects take on disk; see objectstore.Stats for these and the next
+	Spilled  int64 `cbor:"7,keyasint"`
+	Restored int64 `cbor:"8,keyasint"`
+	Lost     int64 `cbor:"9,keyasint"`
 }
 
 // OutputBody is what a job printed.

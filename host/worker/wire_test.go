@@ -8,19 +8,19 @@ import (
 	"reflect"
 	"testing"
 
-	"github.com/wray-project/wray/host/link"
 	"github.com/wray-project/wray/host/wasi"
+	"github.com/wray-project/wray/internal/link"
 )
 
 // bodies has one filled body of every kind of message.
 func bodies() []any {
 	return []any{
-		&StartBody{Node: "n", CacheDir: "/c", CPU: -1, Memory: math.MaxInt64, StoreBytes: math.MinInt64, Slots: 3},
+		&StartBody{Node: "n", CacheDir: "/c", CPU: -1, Memory: math.MaxInt64, StoreBytes: math.MinInt64, Slots: 3, Custom: []CustomBody{{"gpu", 1}}},
 		&StartedBody{Jail: "none"},
 		&RunBody{Run: math.MaxUint64, Name: "j", Modules: []ModuleBody{{"m", "/c/m"}}, Args: []string{"", "a"}, Env: []string{"k=v"},
 			Dirs: []DirBody{{"/d", true}}, Stdin: true, Memory: 1, Stack: math.MinInt32, Files: 2, Timeout: 3},
 		&RanBody{ExitCode: -1},
-		&StatsBody{Waiting: 1, Running: 2, Finished: 3, Failed: 4},
+		&StatsBody{Waiting: 1, Running: 2, Finished: 3, Failed: 4, Replaced: 5, OnDisk: 6, Spilled: math.MaxInt64, Restored: 8, Lost: 9},
 		&OutputBody{Run: 1, Task: "t", Stream: Stderr, Data: []byte{0, 0xff}},
 		&FSBody{Run: 1, Dir: -1, Op: FSRename, Path: []byte{0xff, '/'}, Path2: []byte("b"), Flags: math.MaxUint32, Follow: true,
 			Atim: wasi.OmitTime, Mtim: math.MaxInt64},

@@ -24,12 +24,18 @@ import (
 
 // Config configures a Worker.
 type Config struct {
-	Node        string         // the node's name, for errors
-	CacheDir    string         // compiled code; empty: compile here (tests)
-	Capacity    wray.Resources // what tasks may hold; zero fields: the machine's
-	StoreBytes  int64          // the object store's capacity
-	Slots       int            // sandboxes that run at once; 0: one for each processor
-	WarmSandbox int            // idle sandboxes kept for each module; 0: 4 for each slot
+	Node        string           // the node's name, for errors
+	CacheDir    string           // compiled code; empty: compile here (tests)
+	Capacity    wray.Resources   // what tasks may hold; zero fields: the machine's
+	Custom      []wray.Custom    // and of other resources, each name once
+	StoreBytes  int64            // the object store's capacity
+	Disk        objectstore.Disk // takes what the store has no room for; nil: there is none. Closed by its owner
+	FullAfter   time.Duration    // how long a full store waits before it refuses; 0: DefaultFullAfter
+	Slots       int              // sandboxes that run at once; 0: one for each processor
+	Sandboxes   int              // of tasks at once; 0: DefaultSandboxes
+	Residents   int              // actors that have a sandbox at once; 0: DefaultResidents
+	Windows     int              // mapped objects of all sandboxes; 0: what the kernel's limit allows
+	WarmSandbox int              // idle sandboxes kept for each module; 0: 4 for each slot
 }
 
 // Worker runs jobs.
@@ -57,7 +63,24 @@ type Worker struct {
 	closed    bool                 // guarded by mu
 	nextTick  int64                // guarded by mu; when the ticker wakes, 0 for not
 	wakeTick  chan struct{}        // tells the ticker of an earlier deadline
+
+	windows    atomic.Int64 // of all sandboxes
+	maxWindows int64
+
+	room      rooms
+	calls     callTable // calls of actors that are not done
+	residents *residents
+	places    *places
+	// asleep and asleepBytes are the actors that sleep and what they take.
+	asleep, asleepBytes atomic.Int64
+
+	lingering map[*client]struct{} // guarded by mu; clients after their session
 }
+
+// DefaultResidents is how many actors have a sandbox at once where nothing is
+// said. A process may have 65,530 mappings (vm.max_map_count), and a sandbox
+// takes two and more.
+const DefaultResidents = 16_000
 
 // New returns a worker. Close it.
 func New(ctx context.Context, cfg Config) (*Worker, error) {
@@ -68,15 +91,27 @@ func New(ctx context.Context, cfg Config) (*Worker, error) {
 		cfg.Capacity.CPU = wray.CPUs(float64(cfg.Slots))
 	}
 	if cfg.Capacity.Memory <= 0 {
-		cfg.Capacity.Memory = defaultMemory()
+		cfg.Capacity.Memory = DefaultMemory()
 	}
 	if cfg.StoreBytes <= 0 {
-		cfg.StoreBytes = cfg.Capacity.Memory * 3 / 10
+		cfg.StoreBytes = DefaultStore(cfg.Capacity.Memory)
 	}
 	if cfg.WarmSandbox <= 0 {
 		cfg.WarmSandbox = 4 * cfg.Slots
 	}
-	w := &Worker{cfg: cfg, start: time.Now(),
+	if cfg.FullAfter <= 0 {
+		cfg.FullAfter = DefaultFullAfter
+	}
+	if cfg.Sandboxes <= 0 {
+		cfg.Sandboxes = DefaultSandboxes
+	}
+	if cfg.Residents <= 0 {
+		cfg.Residents = DefaultResidents
+	}
+	if cfg.Windows <= 0 {
+		cfg.Windows = Mappings() / mappingsPerSlot
+	}
+	w := &Worker{cfg: cfg, start: time.Now(), residents: newResidents(cfg.Residents), places: newPlaces(cfg.Sandboxes), maxWindows: int64(cfg.Windows),
 		tasks: map[wray.ID]*task{}, jobs: map[wray.ID]*job{}, wakeTick: make(chan struct{}, 1)}
 	var seed [8]byte
 	if _, err := rand.Read(seed[:]); err != nil {
@@ -89,17 +124,18 @@ func New(ctx context.Context, cfg Config) (*Worker, error) {
 	}); err != nil {
 		return nil, err
 	}
-	if w.store, err = objectstore.New(objectstore.Config{Capacity: cfg.StoreBytes, OnPressure: w.onPressure}); err != nil {
+	if w.store, err = objectstore.New(objectstore.Config{Capacity: cfg.StoreBytes, OnPressure: w.onPressure, Disk: cfg.Disk}); err != nil {
 		_ = w.engine.Close(ctx)
 		return nil, err
 	}
-	if w.sched, err = scheduler.New(scheduler.Config{Capacity: cfg.Capacity}); err != nil {
+	if w.sched, err = scheduler.New(scheduler.Config{Capacity: cfg.Capacity, Custom: cfg.Custom}); err != nil {
 		_ = w.store.Close()
 		_ = w.engine.Close(ctx)
 		return nil, err
 	}
 	tctx, cancel := context.WithCancel(ctx)
 	w.cancel = cancel
+	w.room.w, w.room.ctx = w, tctx
 	w.wg.Add(1)
 	go w.tickLoop(tctx)
 	return w, nil
@@ -127,7 +163,11 @@ func makerOf(object wray.ID) wray.ID {
 }
 
 // now is the worker's monotonic time in nanoseconds.
-func (w *Worker) now() int64 { return int64(time.Since(w.start)) }
+func (w *Worker) now() int64 {
+	now := int64(time.Since(w.start))
+	w.store.Clock().Set(uint32(now / int64(time.Second)))
+	return now
+}
 
 // Close ends every job, waits for what runs, and frees everything. It is
 // idempotent.
@@ -145,12 +185,17 @@ func (w *Worker) Close(ctx context.Context) error {
 	w.mu.Unlock()
 	for _, j := range jobs {
 		if g := j.driver.Load(); g != nil {
-			g.sb.Kill(wray.Errorf(wray.CodeCanceled, "the worker is closing"))
+			g.kill(wray.Errorf(wray.CodeCanceled, "the worker is closing"))
 		}
 	}
 	for _, j := range jobs {
 		<-j.ended
 	}
+	w.mu.Lock()
+	for c := range w.lingering {
+		c.conn.Close()
+	}
+	w.mu.Unlock()
 	w.cancel()
 	w.wg.Wait()
 	err := w.store.Close()
@@ -167,6 +212,11 @@ type Stats struct {
 	// Replaced counts the used sandboxes that were closed because a reset could
 	// not give them back clean: nearly always because they had grown.
 	Replaced int64
+	// Resident and Asleep count the actors with a sandbox and without, and
+	// AsleepBytes what the latter's states take.
+	Resident    int
+	Asleep      int64
+	AsleepBytes int64
 }
 
 // Stats returns the worker's figures.
@@ -174,8 +224,13 @@ func (w *Worker) Stats() Stats {
 	w.mu.Lock()
 	s := w.sched.Stats(w.now())
 	w.mu.Unlock()
-	return Stats{Tasks: s, Store: w.store.Stats(), Replaced: w.replaced.Load()}
+	return Stats{Tasks: s, Store: w.store.Stats(), Replaced: w.replaced.Load(),
+		Resident: w.residents.count(), Asleep: w.asleep.Load(), AsleepBytes: w.asleepBytes.Load()}
 }
+
+// DefaultStore is the capacity of the object store where nothing is said and
+// tasks may hold so much memory.
+func DefaultStore(memory int64) int64 { return memory * 3 / 10 }
 
 // fallbackMemory is the memory assumed of a machine that does not tell.
 const fallbackMemory = 4 << 30

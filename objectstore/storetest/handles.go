@@ -113,7 +113,31 @@ func testHandlesLimit(t *testing.T, s Suite) {
 	if _, ok, err := tab.Dup(1); !ok || err != nil {
 		t.Errorf("dup into a table with room: %v, %v", ok, err)
 	}
+
+	// All or none: of two objects neither gets the one handle there is room for.
+	tab.Drop(3)
+	two := []*objectstore.Object{put(t, st, nil), put(t, st, nil)}
+	check(tab.AddAll(two, func(int, uint32) { t.Error("a handle was made") }))
+	if tab.Len() != 2 {
+		t.Errorf("%d handles: expected the 2 there were", tab.Len())
+	}
+	tab.Drop(1)
+	got := map[uint32]int{}
+	if err := tab.AddAll(two, func(i int, h uint32) { got[h] = i }); err != nil || len(got) != 2 {
+		t.Errorf("into a table with room: %v, %v", got, err)
+	}
+	for _, o := range two {
+		o.Release() // the handles have references of their own
+	}
+	for h, i := range got {
+		if o, ok := tab.Object(h); !ok || o != two[i] {
+			t.Errorf("handle %d is not of object %d", h, i)
+		}
+	}
 	tab.Reset()
+	if n := st.Stats().Objects; n != 0 {
+		t.Errorf("%d objects are left", n)
+	}
 }
 
 func testHandleTags(t *testing.T, s Suite) {

@@ -43,6 +43,7 @@ func TestBenchCorePart(t *testing.T) {
 		"get calls":        "single client get calls (Plasma Store) in get/s",
 		"of an empty job":  "node start, to the end of an empty job in ms",
 		"20 times the sto": "put and drop 20 times the store's capacity in GiB/s",
+		"moved to disk":    "spill, objects moved to disk in MiB/s",
 		"no such case":     "",
 	} {
 		if got := strings.Join(benchCore(t, part), "\n"); got != want {
@@ -79,4 +80,32 @@ func benchCore(t *testing.T, args ...string) (cases []string) {
 		cases = append(cases, l.Case+" in "+l.Unit)
 	}
 	return cases
+}
+
+// TestBenchScale runs its cases small, and holds that docs/CLI.md lists them.
+func TestBenchScale(t *testing.T) {
+	doc, err := os.ReadFile(filepath.Join(root, "docs", "CLI.md"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, section, _ := strings.Cut(string(doc), "\n## wray bench scale\n")
+	section, _, _ = strings.Cut(section, "\n## ")
+	r := run(t, "", "bench", "scale", "--json", "--scale", "0.002", "--max-resident-actors", "20")
+	if r.code != 0 {
+		t.Fatalf("exit %d\n%s%s", r.code, r.stdout, r.stderr)
+	}
+	var got, want []string
+	for line := range strings.Lines(r.stdout) {
+		var c struct{ Case, Unit string }
+		if err := json.Unmarshal([]byte(line), &c); err != nil {
+			t.Fatalf("%v: %s", err, line)
+		}
+		got = append(got, c.Case+" in "+c.Unit)
+	}
+	for _, m := range benchCase.FindAllStringSubmatch(section, -1) {
+		want = append(want, m[1]+" in "+m[2])
+	}
+	if g, w := strings.Join(got, "\n"), strings.Join(want, "\n"); g != w {
+		t.Errorf("printed:\n%s\n\nlisted in docs/CLI.md:\n%s", g, w)
+	}
 }

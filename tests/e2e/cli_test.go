@@ -97,6 +97,13 @@ func main() {
 	case "open":
 		_, err := os.Open("/etc/passwd")
 		fmt.Println(err)
+	case "read":
+		if _, err := os.ReadFile(os.Args[2]); err != nil {
+			fmt.Fprintln(os.Stderr, "read:", err)
+			if len(os.Args) < 4 {
+				os.Exit(3)
+			}
+		}
 	case "panic":
 		panic("oh no")
 	case "spin":
@@ -121,6 +128,24 @@ func TestCommand(t *testing.T) {
 	}
 	if r := run(t, "", "run", module, "--", "open"); strings.Contains(r.stdout, "<nil>") || r.stdout == "" {
 		t.Errorf("open: %+v", r)
+	}
+	// Who asks for what was not granted, and fails, is told which flag grants it.
+	grant := t.TempDir()
+	hint := "wray: hint: no directory that the program was granted holds /etc/passwd: if it should have it, grant one with --dir HOST:GUEST\n"
+	for _, c := range []struct {
+		code int
+		args []string
+		hint bool
+	}{
+		{3, []string{module, "--", "read", "/etc/passwd"}, true},
+		{3, []string{"--dir", grant + ":/in:ro", module, "--", "read", "/etc/passwd"}, true},
+		{3, []string{"--dir", grant + ":/in:ro", module, "--", "read", "/in/none"}, false},
+		{0, []string{module, "--", "read", "/etc/passwd", "and go on"}, false},
+	} {
+		r := run(t, "", append([]string{"run"}, c.args...)...)
+		if said, ok := strings.CutSuffix(r.stderr, hint); r.code != c.code || ok != c.hint || !strings.HasPrefix(said, "read: open /") || strings.Contains(said, "wray:") {
+			t.Errorf("%v: %+v", c.args, r)
+		}
 	}
 	if r := run(t, "", "run", module, "--", "panic"); r.code == 0 || !strings.Contains(r.stderr, "oh no") || !strings.Contains(r.stderr, "main.main") {
 		t.Errorf("panic: %+v", r)

@@ -123,6 +123,46 @@ func hostCallCases() []Case {
 			return cat(dropped(i32c(15), memGrow()), i32c(0), i32c(1), i32store(0), i32c(12), i32c(1<<20), i32store(0),
 				forever(dropped(i32c(0), i32c(64), call(put))))
 		})).or(wray.CodeStoreFull),
+		spin("object-puts", "objects of 128 MiB put and dropped for ever", start(l, func(b *builder) []byte {
+			put, drop := b.imp("wray_v1", "object_put", rep(2, i32), []byte{i32}), b.imp("wray_v1", "handle_drop", rep(2, i32), []byte{i32})
+			return cat(dropped(i32c(2048), memGrow()), i32c(0), i32c(1), i32store(0), i32c(12), i32c(128<<20), i32store(0),
+				forever(cat(dropped(i32c(0), i32c(64), call(put)), dropped(i32c(64), i32c(1), call(drop)))))
+		})).or(wray.CodeStoreFull),
+		spin("object-gets", "an object of 100 MiB copied out for ever: 10 ms of the host's time a call", start(l, func(b *builder) []byte {
+			put, get := b.imp("wray_v1", "object_put", rep(2, i32), []byte{i32}), b.imp("wray_v1", "object_get", rep(5, i32), []byte{i32})
+			return cat(dropped(i32c(2048), memGrow()), i32c(0), i32c(1), i32store(0), i32c(12), i32c(100<<20), i32store(0),
+				dropped(i32c(0), i32c(64), call(put)),
+				forever(dropped(i32c(64), 0x28, 2, 0, i32c(1024), i32c(101<<20), i32c(128), i32c(0), call(get))))
+		})).or(wray.CodeStoreFull),
+		spin("drops", "handle_drop of 16 million handles that are none, for ever", start(l, func(b *builder) []byte {
+			drop := b.imp("wray_v1", "handle_drop", rep(2, i32), []byte{i32})
+			return cat(dropped(i32c(1023), memGrow()), forever(dropped(i32c(0), i32c(16<<20), call(drop))))
+		})),
+		spin("watches", "object_watch of the same pending result for ever, a thousand times a call", start(l, func(b *builder) []byte {
+			function := b.imp("wray_v1", "function", rep(5, i32), []byte{i32})
+			submit := b.imp("wray_v1", "submit", rep(3, i32), []byte{i32})
+			watch := b.imp("wray_v1", "object_watch", rep(2, i32), []byte{i32})
+			b.data(64, "_start")
+			return cat(dropped(i32c(0), i32c(0), i32c(64), i32c(6), i32c(128), call(function)),
+				i32c(144), i32c(256), i32store(0), i32c(148), i32c(1), i32store(0), // one result, its handle at 256
+				dropped(i32c(128), i32c(1), i32c(512), call(submit)),
+				loop(i32c(1024), get(0), opI32Add, i32c(256), 0x28, 2, 0, i32store(0), get(0), i32c(4), opI32Add, 0x22, 0, i32c(4000), opI32LtS, brIf(0)),
+				forever(dropped(i32c(1024), i32c(1000), call(watch))))
+		})),
+		spin("submits", "4,096 tasks a call, each with a megabyte of an argument, for ever", start(l, func(b *builder) []byte {
+			function := b.imp("wray_v1", "function", rep(5, i32), []byte{i32})
+			submit := b.imp("wray_v1", "submit", rep(3, i32), []byte{i32})
+			b.data(64, "_start")
+			const specs, size, n = 1 << 16, 128, 4096 // zeros but for function, arguments and their number
+			return cat(dropped(i32c(63), memGrow()), dropped(i32c(0), i32c(0), i32c(64), i32c(6), i32c(128), call(function)),
+				i32c(208), i32c(1), i32store(0), i32c(220), i32c(1<<20), i32store(0), // an arg of kind value at 200
+				loop(get(0), i32c(128), 0x28, 2, 0, i32store(specs), get(0), i32c(200), i32store(specs+8), get(0), i32c(1), i32store(specs+12),
+					get(0), i32c(size), opI32Add, 0x22, 0, i32c(n*size), opI32LtS, brIf(0)),
+				forever(dropped(i32c(specs), i32c(n), i32c(512), call(submit))))
+		})).or(wray.CodeStoreFull),
+		spin("random-all", "random_get of 4 GiB less one, of a buffer that is not there, for ever", start(nil, func(b *builder) []byte {
+			return forever(dropped(i32c(0), i32c(-1), call(b.wasi("random_get", "ii"))))
+		})),
 	}
 }
 
@@ -152,9 +192,10 @@ var wasiFunctions = []struct{ name, params string }{
 // wrayFunctions are the functions of wray_v1, with their parameters.
 var wrayFunctions = []struct{ name, params string }{
 	{"declare", "iiii"}, {"function", "iiiii"}, {"submit", "iii"}, {"cancel", "i"}, {"task_input", "iii"},
-	{"task_return", "ii"}, {"task_fail", "i"}, {"task_yield", "i"}, {"object_put", "ii"}, {"object_get", "iiiii"},
-	{"object_refs", "iii"}, {"object_watch", "ii"}, {"object_wait", "iiiIi"}, {"object_map", "iiiI"},
+	{"call_select", "I"}, {"call_end", ""}, {"task_return", "ii"}, {"task_fail", "i"}, {"task_yield", "i"},
+	{"object_put", "ii"}, {"object_get", "iiiii"}, {"object_refs", "iii"}, {"object_watch", "ii"}, {"object_wait", "iiiIi"}, {"object_map", "iiiI"},
 	{"object_unmap", "ii"}, {"handle_dup", "ii"}, {"handle_drop", "ii"}, {"stream_next", "iii"}, {"event_open", "i"},
+	{"refusal", "iii"}, {"actor", "iii"}, {"kill", "ii"},
 }
 
 // garbageCases call each function of the host with addresses and lengths that

@@ -63,8 +63,8 @@ func TestHostile(t *testing.T) {
 	for _, c := range hostile.Cases() {
 		t.Run(c.Name, func(t *testing.T) {
 			deadline := deadline
-			if c.Want == wray.CodeOutOfMemory || c.Want == wray.CodeStackOverflow {
-				deadline *= 50 // filling memory takes its time on a busy machine
+			if c.Want != wray.CodeTimeout {
+				deadline *= 50 // it ends by itself, which takes its time on a busy machine
 			}
 			begin := time.Now()
 			code, err := n.Run(t.Context(), node.Job{

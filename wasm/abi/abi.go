@@ -30,6 +30,8 @@ const (
 	OpRestore Op = 2
 	OpMain    Op = 3
 	OpTask    Op = 4
+	OpReclaim Op = 5
+	OpServe   Op = 6
 )
 
 // Encoding says how a value's payload is to be read.
@@ -43,6 +45,10 @@ const (
 	EncodingArrow   Encoding = 4
 	EncodingError   Encoding = 5
 )
+
+// EncodingObject in a value says that the value is that of the object whose
+// handle stands in ValuePtr. task_return and task_yield take such values.
+const EncodingObject Encoding = 0
 
 // RefTag is the CBOR tag around a reference's index: "wray" in ASCII.
 const RefTag = 0x77726179
@@ -92,23 +98,32 @@ const (
 
 // struct task_spec.
 const (
-	SpecSize       = 96
-	SpecFn         = 0
-	SpecFlags      = 4
-	SpecArgsPtr    = 8
-	SpecNargs      = 12
-	SpecResultsPtr = 16
-	SpecNresults   = 20
-	SpecNamePtr    = 24
-	SpecNameLen    = 28
-	SpecCPU        = 32
-	SpecRetries    = 36
-	SpecMemory     = 40
-	SpecTimeout    = 48
-	SpecRetryOnPtr = 56
-	SpecRetryOnLen = 60
-	SpecWindow     = 64
-	SpecReserved   = 68
+	SpecSize            = 128
+	SpecFn              = 0
+	SpecFlags           = 4
+	SpecArgsPtr         = 8
+	SpecNargs           = 12
+	SpecResultsPtr      = 16
+	SpecNresults        = 20
+	SpecNamePtr         = 24
+	SpecNameLen         = 28
+	SpecCPU             = 32
+	SpecRetries         = 36
+	SpecMemory          = 40
+	SpecTimeout         = 48
+	SpecRetryOnPtr      = 56
+	SpecRetryOnLen      = 60
+	SpecWindow          = 64
+	SpecActorRef        = 68
+	SpecCallTries       = 72
+	SpecMaxPending      = 76
+	SpecIdle            = 80
+	SpecConcurrency     = 88
+	SpecCheckpointCalls = 92
+	SpecCheckpointEvery = 96
+	SpecCustomPtr       = 104
+	SpecCustomLen       = 108
+	SpecReserved        = 112
 )
 
 // Flags of a task_spec.
@@ -118,6 +133,12 @@ const (
 	SpecRetryErrors = 4
 	SpecHasCPU      = 8
 	SpecHasRetries  = 16
+	SpecActor       = 32
+	SpecNamed       = 64
+	SpecGetIfExists = 128
+	SpecDetached    = 256
+	SpecDurable     = 512
+	SpecCheckpoint  = 1024
 )
 
 // struct arg.
@@ -149,8 +170,17 @@ const (
 	CallItemsDone = 48
 )
 
-// CallStream is the flag of a call whose results are a stream.
-const CallStream = 1
+// Flags of a call.
+const (
+	CallStream = 1 // its results are a stream
+	CallActor  = 2 // the sandbox is an actor's: what it holds stays
+)
+
+// Flags of kill.
+const (
+	KillRestart    = 1 // the actor may start again
+	KillCheckpoint = 2 // nothing ends: the actor that calls, with handle 0, takes a checkpoint before its answer
+)
 
 // struct call_arg.
 const (
@@ -179,6 +209,29 @@ const (
 // InfoMappable is the flag of an object that object_map accepts.
 const InfoMappable = 1
 
+// struct stat, followed by the name of the task that makes the object.
+const (
+	StatSize       = 40
+	StatState      = 0
+	StatEncoding   = 4
+	StatMeta       = 8
+	StatNrefs      = 12
+	StatLen        = 16
+	StatReferences = 24
+	StatFlags      = 32
+	StatNameLen    = 36
+)
+
+// States of an object.
+const (
+	StatePending = 0
+	StateSealed  = 1
+	StateFailed  = 2
+)
+
+// StatAway is the flag, beside InfoMappable, of an object that is on disk.
+const StatAway = 2
+
 // FlagWatch asks object_get and stream_next for an event.
 const FlagWatch = 1
 
@@ -201,6 +254,7 @@ const (
 	EventDeadlock = 4
 	EventRoom     = 5
 	EventReclaim  = 6
+	EventCall     = 7
 )
 
 // Errno is the result of every import, with WASI preview 1's numbers.

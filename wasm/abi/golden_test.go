@@ -73,12 +73,14 @@ func TestLayout(t *testing.T) {
 		{"value", ValueSize, []field{{ValueEncoding, 4}, {ValueMeta, 4}, {ValuePtr, 4}, {ValueLen, 4}, {ValueRefsPtr, 4}, {ValueRefsLen, 4}}},
 		{"task_spec", SpecSize, []field{{SpecFn, 4}, {SpecFlags, 4}, {SpecArgsPtr, 4}, {SpecNargs, 4}, {SpecResultsPtr, 4},
 			{SpecNresults, 4}, {SpecNamePtr, 4}, {SpecNameLen, 4}, {SpecCPU, 4}, {SpecRetries, 4}, {SpecMemory, 8}, {SpecTimeout, 8},
-			{SpecRetryOnPtr, 4}, {SpecRetryOnLen, 4}, {SpecWindow, 4}, {SpecReserved, 28}}},
+			{SpecRetryOnPtr, 4}, {SpecRetryOnLen, 4}, {SpecWindow, 4}, {SpecActorRef, 4}, {SpecCallTries, 4}, {SpecMaxPending, 4}, {SpecIdle, 8},
+			{SpecConcurrency, 4}, {SpecCheckpointCalls, 4}, {SpecCheckpointEvery, 8}, {SpecCustomPtr, 4}, {SpecCustomLen, 4}, {SpecReserved, 16}}},
 		{"arg", ArgSize, []field{{ArgKind, 4}, {ArgHandle, 4}, {ArgValue, ValueSize}}},
 		{"call", CallSize, []field{{CallIndex, 4}, {CallNargs, 4}, {CallNresults, 4}, {CallFlags, 4}, {CallAttempt, 4}, {CallNameLen, 4},
 			{CallTimeout, 8}, {CallTaskOwner, 8}, {CallTaskSeq, 8}, {CallItemsDone, 8}}},
 		{"call_arg", CallArgSize, []field{{CallArgEncoding, 4}, {CallArgMeta, 4}, {CallArgLen, 8}, {CallArgHandle, 4}, {CallArgOffset, 4}, {CallArgNrefs, 4}}},
 		{"info", InfoSize, []field{{InfoEncoding, 4}, {InfoMeta, 4}, {InfoLen, 8}, {InfoNrefs, 4}, {InfoFlags, 4}}},
+		{"stat", StatSize, []field{{StatState, 4}, {StatEncoding, 4}, {StatMeta, 4}, {StatNrefs, 4}, {StatLen, 8}, {StatReferences, 8}, {StatFlags, 4}, {StatNameLen, 4}}},
 		{"event", EventSize, []field{{EventKind, 4}, {EventHandle, 4}, {EventArg, 8}}},
 	} {
 		if s.size%8 != 0 {

@@ -14,6 +14,7 @@ type taskContext struct {
 	timer    *time.Timer
 	done     chan struct{} // made when it is asked for
 	err      error
+	waits    int // goroutines in park with this very context
 	after    map[*func()]func()
 }
 
@@ -30,6 +31,38 @@ func newContext() *taskContext {
 	c := &contexts[0]
 	contexts = contexts[1:]
 	return c
+}
+
+// limit ends the context after timeout, or never for 0.
+func (c *taskContext) limit(timeout time.Duration) {
+	if timeout > 0 {
+		c.deadline = time.Now().Add(timeout)
+		c.timer = time.AfterFunc(timeout, func() { c.cancel(context.DeadlineExceeded) })
+	}
+}
+
+// forever is longer than anything runs.
+const forever = 100 * 365 * 24 * time.Hour
+
+// awaitsCancel reports whether somebody may wait for the context's end. Then
+// there is a timer from now on, for the host to see that the guest waits for
+// something.
+func (c *taskContext) awaitsCancel() bool {
+	if c.done == nil || c.err != nil {
+		return false
+	}
+	if c.timer == nil {
+		c.timer = time.AfterFunc(forever, func() {})
+	}
+	return true
+}
+
+// end ends the context with its call.
+func (c *taskContext) end() {
+	if c.timer != nil {
+		c.timer.Stop()
+	}
+	c.cancel(context.Canceled)
 }
 
 // Deadline implements context.Context.
@@ -93,12 +126,13 @@ func (c *taskContext) cancel(err error) {
 	if c.done != nil {
 		close(c.done)
 	}
-	after := c.after
-	c.after = nil
-	for _, f := range after {
-		go f()
+	if after := c.after; after != nil { // a loop over no map at all costs a small task a hundredth of its time
+		c.after = nil
+		for _, f := range after {
+			go f()
+		}
 	}
-	if events.waiting {
+	if c.waits > 0 {
 		wakeAll()
 	}
 }

@@ -8,6 +8,7 @@ import (
 	"unsafe"
 
 	"github.com/wray-project/wray/wasm/abi"
+	_ "github.com/wray-project/wray/wasm/guest/stdin" // lets goroutines wait for input
 )
 
 // A waiter is one parked goroutine. It is woken once, when need has come down
@@ -90,7 +91,9 @@ func park(ctx context.Context, w *waiter) error {
 		if err := own.err; err != nil {
 			return err
 		}
+		own.waits++
 		<-w.ch
+		own.waits--
 		return own.err
 	}
 	done := ctx.Done()
@@ -218,9 +221,15 @@ func handle(ev *rawEvent) {
 	case abi.EventRoom:
 		events.room.signal()
 	case abi.EventCancel:
-		if current.ctx != nil {
+		// One that comes late is of an earlier call.
+		if c := current.call; c != nil && c.head.taskSeq == ev.arg {
 			current.ctx.cancel(context.Canceled)
 		}
+		if c := serving.calls[ev.arg]; c != nil {
+			c.ctx.cancel(context.Canceled)
+		}
+	case abi.EventCall:
+		start(ev.arg)
 	case abi.EventDeadlock:
 		deadlock()
 	case abi.EventReclaim:
@@ -274,13 +283,25 @@ func wakeAll() {
 
 // deadlock ends the guest: every goroutine waits, and nothing it waits for can
 // come. A task fails with the stacks of all goroutines as its trace, a driver
-// prints them.
+// prints them. A task that wants to know when it is canceled may wait for that,
+// which the host cannot see.
 func deadlock() {
+	awaits := current.call != nil && current.ctx.awaitsCancel()
+	for _, c := range serving.calls {
+		awaits = c.ctx.awaitsCancel() || awaits
+	}
+	if awaits {
+		return
+	}
 	stack := make([]byte, 64<<10)
 	stack = stack[:runtime.Stack(stack, true)]
 	const message = "all goroutines wait, and nothing that they wait for can come"
 	if c := current.call; c != nil {
 		c.fail(codeDeadlock, message, string(stack), "")
+	} else if len(serving.calls) > 0 {
+		for _, c := range serving.calls {
+			c.fail(codeDeadlock, message, string(stack), "")
+		}
 	} else {
 		fmt.Fprintf(os.Stderr, "wray: deadlock: %s\n\n%s\n", message, stack)
 	}

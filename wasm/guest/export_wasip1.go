@@ -14,7 +14,7 @@ import (
 // ExitCode is what the driver's call returns to the host when main returns.
 var ExitCode int
 
-// current is the call in flight. There is never more than one.
+// current is the call in flight. There is never more than one, but see serving.
 var current struct {
 	ctx  *taskContext
 	call *Call // nil in a driver
@@ -47,6 +47,11 @@ func wrayCall(op, arg uint32) uint32 {
 		return uint32(ExitCode)
 	case abi.OpTask:
 		return runTask()
+	case abi.OpServe:
+		return serve()
+	case abi.OpReclaim:
+		Reclaim()
+		return 0
 	}
 	return uint32(abi.EINVAL)
 }
@@ -97,27 +102,27 @@ func restore() {
 
 // begin starts a call that runs user code.
 func begin(c *Call, timeout time.Duration) {
-	taskNumber++
-	ctx := newContext()
-	if timeout > 0 {
-		ctx.deadline = time.Now().Add(timeout)
-		ctx.timer = time.AfterFunc(timeout, func() { ctx.cancel(context.DeadlineExceeded) })
+	if !isActor {
+		taskNumber++
 	}
+	ctx := newContext()
+	ctx.limit(timeout)
 	current.ctx, current.call = ctx, c
 	if c != nil {
 		c.ctx = ctx
 	}
 }
 
-// end gives back what the call held. Goroutines that it left running stand
-// still until the next call; their references are stale.
+// end gives back what the call held, unless that is an actor's state.
+// Goroutines that it left running stand still until the next call; their
+// references are stale.
 func end() {
 	ctx := current.ctx
 	current.ctx, current.call = nil, nil
-	if ctx.timer != nil {
-		ctx.timer.Stop()
+	ctx.end()
+	if isActor {
+		return
 	}
-	ctx.cancel(context.Canceled)
 	taskNumber++
 	if events.waiting {
 		events.waiting = false

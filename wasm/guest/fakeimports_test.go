@@ -172,6 +172,10 @@ func pollOneoff(sb *sandbox, s []uint64) abi.Errno {
 		})
 		defer timer.Stop()
 	}
+	if sb.told && hasClock { // it waits on, for being canceled
+		sb.told = false
+		sb.event(abi.EventCancel, 0)
+	}
 	for len(sb.events) == 0 && !over {
 		if !hasClock && sb.watches == 0 {
 			if sb.told {
@@ -217,6 +221,8 @@ func (h *fakeHost) imports() []hostFunc {
 		}},
 		{"submit", "iii", submit},
 		{"cancel", "i", func(sb *sandbox, s []uint64) abi.Errno { return abi.Success }},
+		{"call_select", "I", func(*sandbox, []uint64) abi.Errno { return abi.EPERM }},
+		{"call_end", "", func(*sandbox, []uint64) abi.Errno { return abi.EPERM }},
 		{"task_input", "iii", taskInput},
 		{"task_return", "ii", func(sb *sandbox, s []uint64) abi.Errno {
 			h.seal(sb.task.results[s[0]], sb.value(uint32(s[1])))
@@ -314,6 +320,11 @@ func (h *fakeHost) imports() []hostFunc {
 			clear(sb.bytes(uint32(s[0]), uint32(s[1])))
 			return abi.Success
 		}},
+		{"object_read", "iIiii", func(*sandbox, []uint64) abi.Errno { return abi.ENOSYS }},
+		{"object_free", "i", func(*sandbox, []uint64) abi.Errno { return abi.ENOSYS }},
+		{"object_stat", "iiii", func(*sandbox, []uint64) abi.Errno { return abi.ENOSYS }},
+		{"buffer_open", "Ii", func(*sandbox, []uint64) abi.Errno { return abi.ENOTSUP }},
+		{"buffer_seal", "iiiIi", func(*sandbox, []uint64) abi.Errno { return abi.EBADF }},
 		{"handle_dup", "ii", func(sb *sandbox, s []uint64) abi.Errno {
 			sb.put32(s[1], sb.add(sb.handles[uint32(s[0])]))
 			return abi.Success
@@ -362,6 +373,7 @@ func (h *fakeHost) imports() []hostFunc {
 			return abi.Success
 		}},
 		{"event_open", "i", func(sb *sandbox, s []uint64) abi.Errno { sb.put32(s[0], eventFD); return abi.Success }},
+		{"refusal", "iii", func(*sandbox, []uint64) abi.Errno { return abi.ENOENT }},
 	}
 }
 

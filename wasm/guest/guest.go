@@ -62,6 +62,18 @@ func (e Errno) Error() string {
 	return "errno " + strconv.Itoa(int(e))
 }
 
+// Refusal is an Errno of which the host says more.
+type Refusal struct {
+	Errno Errno
+	Why   []byte // a wray.Error in CBOR
+}
+
+// Error returns the errno's name.
+func (r *Refusal) Error() string { return r.Errno.Error() }
+
+// Unwrap returns the errno.
+func (r *Refusal) Unwrap() error { return r.Errno }
+
 // Flags of a [Spec].
 const (
 	Fresh       = abi.SpecFresh
@@ -69,4 +81,8 @@ const (
 	RetryErrors = abi.SpecRetryErrors
 	HasCPU      = abi.SpecHasCPU
 	HasRetries  = abi.SpecHasRetries
+	NewActor    = abi.SpecActor
+	Named       = abi.SpecNamed
+	GetIfExists = abi.SpecGetIfExists
+	Detached    = abi.SpecDetached
 )

@@ -51,8 +51,11 @@ func TestDeadlock(t *testing.T) {
 	if err == nil || !strings.Contains(errs, "deadlock") || !strings.Contains(errs, "main.deadlock") {
 		t.Errorf("%v\n%s", err, errs)
 	}
-	if out, errs, code, err := drive(t, "prog", "deadlock", "task"); code != 0 || err != nil {
-		t.Errorf("exit code %d, %v\n%s%s", code, err, out, errs)
+	// A task that waits to be canceled is told, too, and waits on.
+	for _, which := range []string{"task", "canceled"} {
+		if out, errs, code, err := drive(t, "prog", "deadlock", which); code != 0 || err != nil {
+			t.Errorf("%s: exit code %d, %v\n%s%s", which, code, err, out, errs)
+		}
 	}
 }
 

@@ -4,6 +4,7 @@ import (
 	"context"
 	"math/bits"
 	"runtime"
+	"unsafe"
 
 	"github.com/wray-project/wray/wasm/abi"
 )
@@ -61,6 +62,14 @@ func drop(handle uint32) {
 	}
 }
 
+// disown forgets a handle that the host took back.
+func disown(handle uint32) {
+	if i, bit := int(handle/64), uint64(1)<<(handle%64); handles.owned[i]&bit != 0 {
+		handles.owned[i] &^= bit
+		handles.count--
+	}
+}
+
 // flushDrops gives back now what drop collected.
 func flushDrops() {
 	if b := handles.dropping; b != nil {
@@ -92,19 +101,25 @@ func dropAll() {
 // unreachable. It reports whether it gave any back.
 func Reclaim() bool {
 	before := handles.count
-	runtime.GC() // sweeps to the end, so sweepRefs finds all that is dead
-	for range 3 {
-		runtime.Gosched() // the finalizers' goroutine runs
-	}
+	collect()
 	sweepRefs()
 	trimWindows()
 	flushDrops()
 	return handles.count < before
 }
 
-// again calls an import anew for as long as it answers EAGAIN or ENOSPC, the
-// first such answer being e, and room can be made: by collecting garbage at
-// first, then by waiting for the event SPACE. The import is always called
+// collect collects garbage and lets finalizers run.
+func collect() {
+	runtime.GC() // sweeps to the end, so sweepRefs finds all that is dead
+	for range 3 {
+		runtime.Gosched() // the finalizers' goroutine runs
+	}
+}
+
+// again calls an import anew for as long as it answers EAGAIN, ENOSPC or
+// ENOMEM (which is no room for handles), the first such answer being e, and
+// room can be made: by collecting garbage at first, and where the answer is
+// EAGAIN then by waiting for the event SPACE. The import is always called
 // between the two: the event that follows an EAGAIN may come while the
 // collector runs, and must find somebody who waits.
 func again(ctx context.Context, e uint32, call func() uint32) error {
@@ -113,15 +128,16 @@ func again(ctx context.Context, e uint32, call func() uint32) error {
 		switch {
 		case ok(e):
 			return nil
-		case abi.Errno(e) != abi.EAGAIN && abi.Errno(e) != abi.ENOSPC:
-			return Errno(e)
+		case abi.Errno(e) != abi.EAGAIN && abi.Errno(e) != abi.ENOSPC && abi.Errno(e) != abi.ENOMEM:
+			return refused(e)
 		case !reclaimed && handles.count > 0:
 			reclaimed = true
-			if !Reclaim() && abi.Errno(e) == abi.ENOSPC {
-				return Errno(e)
+			why := refused(e)
+			if !Reclaim() && abi.Errno(e) != abi.EAGAIN {
+				return why
 			}
-		case abi.Errno(e) == abi.ENOSPC:
-			return Errno(e)
+		case abi.Errno(e) != abi.EAGAIN:
+			return refused(e)
 		default:
 			reclaimed = false // what becomes garbage meanwhile counts again
 			if err := parkSingle(ctx, newWaiter(), &events.space); err != nil {
@@ -129,5 +145,27 @@ func again(ctx context.Context, e uint32, call func() uint32) error {
 			}
 		}
 		e = call()
+	}
+}
+
+// refused is the error of a call that the host answered with e. It is to be
+// called before the next call.
+func refused(e uint32) error {
+	switch abi.Errno(e) {
+	case abi.E2BIG, abi.ENOMEM, abi.ENOSPC, abi.EIO:
+	default:
+		return Errno(e)
+	}
+	buf := make([]byte, 512)
+	for {
+		var n uint32
+		switch abi.Errno(importRefusal(unsafe.Pointer(&buf[0]), uint32(len(buf)), &n)) {
+		case abi.Success:
+			return &Refusal{Errno(e), buf[:n]}
+		case abi.EOVERFLOW:
+			buf = make([]byte, n)
+		default:
+			return Errno(e)
+		}
 	}
 }

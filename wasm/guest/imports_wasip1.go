@@ -30,6 +30,12 @@ func importSubmit(specs *rawSpec, n uint32, done *uint32) uint32
 //go:wasmimport wray_v1 cancel
 func importCancel(handle uint32) uint32
 
+//go:wasmimport wray_v1 call_select
+func importCallSelect(call uint64) uint32
+
+//go:wasmimport wray_v1 call_end
+func importCallEnd() uint32
+
 //go:wasmimport wray_v1 task_input
 //go:noescape
 func importTaskInput(buf unsafe.Pointer, size uint32, length *uint32) uint32
@@ -72,6 +78,25 @@ func importObjectMap(handle uint32, ptr, length uint32, offset int64) uint32
 //go:wasmimport wray_v1 object_unmap
 func importObjectUnmap(ptr, length uint32) uint32
 
+//go:wasmimport wray_v1 object_read
+//go:noescape
+func importObjectRead(handle uint32, offset int64, buf unsafe.Pointer, size uint32, read *uint32) uint32
+
+//go:wasmimport wray_v1 object_free
+func importObjectFree(handle uint32) uint32
+
+//go:wasmimport wray_v1 object_stat
+//go:noescape
+func importObjectStat(handle uint32, buf unsafe.Pointer, size uint32, length *uint32) uint32
+
+//go:wasmimport wray_v1 buffer_open
+//go:noescape
+func importBufferOpen(length uint64, out *uint32) uint32
+
+//go:wasmimport wray_v1 buffer_seal
+//go:noescape
+func importBufferSeal(handle, encoding, meta uint32, length uint64, out *uint32) uint32
+
 //go:wasmimport wray_v1 handle_dup
 //go:noescape
 func importHandleDup(handle uint32, out *uint32) uint32
@@ -87,6 +112,17 @@ func importStreamNext(handle uint32, out *uint32, flags uint32) uint32
 //go:wasmimport wray_v1 event_open
 //go:noescape
 func importEventOpen(fd *uint32) uint32
+
+//go:wasmimport wray_v1 actor
+//go:noescape
+func importActor(name unsafe.Pointer, nameLen uint32, out *uint32) uint32
+
+//go:wasmimport wray_v1 kill
+func importKill(handle, flags uint32) uint32
+
+//go:wasmimport wray_v1 refusal
+//go:noescape
+func importRefusal(buf unsafe.Pointer, size uint32, length *uint32) uint32
 
 //go:wasmimport wasi_snapshot_preview1 fd_read
 //go:noescape
@@ -127,7 +163,15 @@ type rawSpec struct {
 	timeout               uint64
 	retryOnPtr, retryOnLn uint32
 	window                uint32
-	reserved              [7]uint32
+	actor                 uint32
+	callTries             int32
+	maxPending            uint32
+	idle                  uint64
+	concurrency           uint32
+	checkpointCalls       uint32
+	checkpointEvery       uint64
+	customPtr, customLen  uint32
+	reserved              [2]uint64
 }
 
 type rawInfo struct {
@@ -174,6 +218,11 @@ var (
 	_ = [1]struct{}{}[unsafe.Offsetof(rawSpec{}.memory)-abi.SpecMemory]
 	_ = [1]struct{}{}[unsafe.Offsetof(rawSpec{}.timeout)-abi.SpecTimeout]
 	_ = [1]struct{}{}[unsafe.Offsetof(rawSpec{}.window)-abi.SpecWindow]
+	_ = [1]struct{}{}[unsafe.Offsetof(rawSpec{}.actor)-abi.SpecActorRef]
+	_ = [1]struct{}{}[unsafe.Offsetof(rawSpec{}.maxPending)-abi.SpecMaxPending]
+	_ = [1]struct{}{}[unsafe.Offsetof(rawSpec{}.idle)-abi.SpecIdle]
+	_ = [1]struct{}{}[unsafe.Offsetof(rawSpec{}.checkpointEvery)-abi.SpecCheckpointEvery]
+	_ = [1]struct{}{}[unsafe.Offsetof(rawSpec{}.reserved)-abi.SpecReserved]
 	_ = [1]struct{}{}[unsafe.Sizeof(rawInfo{})-abi.InfoSize]
 	_ = [1]struct{}{}[unsafe.Offsetof(rawInfo{}.nrefs)-abi.InfoNrefs]
 	_ = [1]struct{}{}[unsafe.Sizeof(rawCall{})-abi.CallSize]

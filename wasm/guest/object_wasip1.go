@@ -4,6 +4,7 @@ import (
 	"context"
 	"runtime"
 	"unsafe"
+	"weak"
 
 	"github.com/wray-project/wray/wasm/abi"
 )
@@ -52,6 +53,7 @@ type scratch struct {
 	waits   [lingerMax]uint32
 	more    []uint32 // results beyond four
 	keep    *Spec
+	whole   uint32 // see setWhole
 	buf     [scratchSize]byte
 }
 
@@ -105,6 +107,9 @@ func Put(ctx context.Context, v *Value) (*Ref, error) {
 }
 
 func (s *scratch) put(ctx context.Context, v *Value) (*Ref, error) {
+	if h := sealed(v); h != 0 {
+		return newRef(h, refReady), nil
+	}
 	s.handles = s.handles[:0]
 	if err := s.set(&s.value, v); err != nil {
 		return nil, err
@@ -129,8 +134,8 @@ func (r *Ref) Get(ctx context.Context, v *Value, next []*Ref) error {
 			*v = Value{Encoding: abi.Encoding(r.encoding), Elem: abi.Elem(r.elem), Data: r.payload()}
 			return nil
 		}
-		if r.more != nil && r.more.window != nil {
-			*v = Value{Encoding: abi.Encoding(r.more.info.encoding), Elem: abi.Elem(r.more.info.meta), Data: r.more.window, Owned: true}
+		if data := r.mapped(); data != nil {
+			*v = Value{Encoding: abi.Encoding(r.more.info.encoding), Elem: abi.Elem(r.more.info.meta), Data: data, Owned: true}
 			return r.refs(v, r.more.info.nrefs)
 		}
 		if err := r.Err(); err != nil {
@@ -151,7 +156,10 @@ func (r *Ref) Get(ctx context.Context, v *Value, next []*Ref) error {
 			r.flags |= refReady
 			info := s.info
 			s.give()
-			return r.large(&info, v)
+			if err := r.large(&info, v); err != Errno(abi.EAGAIN) {
+				return err
+			}
+			flag, lingered = 0, false // it has gone to disk meanwhile
 		case e == abi.EAGAIN && flag == 0 && !lingered && nothingElse():
 			s.linger(r, next)
 			s.give()
@@ -171,7 +179,7 @@ func (r *Ref) Get(ctx context.Context, v *Value, next []*Ref) error {
 			flag, lingered = 0, false
 		default:
 			s.give()
-			return Errno(e)
+			return refused(uint32(e))
 		}
 	}
 }
@@ -212,8 +220,12 @@ func (s *scratch) linger(r *Ref, next []*Ref) {
 func (r *Ref) large(info *rawInfo, v *Value) error {
 	*v = Value{Encoding: abi.Encoding(info.encoding), Elem: abi.Elem(info.meta), Owned: true}
 	if info.flags&abi.InfoMappable != 0 && info.len >= mapMin {
-		if data := mapObject(r.handle, info.len); data != nil {
-			r.more = &refMore{window: data, info: *info}
+		data, err := mapRange(r.handle, 0, info.len)
+		if err != nil {
+			return err
+		}
+		if data != nil {
+			r.more = &refMore{window: weak.Make(unsafe.SliceData(data)), info: *info}
 			v.Data = data
 			return r.refs(v, info.nrefs)
 		}
@@ -231,8 +243,23 @@ func (r *Ref) large(info *rawInfo, v *Value) error {
 	if !ok(e) {
 		return Errno(e)
 	}
-	v.Data = data[:again.len]
+	// What disk has lost meanwhile is an ERROR value now, and shorter.
+	v.Encoding, v.Elem, v.Data = abi.Encoding(again.encoding), abi.Elem(again.meta), data[:again.len]
 	return r.refs(v, again.nrefs)
+}
+
+// mapped returns the payload that Get has mapped before, where somebody still
+// holds a slice of it, or nil. It does not hold the payload by itself: a program
+// may keep references to more than the store has memory for.
+func (r *Ref) mapped() []byte {
+	if r.more == nil {
+		return nil
+	}
+	first := r.more.window.Value()
+	if first == nil {
+		return nil
+	}
+	return unsafe.Slice(first, r.more.info.len)[:r.more.info.len:r.more.info.len]
 }
 
 // refs fills in v's references, which r's object holds.
@@ -243,8 +270,10 @@ func (r *Ref) refs(v *Value, n uint32) error {
 	handles := make([]uint32, n)
 	v.Refs = make([]*Ref, n)
 	if e := importObjectRefs(r.handle, &handles[0], n); !ok(e) {
-		v.Release()
-		return Errno(e)
+		if err := again(context.Background(), e, func() uint32 { return importObjectRefs(r.handle, &handles[0], n) }); err != nil {
+			v.Release()
+			return err
+		}
 	}
 	for i, h := range handles {
 		v.Refs[i] = newRef(h, 0)
@@ -290,8 +319,152 @@ func (r *Ref) Next(ctx context.Context) (*Ref, error) {
 			if err := parkSingle(ctx, newWaiter(), &r.waiters); err != nil {
 				return nil, err
 			}
+		case abi.ENOMEM:
+			if why := refused(e); !Reclaim() {
+				return nil, why
+			}
 		default:
-			return nil, Errno(e)
+			return nil, refused(e)
 		}
 	}
+}
+
+// Range returns n bytes of r's payload from offset off on, fewer at its end, and
+// the payload's length. It waits for r's object. Large ranges are mapped. The
+// caller releases the result.
+func (r *Ref) Range(ctx context.Context, off, n int64, v *Value) (length int64, err error) {
+	info, err := r.describe(ctx)
+	if err != nil {
+		return 0, err
+	}
+	length = int64(info.len)
+	if off < 0 || off > length || n < 0 {
+		return length, Errno(abi.EINVAL)
+	}
+	n = min(n, length-off)
+	*v = Value{Encoding: abi.Encoding(info.encoding), Elem: abi.Elem(info.meta), Owned: true}
+	if data := r.mapped(); data != nil && v.Encoding != abi.EncodingError {
+		v.Data = data[off : off+n : off+n]
+		return length, nil
+	}
+	switch {
+	case v.Encoding == abi.EncodingError || r.flags&refKept != 0:
+		// All of it: it is small.
+		if err := r.Get(ctx, v, nil); err != nil || v.Encoding == abi.EncodingError {
+			return length, err
+		}
+		v.Data = v.Data[off : off+n : off+n]
+		return length, nil
+	case n >= mapMin && info.flags&abi.InfoMappable != 0:
+		first := off &^ (abi.MapAlign - 1)
+		data, err := mapRange(r.handle, first, uint64(off-first+n))
+		for err == Errno(abi.EAGAIN) { // it is on disk
+			if err = r.comeBack(ctx); err == nil {
+				data, err = mapRange(r.handle, first, uint64(off-first+n))
+			}
+		}
+		if err != nil {
+			return length, err
+		}
+		if data != nil {
+			v.Data = data[off-first:]
+			return length, nil
+		}
+	}
+	count, err := intLen(uint64(n))
+	if err != nil {
+		return length, err
+	}
+	v.Data = allocate(count)
+	read, err := r.readInto(ctx, v.Data, off)
+	v.Data = v.Data[:read]
+	return length, err
+}
+
+// ReadAt copies the payload from offset off on into p, as far as both go.
+func (r *Ref) ReadAt(ctx context.Context, p []byte, off int64) (int, error) {
+	info, err := r.describe(ctx)
+	if err != nil {
+		return 0, err
+	}
+	switch {
+	case off < 0:
+		return 0, Errno(abi.EINVAL)
+	case uint64(off) >= info.len:
+		return 0, nil
+	case r.flags&refKept != 0:
+		return copy(p, r.payload()[off:]), nil
+	}
+	return r.readInto(ctx, p, off)
+}
+
+func (r *Ref) readInto(ctx context.Context, p []byte, off int64) (int, error) {
+	if len(p) == 0 {
+		return 0, nil
+	}
+	if err := r.Err(); err != nil {
+		return 0, err
+	}
+	s := takeScratch()
+	defer s.give()
+	s.data = p
+	for {
+		e := importObjectRead(r.handle, off, unsafe.Pointer(unsafe.SliceData(p)), uint32(min(len(p), 1<<31)), &s.out)
+		switch {
+		case ok(e):
+			return int(s.out), nil
+		case abi.Errno(e) != abi.EAGAIN:
+			return 0, refused(e)
+		}
+		if err := r.comeBack(ctx); err != nil {
+			return 0, err
+		}
+	}
+}
+
+// comeBack waits until r's object, which the host has moved to disk, was read
+// back.
+func (r *Ref) comeBack(ctx context.Context) error {
+	for {
+		var flag uint32
+		if r.flags&refWatched == 0 {
+			flag = abi.FlagWatch
+		}
+		s := takeScratch()
+		e := importObjectGet(r.handle, unsafe.Pointer(&s.buf), 1, &s.info, flag)
+		s.give()
+		switch abi.Errno(e) {
+		case abi.Success, abi.EOVERFLOW:
+			return nil
+		case abi.EAGAIN:
+		default:
+			return refused(e)
+		}
+		if flag != 0 {
+			watch(r)
+		}
+		if err := parkSingle(ctx, newWaiter(), &r.waiters); err != nil {
+			return err
+		}
+	}
+}
+
+// describe waits for r's object and says what it is.
+func (r *Ref) describe(ctx context.Context) (rawInfo, error) {
+	if r.flags&refKept != 0 {
+		return rawInfo{encoding: uint32(r.encoding), meta: uint32(r.elem), len: uint64(len(r.payload()))}, nil
+	}
+	if _, err := Wait(ctx, []*Ref{r}, 1, -1); err != nil {
+		return rawInfo{}, err
+	}
+	if err := r.Err(); err != nil {
+		return rawInfo{}, err
+	}
+	s := takeScratch()
+	defer s.give()
+	e := abi.Errno(importObjectGet(r.handle, unsafe.Pointer(&s.buf), 0, &s.info, 0))
+	if e != abi.Success && e != abi.EOVERFLOW {
+		return rawInfo{}, refused(uint32(e))
+	}
+	return s.info, nil
 }

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"time"
+	"weak"
 
 	"github.com/wray-project/wray/wasm/abi"
 )
@@ -26,11 +27,11 @@ type Ref struct {
 
 // refMore is what few Refs have.
 type refMore struct {
-	kept   []byte  // the payload, with refKept, longer than smallMax
-	window []byte  // the mapped payload, which lives as long as any slice of it
-	err    error   // with refFailed
-	parts  []*Ref  // see NewGroup
-	info   rawInfo // of the object in window
+	kept   []byte             // the payload, with refKept, longer than smallMax
+	window weak.Pointer[byte] // the mapped payload, which lives as long as any slice of it
+	err    error              // with refFailed
+	parts  []*Ref             // see NewGroup
+	info   rawInfo            // of the object in window
 }
 
 type refFlags uint8

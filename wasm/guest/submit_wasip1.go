@@ -21,6 +21,16 @@ type Spec struct {
 	Timeout    time.Duration
 	RetryOn    []byte // names of registered errors, a zero byte after each
 	Window     uint32 // of a stream; 0: the default
+	Custom     []byte // custom resources: of each the name, a zero byte, the amount in decimal, a zero byte
+
+	Actor       *Ref          // of a call: the actor that is called
+	CallTries   int32         // with Actor set in Flags: how often a call is run again; -1: without end
+	MaxPending  uint32        // likewise: calls that may wait; 0: no bound
+	Idle        time.Duration // likewise: how long it rests before it gives its sandbox up; 0: the default
+	Concurrency uint32        // likewise: calls that may be under way at once; 0: one
+
+	CheckpointCalls uint32        // likewise: a checkpoint after so many calls; 0: none for that
+	CheckpointEvery time.Duration // likewise: a checkpoint when the last is so old; 0: none for that
 }
 
 // Arg is an argument: the object behind Ref, or else Value.
@@ -61,7 +71,7 @@ func (s *scratch) submit(ctx context.Context, t *Spec, into []*Ref) ([]*Ref, err
 		}
 	}
 	flags := refResult
-	if t.Flags&StreamTask != 0 {
+	if t.Flags&(StreamTask|NewActor) != 0 {
 		flags = 0
 	}
 	for _, h := range s.resultHandles(t.NumResults) {
@@ -100,6 +110,11 @@ func (s *scratch) setSpec(t *Spec) error {
 	for i := range t.Args {
 		a, raw := &t.Args[i], &s.args[i]
 		if a.Ref == nil {
+			if h := sealed(&a.Value); h != 0 {
+				a.Ref = newRef(h, refReady)
+				*raw = rawArg{kind: abi.ArgKindHandle, handle: h}
+				continue
+			}
 			raw.kind, raw.handle = abi.ArgKindValue, 0
 			if err := s.set(&raw.value, &a.Value); err != nil {
 				return err
@@ -127,5 +142,15 @@ func (s *scratch) setSpec(t *Spec) error {
 	p.timeout = uint64(max(0, t.Timeout))
 	p.retryOnPtr, p.retryOnLn = bytesAddr(t.RetryOn), uint32(len(t.RetryOn))
 	p.window = t.Window
+	p.customPtr, p.customLen = bytesAddr(t.Custom), uint32(len(t.Custom))
+	p.actor, p.callTries, p.maxPending, p.idle = 0, t.CallTries, t.MaxPending, uint64(max(0, t.Idle))
+	p.concurrency = t.Concurrency
+	p.checkpointCalls, p.checkpointEvery = t.CheckpointCalls, uint64(max(0, t.CheckpointEvery))
+	if r := t.Actor; r != nil {
+		if err := r.Err(); err != nil {
+			return err
+		}
+		p.actor = r.handle
+	}
 	return nil
 }

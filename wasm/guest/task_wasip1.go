@@ -20,6 +20,9 @@ type Call struct {
 	buf   []byte       // of task_input; owned where it is not a scratch's
 	input *scratch
 	items uint64 // given so far, those of earlier attempts included
+
+	number uint64 // among calls under way at once, where served
+	served bool   // see serve
 }
 
 // Name returns the task's name.
@@ -72,6 +75,33 @@ func runTask() uint32 {
 	c := &call
 	*c = Call{}
 	s := takeScratch()
+	e := c.read(s)
+	if ok(e) {
+		if c.Stream() {
+			own := *c
+			c = &own
+		}
+		isActor = isActor || c.Actor()
+		begin(c, time.Duration(c.head.timeout))
+		c.invoke()
+		end()
+	}
+	c.buf, c.args, c.name = nil, nil, nil
+	s.give()
+	return e
+}
+
+// invoke calls the function that c names.
+func (c *Call) invoke() {
+	if int(c.head.index) < len(functions) {
+		functions[c.head.index](c)
+	} else {
+		c.fail(codeUnknownFunction, fmt.Sprintf("the module declares %d functions, number %d is wanted", len(functions), c.head.index), "", "")
+	}
+}
+
+// read reads what is to be done, into s where it fits.
+func (c *Call) read(s *scratch) uint32 {
 	e := importTaskInput(unsafe.Pointer(&s.buf), inputMax, &s.out)
 	c.buf, c.input = s.buf[:min(s.out, inputMax)], s
 	for abi.Errno(e) == abi.EOVERFLOW {
@@ -83,25 +113,9 @@ func runTask() uint32 {
 		}
 		c.buf = c.buf[:min(s.out, n)]
 	}
-	switch {
-	case !ok(e):
-	case !c.parse():
-		e = uint32(abi.EINVAL)
-	default:
-		if c.Stream() {
-			own := *c
-			c = &own
-		}
-		begin(c, time.Duration(c.head.timeout))
-		if int(c.head.index) < len(functions) {
-			functions[c.head.index](c)
-		} else {
-			c.fail(codeUnknownFunction, fmt.Sprintf("the module declares %d functions, number %d is wanted", len(functions), c.head.index), "", "")
-		}
-		end()
+	if ok(e) && !c.parse() {
+		return uint32(abi.EINVAL)
 	}
-	c.buf, c.args, c.name = nil, nil, nil
-	s.give()
 	return e
 }
 
@@ -128,19 +142,24 @@ func (c *Call) parse() bool {
 
 // Abandon ends the guest in a task that called runtime.Goexit, after it said so
 // by Fail. The goroutine that runs all tasks is ending, and the host would wait
-// for ever for this call.
-func (c *Call) Abandon() { os.Exit(2) }
+// for ever for this call. One of several calls has a goroutine of its own.
+func (c *Call) Abandon() {
+	if !c.served {
+		os.Exit(2)
+	}
+}
 
 // Return gives result i.
 func (c *Call) Return(i int, v *Value) error {
 	s := takeScratch()
-	s.handles = s.handles[:0]
-	err := s.set(&s.value, v)
+	err := s.setWhole(v)
 	if err == nil {
+		c.pick()
 		if e := importTaskReturn(uint32(i), &s.value); !ok(e) {
-			err = again(Context(), e, func() uint32 { return importTaskReturn(uint32(i), &s.value) })
+			err = again(c.ctx, e, func() uint32 { c.pick(); return importTaskReturn(uint32(i), &s.value) })
 		}
 	}
+	s.done()
 	s.give()
 	return err
 }
@@ -157,11 +176,12 @@ func (c *Call) Yield(ctx context.Context, v *Value) error {
 	}
 	s := takeScratch()
 	defer s.give()
-	s.handles = s.handles[:0]
-	if err := s.set(&s.value, v); err != nil {
+	if err := s.setWhole(v); err != nil {
 		return err
 	}
+	defer s.done()
 	for {
+		c.pick()
 		switch e := importTaskYield(&s.value); abi.Errno(e) {
 		case abi.Success:
 			c.items++
@@ -174,11 +194,11 @@ func (c *Call) Yield(ctx context.Context, v *Value) error {
 				return err
 			}
 		case abi.ENOSPC:
-			if !Reclaim() {
-				return Errno(e)
+			if why := refused(e); !Reclaim() {
+				return why
 			}
 		default:
-			return Errno(e)
+			return refused(e)
 		}
 	}
 }
@@ -190,6 +210,7 @@ func (c *Call) Fail(v *Value) error {
 	if err := s.set(&s.value, v); err != nil {
 		return err
 	}
+	c.pick()
 	if e := importTaskFail(&s.value); !ok(e) {
 		return Errno(e)
 	}

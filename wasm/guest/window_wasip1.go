@@ -27,6 +27,7 @@ var windows struct {
 	pool  map[uintptr][]*window // free ones, by size
 	live  map[uintptr]*window   // mapped ones, by the address of base, so that this map holds none alive
 	bytes int                   // of both
+	fresh int                   // bytes allocated since the last collection
 	pacer pacer
 }
 
@@ -38,18 +39,29 @@ type window struct {
 	age    int     // collections since it went into the pool
 }
 
-// mapObject maps the n bytes of the object behind handle and returns them, or
-// nil if the host cannot map it. Whoever holds a slice of the result keeps the
-// mapping.
-func mapObject(handle uint32, n uint64) []byte {
+// mapRange maps n bytes from offset off of the object, or of the buffer, behind
+// handle and returns them, or nil if the host cannot map it. off is a multiple
+// of abi.MapAlign. Whoever holds a slice of the result keeps the mapping. The
+// error says that there are as many mappings as there may be, or is EAGAIN: the
+// object is on disk.
+func mapRange(handle uint32, off int64, n uint64) ([]byte, error) {
 	if n > 1<<31 {
-		return nil
+		return nil, nil
 	}
 	need := (uintptr(n) + abi.MapAlign - 1) &^ (abi.MapAlign - 1)
 	w, base := takeWindow(need)
-	if e := importObjectMap(handle, uint32(w.start), uint32(need), 0); !ok(e) {
+	e := importObjectMap(handle, uint32(w.start), uint32(need), off)
+	if abi.Errno(e) == abi.E2BIG {
+		Reclaim() // windows of garbage count, too
+		e = importObjectMap(handle, uint32(w.start), uint32(need), off)
+	}
+	if !ok(e) {
 		putWindow(w, base)
-		return nil
+		switch abi.Errno(e) {
+		case abi.E2BIG, abi.EAGAIN, abi.ENOSPC:
+			return nil, refused(e)
+		}
+		return nil, nil
 	}
 	w.mapped = need
 	if windows.live == nil {
@@ -60,13 +72,14 @@ func mapObject(handle uint32, n uint64) []byte {
 	// start lies inside base's allocation; counting from base says so to the
 	// collector and to the compiler.
 	p := unsafe.Add(unsafe.Pointer(base), w.start-uintptr(unsafe.Pointer(base)))
-	return unsafe.Slice((*byte)(p), n)[:n:n]
+	return unsafe.Slice((*byte)(p), n)[:n:n], nil
 }
 
 // unmapWindow runs when no slice of a window is left.
 func unmapWindow(base *byte) {
 	w := windows.live[uintptr(unsafe.Pointer(base))]
 	delete(windows.live, uintptr(unsafe.Pointer(base)))
+	forgetBuffer(uint32(w.start))
 	if e := importObjectUnmap(uint32(w.start), uint32(w.mapped)); !ok(e) {
 		panic("BUG: object_unmap: " + Errno(e).Error())
 	}
@@ -86,13 +99,15 @@ func putWindow(w *window, base *byte) {
 // allocation, which only the caller keeps alive.
 func takeWindow(need uintptr) (*window, *byte) {
 	size := windowSize(need)
-	if free := windows.pool[size]; len(free) > 0 {
-		w := free[len(free)-1]
-		free[len(free)-1] = nil
-		windows.pool[size] = free[:len(free)-1]
-		base := w.base
-		w.base = nil
+	if w, base := pooled(size); w != nil {
 		return w, base
+	}
+	if windows.fresh += int(size); windows.fresh > freshMax {
+		windows.fresh = 0
+		collect() // a program that only makes and drops large values gives the collector no other occasion
+		if w, base := pooled(size); w != nil {
+			return w, base
+		}
 	}
 	b := allocate(int(size + abi.MapAlign))
 	base := unsafe.SliceData(b)
@@ -100,6 +115,24 @@ func takeWindow(need uintptr) (*window, *byte) {
 	windows.bytes += int(size)
 	windows.pacer.changed()
 	return &window{start: start, size: size}, base
+}
+
+// freshMax is how many bytes of windows are allocated before the binding
+// collects garbage of its own accord.
+const freshMax = 128 << 20
+
+// pooled takes a window of a size out of the pool, or returns nil.
+func pooled(size uintptr) (*window, *byte) {
+	free := windows.pool[size]
+	if len(free) == 0 {
+		return nil, nil
+	}
+	w := free[len(free)-1]
+	free[len(free)-1] = nil
+	windows.pool[size] = free[:len(free)-1]
+	base := w.base
+	w.base = nil
+	return w, base
 }
 
 // windowSize rounds need up to one of four sizes per power of two, so that
@@ -118,6 +151,7 @@ const windowLives = 3
 
 // windowsAfterGC gives back what the pool has not needed for a while.
 func windowsAfterGC() {
+	windows.fresh = 0
 	if windows.bytes > 0 {
 		dropWindows(windowLives)
 	}

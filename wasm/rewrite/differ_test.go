@@ -154,9 +154,13 @@ func TestDiffer(t *testing.T) {
 	if s := os.Getenv("WRAY_SEED"); s != "" {
 		first, _ = strconv.ParseUint(s, 10, 64)
 	}
-	calls, trapped := 0, 0
+	// Once a tail call through a table, made a plain one, kept its depth.
+	seeds := []uint64{1795644921326534647}
 	for i := range uint64(n) {
-		seed := first + i
+		seeds = append(seeds, first+i)
+	}
+	calls, trapped := 0, 0
+	for _, seed := range seeds {
 		rng := rand.New(rand.NewPCG(seed, 0))
 		data := make([]byte, 50+rng.IntN(1500))
 		for k := range data {

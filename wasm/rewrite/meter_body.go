@@ -541,7 +541,12 @@ func (e *emitter) tableCall() {
 		}
 		return
 	}
-	e.callInstruction(t, func(op opcode) { e.out = appendU32(appendU32(append(e.out, byte(op)), w.x), table) })
+	e.callInstruction(t, func(op opcode) {
+		e.out = appendU32(appendU32(append(e.out, byte(op)), w.x), table)
+		if op == opCallIndirect && site > 0 { // a tail call that became a plain one
+			e.giveDepth(site)
+		}
+	})
 	b.exit(0)
 	b.debt = dead
 }

@@ -18,7 +18,7 @@ import (
 // Version names what the passes make of a module. It changes whenever the same
 // module would come out differently, and is part of the identity of compiled
 // code in caches.
-const Version = 1
+const Version = 2
 
 // Names that a rewritten module imports and exports and that no guest may use
 // itself: exports that begin with ReservedPrefix, imports of MeterModule.

@@ -41,8 +41,27 @@ func Declare(name string, f func(*Call)) error {
 	return nil
 }
 
-// Lookup returns the number of a function. There are no other modules.
-func Lookup(module, name string) (uint32, error) {
+// Known reports whether numbers of functions are the same for each submission
+// like this one, so that they can be kept.
+func Known(ctx context.Context, actor *Ref) bool { return sessionFor(ctx, actor) == nil }
+
+// sessionFor is the session in which a task is to run: its actor's, or ctx's.
+func sessionFor(ctx context.Context, actor *Ref) *Session {
+	if actor != nil {
+		if actor.h != nil {
+			return actor.h.s
+		}
+		return nil
+	}
+	return SessionOf(ctx)
+}
+
+// Lookup returns the number of a function. There are no other modules but in a
+// session.
+func Lookup(ctx context.Context, actor *Ref, module, name string) (uint32, error) {
+	if s := sessionFor(ctx, actor); s != nil {
+		return s.Lookup(module, name)
+	}
 	functions.Lock()
 	defer functions.Unlock()
 	if n, ok := functions.byName[name]; ok && module == "" {
@@ -50,6 +69,9 @@ func Lookup(module, name string) (uint32, error) {
 	}
 	return 0, Errno(abi.ENOENT)
 }
+
+// Why is for guests.
+func Why(error) []byte { return nil }
 
 // Context returns the context of the driver.
 func Context() context.Context { return context.Background() }
@@ -66,6 +88,13 @@ type task struct {
 	cancel  context.CancelCauseFunc
 	results []*object
 	stream  *stream
+
+	actor  *actor          // that it makes or calls, or nil
+	state  *any            // of that actor in this attempt
+	posted uint64          // which call of the actor it is
+	tries  int             // attempts of the call so far
+	held   map[int]Value   // results of an attempt, of an actor that takes checkpoints
+	parent context.Context // of the task that submitted it
 }
 
 // errCanceled is the cause of a cancellation by Cancel.
@@ -78,12 +107,25 @@ func Submit(ctx context.Context, s *Spec, into []*Ref) ([]*Ref, error) {
 	if err := ctx.Err(); err != nil {
 		return into, err
 	}
+	if s.Actor == nil || s.Actor.err == nil {
+		if session := sessionFor(ctx, s.Actor); session != nil {
+			return session.submit(ctx, s, into)
+		}
+	}
+	if r := s.Actor; r != nil && r.err != nil {
+		return into, r.err
+	} else if r != nil && r.actor == nil {
+		return into, Errno(abi.EBADF)
+	}
 	functions.Lock()
-	if int(s.Fn) >= len(functions.run) {
+	if s.Flags&Checkpoint == 0 && int(s.Fn) >= len(functions.run) {
 		functions.Unlock()
 		return into, Errno(abi.ENOENT)
 	}
-	t := &task{spec: *s, name: s.Name, run: functions.run[s.Fn]}
+	t := &task{spec: *s, name: s.Name}
+	if s.Flags&Checkpoint == 0 {
+		t.run = functions.run[s.Fn]
+	}
 	if t.name == "" {
 		t.name = functions.names[s.Fn]
 	}
@@ -99,7 +141,14 @@ func Submit(ctx context.Context, s *Spec, into []*Ref) ([]*Ref, error) {
 	if c, ok := ctx.Value(taskKey{}).(context.Context); ok {
 		parent = c
 	}
+	t.parent = parent
+	if s.Flags&NewActor != 0 {
+		parent = context.Background() // it outlives its maker
+	}
 	t.ctx, t.cancel = context.WithCancelCause(parent)
+	if s.Flags&NewActor != 0 {
+		return append(into, newActor(t)), nil
+	}
 	if s.Flags&StreamTask != 0 {
 		t.stream = &stream{task: t, window: int(s.Window)}
 		if t.stream.window == 0 {
@@ -112,6 +161,11 @@ func Submit(ctx context.Context, s *Spec, into []*Ref) ([]*Ref, error) {
 			t.results = append(t.results, o)
 			into = append(into, &Ref{object: o})
 		}
+	}
+	if r := s.Actor; r != nil {
+		t.actor = r.actor
+		r.actor.post(t)
+		return into, nil
 	}
 	go t.attempts()
 	return into, nil
@@ -187,7 +241,7 @@ func (t *task) arguments() *wray.Error {
 		if await(t.ctx, func() bool { return r.object.ready }) != nil {
 			return canceled()
 		}
-		if v := &r.object.value; v.Encoding == abi.EncodingError {
+		if v := r.object.read(); v.Encoding == abi.EncodingError {
 			return &wray.Error{Code: wray.CodeDependencyFailed, Message: fmt.Sprintf("argument %d failed", i), Cause: decodeError(v.Data)}
 		}
 	}
@@ -197,9 +251,9 @@ func (t *task) arguments() *wray.Error {
 // attempt runs the task once. A task that outlives its context is left to
 // itself.
 func (t *task) attempt(n int) *wray.Error {
-	c := &Call{task: t, attempt: n}
+	c := &Call{task: t, attempt: n, state: t.state}
 	var cancel context.CancelFunc
-	ctx := context.WithValue(t.ctx, taskKey{}, t.ctx)
+	ctx := context.WithValue(context.WithValue(t.ctx, taskKey{}, t.ctx), callKey{}, c)
 	if t.spec.Timeout > 0 {
 		c.ctx, cancel = context.WithTimeout(ctx, t.spec.Timeout)
 	} else {
@@ -263,6 +317,7 @@ func decodeError(b []byte) *wray.Error {
 // Call is one attempt of a task.
 type Call struct {
 	task      *task
+	state     *any
 	ctx       context.Context
 	attempt   int
 	itemsDone uint64
@@ -313,6 +368,13 @@ func (c *Call) Arg(i int, v *Value) error {
 func (c *Call) Return(i int, v *Value) error {
 	if i >= len(c.task.results) {
 		return Errno(abi.EINVAL)
+	}
+	if a := c.task.actor; a != nil && c.task != a.create && a.holds() {
+		if c.task.held == nil {
+			c.task.held = map[int]Value{}
+		}
+		c.task.held[i] = v.clone()
+		return nil
 	}
 	c.task.results[i].seal(v.clone())
 	return nil

@@ -23,6 +23,11 @@ const (
 	RetryErrors = abi.SpecRetryErrors
 	HasCPU      = abi.SpecHasCPU
 	HasRetries  = abi.SpecHasRetries
+	NewActor    = abi.SpecActor
+	Named       = abi.SpecNamed
+	GetIfExists = abi.SpecGetIfExists
+	Detached    = abi.SpecDetached
+	Checkpoint  = abi.SpecCheckpoint
 )
 
 // Errors of the runtime.
@@ -71,6 +76,16 @@ type Spec struct {
 	Timeout    time.Duration
 	RetryOn    []byte
 	Window     uint32
+	Custom     []byte // custom resources, of use in a session alone
+
+	Actor           *Ref
+	CallTries       int32
+	MaxPending      uint32
+	Concurrency     uint32
+	CheckpointCalls uint32
+	CheckpointEvery time.Duration
+
+	Idle time.Duration // of no use here: an actor that rests costs nothing
 }
 
 // Arg is an argument: the object behind Ref, or else Value.
@@ -121,13 +136,22 @@ type Ref struct {
 	parts []*Ref
 	*object
 	stream *stream
+	actor  *actor  // that the object stands for, or nil
+	h      *handle // in a session, instead of all but err and parts
 }
 
 // object is a value that is there or will be.
 type object struct {
 	task  *task // that makes it, or nil
 	ready bool  // guarded by state
-	value Value // set before ready is, and not changed again
+	value Value // guarded by state; its Data is not changed again
+}
+
+// read returns the value, which is there.
+func (o *object) read() Value {
+	state.Lock()
+	defer state.Unlock()
+	return o.value
 }
 
 // seal gives o its value. The first one counts.
@@ -154,6 +178,9 @@ func (r *Ref) Err() error { return r.err }
 
 // Ready reports whether Get would return without waiting.
 func (r *Ref) Ready() bool {
+	if r.h != nil && r.err == nil {
+		return r.h.isReady()
+	}
 	state.Lock()
 	defer state.Unlock()
 	return r.readyLocked()
@@ -174,13 +201,18 @@ func (r *Ref) Get(ctx context.Context, v *Value, next []*Ref) error {
 	if r.err != nil {
 		return r.err
 	}
+	if r.h != nil {
+		defer runtime.KeepAlive(r)
+		return r.h.get(ctx, v, next)
+	}
 	if r.stream != nil {
 		return Errno(abi.EINVAL)
 	}
 	if err := await(ctx, func() bool { return r.object.ready }); err != nil {
 		return err
 	}
-	*v = r.object.value.clone()
+	o := r.object.read()
+	*v = o.clone()
 	return nil
 }
 
@@ -188,6 +220,10 @@ func (r *Ref) Get(ctx context.Context, v *Value, next []*Ref) error {
 func (r *Ref) Next(ctx context.Context) (item *Ref, err error) {
 	if r.err != nil {
 		return nil, r.err
+	}
+	if r.h != nil {
+		defer runtime.KeepAlive(r)
+		return r.h.next(ctx)
 	}
 	s := r.stream
 	if s == nil {
@@ -211,6 +247,9 @@ func (r *Ref) Next(ctx context.Context) (item *Ref, err error) {
 
 // Drop gives r back. A stream that is dropped is canceled.
 func (r *Ref) Drop() {
+	if r.h != nil {
+		r.h.drop()
+	}
 	if r.stream != nil {
 		r.stream.drop()
 	}
@@ -226,6 +265,9 @@ func (r *Ref) Cancel() error {
 		return r.parts[0].Cancel()
 	case r.err != nil:
 		return r.err
+	case r.h != nil:
+		defer runtime.KeepAlive(r)
+		return r.h.cancel()
 	case r.stream != nil:
 		r.stream.task.cancel(errCanceled)
 	case r.object.task != nil:
@@ -236,12 +278,23 @@ func (r *Ref) Cancel() error {
 
 // Put stores a value.
 func Put(ctx context.Context, v *Value) (*Ref, error) {
+	if s := SessionOf(ctx); s != nil {
+		return s.put(ctx, v)
+	}
 	return &Ref{object: &object{ready: true, value: v.clone()}}, ctx.Err()
 }
 
 // Wait waits until n of refs are ready, timeout has passed (none if negative)
 // or ctx is done. It returns how many are ready.
 func Wait(ctx context.Context, refs []*Ref, n int, timeout time.Duration) (have int, err error) {
+	for _, r := range refs {
+		if r.h != nil {
+			if err := r.h.s.mine(refs...); err != nil {
+				return 0, err
+			}
+			return r.h.s.waitFor(ctx, refs, n, timeout)
+		}
+	}
 	limited := ctx
 	if timeout >= 0 {
 		var cancel context.CancelFunc

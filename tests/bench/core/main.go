@@ -6,7 +6,8 @@
 // Arguments: the rounds of each case, the seconds of a round, and optionally a
 // part of the names of the cases to run. For the cases of tests/bench/engine
 // it is also a guest of others: with the argument first it runs one task, with
-// churn and a number it puts that many bytes and forgets them.
+// touch it puts a GiB once, with churn and a number it puts that many bytes and
+// forgets them.
 package main
 
 import (
@@ -113,6 +114,9 @@ func run(ctx context.Context) error {
 		fmt.Println("done")
 		return err
 	}
+	if len(os.Args) == 2 && os.Args[1] == "touch" {
+		return touch(ctx)
+	}
 	if len(os.Args) == 3 && os.Args[1] == "churn" {
 		n, err := strconv.Atoi(os.Args[2])
 		if err != nil {
@@ -130,7 +134,7 @@ func run(ctx context.Context) error {
 	if len(os.Args) > 3 {
 		b.only = os.Args[3]
 	}
-	for _, f := range []func(context.Context, *bench) error{objects, tasks, large, fresh} {
+	for _, f := range []func(context.Context, *bench) error{objects, tasks, actors, large, fresh} {
 		if err := f(ctx, b); err != nil {
 			return err
 		}
@@ -252,41 +256,41 @@ func churn(ctx context.Context, n int) error {
 
 const gib = 1 << 30
 
-// firstTouch puts a value while the store keeps the ones before, so that each
-// goes to memory that nothing has used.
-func firstTouch(ctx context.Context, b *bench, data []byte) error {
-	const name = "single client put gigabytes, first touch"
-	if !strings.Contains(name, b.only) {
-		return nil
+// touch puts a GiB into a store that has held nothing, when a line comes on
+// standard input, and prints the GiB/s of that.
+func touch(ctx context.Context) error {
+	data := gigabyte()
+	fmt.Println("ready")
+	if _, err := os.Stdin.Read(make([]byte, 1)); err != nil {
+		return err
 	}
-	var rates []float64
-	var refs []sdk.Ref[[]byte]
-	for range min(b.rounds, 5) {
-		begin := time.Now()
-		ref, err := sdk.Put(ctx, data)
-		if err != nil {
-			return fmt.Errorf("%s: %w", name, err)
-		}
-		rates = append(rates, 1/time.Since(begin).Seconds())
-		refs = append(refs, ref)
-	}
-	runtime.KeepAlive(refs)
-	refs = nil
-	runtime.GC() // what comes next finds the segments free again
-	return emit(name, "GiB/s", rates)
+	begin := time.Now()
+	ref, err := sdk.Put(ctx, data)
+	took := time.Since(begin)
+	runtime.KeepAlive(ref)
+	fmt.Println(1 / took.Seconds())
+	return err
 }
 
-func large(ctx context.Context, b *bench) error {
-	if !strings.Contains("single client put gigabytes, first touch", b.only) && !strings.Contains("get 1 GiB object", b.only) {
-		return nil
-	}
+// gigabyte returns a GiB of which each page was written.
+func gigabyte() []byte {
 	data := make([]byte, gib)
 	for i := 0; i < len(data); i += 4096 {
 		data[i] = byte(i >> 12)
 	}
-	if err := firstTouch(ctx, b, data); err != nil {
-		return err
+	return data
+}
+
+func large(ctx context.Context, b *bench) error {
+	if strings.Contains(putBuffer, b.only) {
+		if err := buffers(ctx, b); err != nil {
+			return err
+		}
 	}
+	if !strings.Contains("single client put gigabytes", b.only) && !strings.Contains("get 1 GiB object", b.only) {
+		return nil
+	}
+	data := gigabyte()
 	if err := b.time("single client put gigabytes", "GiB/s", 1, func() error {
 		_, err := sdk.Put(ctx, data)
 		// Ray's client counts references and drops this one here. A driver in Go
@@ -318,6 +322,43 @@ func large(ctx context.Context, b *bench) error {
 		times[i] = float64(sum.Microseconds()) / float64(n)
 	}
 	return emit("get 1 GiB object", "µs", times)
+}
+
+const (
+	putBuffer = "put 1 GiB by buffer, sealing alone"
+	putCopy   = "put 1 GiB by copy, beside it"
+)
+
+// buffers puts a GiB that was made in place, and in turn one that was not. To
+// fill them is not counted.
+func buffers(ctx context.Context, b *bench) error {
+	by := [2][]float64{}
+	for range b.rounds {
+		for i, make := range []func() ([]byte, error){
+			func() ([]byte, error) { return sdk.Make[byte](ctx, gib) },
+			func() ([]byte, error) { return make([]byte, gib), nil },
+		} {
+			data, err := make()
+			if err != nil {
+				return err
+			}
+			for at := 0; at < gib; at += 4096 {
+				data[at] = 1
+			}
+			begin := time.Now()
+			if _, err := sdk.Put(ctx, data); err != nil {
+				return err
+			}
+			by[i] = append(by[i], float64(time.Since(begin).Microseconds()))
+			data = nil
+			runtime.GC() // a guest has 4 GiB, and its windows are part of that
+			runtime.GC()
+		}
+	}
+	if err := emit(putBuffer, "µs", by[0]); err != nil {
+		return err
+	}
+	return emit(putCopy, "µs", by[1])
 }
 
 // getLarge gets an object of 1 GiB and returns the time that took.

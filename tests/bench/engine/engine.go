@@ -47,7 +47,7 @@ type Config struct {
 // is small and has left the machine as it was.
 func Run(ctx context.Context, c Config) error {
 	c.Rounds = max(c.Rounds, 1)
-	for _, f := range []func(context.Context, *Config) error{starts, churn, copies, metering, restoring, kills} {
+	for _, f := range []func(context.Context, *Config) error{starts, churn, firstTouch, copies, spilling, metering, restoring, kills} {
 		if err := f(ctx, &c); err != nil {
 			return err
 		}

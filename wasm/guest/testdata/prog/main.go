@@ -67,6 +67,8 @@ var (
 		return old, nil
 	})
 	stuck = sdk.Func0("stuck", func(context.Context) (int, error) { select {} })
+	// patient waits to be canceled, and for nothing else.
+	patient = sdk.Func0("patient", func(ctx context.Context) (int, error) { <-ctx.Done(); return 0, ctx.Err() })
 )
 
 var nestedTask func(ctx context.Context, n int) sdk.Ref[int]
@@ -394,6 +396,12 @@ func stashes(ctx context.Context) error {
 }
 
 func deadlock(ctx context.Context) error {
+	if len(os.Args) > 2 && os.Args[2] == "canceled" {
+		if _, err := patient.Remote(ctx).Get(ctx); !errors.Is(err, wray.ErrCanceled) {
+			return fmt.Errorf("a task that waits to be canceled: %v", err)
+		}
+		return nil
+	}
 	if len(os.Args) > 2 {
 		_, err := stuck.Remote(ctx).Get(ctx)
 		if !errors.Is(err, wray.ErrDeadlock) {

@@ -1,5 +1,6 @@
-// Package link carries framed messages and file descriptors between a node and
-// the worker and compiler processes it starts, over one unix socket pair.
+// Package link carries framed messages and file descriptors over one unix
+// socket: between a node and the worker and compiler processes it starts, and
+// between a node, or its worker, and a native client.
 //
 // The peer is hostile: a worker runs guest code, and what it sends may have
 // been written by whoever broke out of a sandbox. Every length is bounded

@@ -1,0 +1,164 @@
+package main
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"strings"
+	"text/tabwriter"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"github.com/wray-project/wray/internal/clientwire"
+	"github.com/wray-project/wray/internal/nodeaddr"
+)
+
+func newMemory() *cobra.Command {
+	var address string
+	var asJSON bool
+	q := clientwire.MemoryBody{}
+	cmd := &cobra.Command{
+		Use: "memory", Short: "List live objects and who holds them", Args: cobra.NoArgs,
+		Long: `Memory lists the objects that live in your nodes on this machine, those of wray run
+included, the largest first: what each is, which job made it, and who holds it, how
+often, and for how long. --leaks lists those alone that nobody will use again.`,
+		Example: `  wray memory
+  wray memory --job 3 --leaks
+  wray memory --address unix:///run/user/1000/wray/node.sock --json`,
+		RunE: func(cmd *cobra.Command, _ []string) error { return memory(cmd, address, q, asJSON) },
+	}
+	f := cmd.Flags()
+	f.StringVar(&address, "address", "", "ask the node at this `ADDRESS` alone")
+	f.BoolVar(&asJSON, "json", false, "print one JSON object for each node")
+	f.Uint32Var(&q.Job, "job", 0, "list what this job has made alone, by its `NUMBER` in the listing")
+	f.BoolVar(&q.Leaks, "leaks", false, "list what nobody will use again alone")
+	f.IntVar(&q.Most, "limit", 1000, "most objects to list, 5000 at most")
+	return cmd
+}
+
+func memory(cmd *cobra.Command, address string, q clientwire.MemoryBody, asJSON bool) error {
+	ctx := cmd.Context()
+	sockets := []string{address}
+	if address == "" {
+		var err error
+		if sockets, err = nodeaddr.Sockets(); err != nil {
+			return err
+		}
+		if own := os.Getenv(nodeaddr.Env); own != "" {
+			sockets = append(sockets, own)
+		}
+	}
+	asked := 0
+	for _, s := range sockets {
+		m, err := askMemory(ctx, s, q)
+		if err != nil {
+			if address == "" && errors.Is(err, errNoNode) {
+				continue // it has died
+			}
+			return err
+		}
+		asked++
+		if asJSON {
+			if err := json.NewEncoder(cmd.OutOrStdout()).Encode(m); err != nil {
+				return err
+			}
+			continue
+		}
+		if asked > 1 {
+			fmt.Fprintln(cmd.OutOrStdout())
+		}
+		if err := printMemory(cmd.OutOrStdout(), s, m); err != nil {
+			return err
+		}
+	}
+	if asked == 0 {
+		return withHint(errors.New("no node of yours runs on this machine"), "start one with: wray start")
+	}
+	return nil
+}
+
+var errNoNode = errors.New("there is no node")
+
+func askMemory(ctx context.Context, address string, q clientwire.MemoryBody) (m clientwire.Memory, err error) {
+	r, err := dialNode(ctx, address)
+	if err != nil {
+		return m, errors.Join(err, errNoNode)
+	}
+	defer r.Close()
+	return m, r.call(ctx, clientwire.KindMemory, q, nil, &m)
+}
+
+func printMemory(out io.Writer, socket string, m clientwire.Memory) error {
+	fmt.Fprintf(out, "node %s (process %d) at %s\n", plain([]byte(m.Node)), m.PID, socket)
+	fmt.Fprintf(out, "store: %s of %s used, %s kept for reuse\n", bytesText(m.Used), bytesText(m.Capacity), bytesText(m.Pooled))
+	fmt.Fprintf(out, "objects: %d of %s", m.Count, bytesText(m.Bytes))
+	if m.Leaked > 0 {
+		fmt.Fprintf(out, ", %d of which nobody will use again", m.Leaked)
+	}
+	fmt.Fprintln(out)
+	for _, j := range m.Jobs {
+		fmt.Fprintf(out, "job %d: %s\n", j.Number, plain([]byte(j.Name)))
+	}
+	if len(m.Objects) == 0 {
+		return nil
+	}
+	w := tabwriter.NewWriter(out, 0, 8, 2, ' ', 0)
+	fmt.Fprintln(w, "OBJECT\tSIZE\tSTATE\tENCODING\tAGE\tMADE BY\tREFS\tHELD BY")
+	for i := range m.Objects {
+		o := &m.Objects[i]
+		by := "?"
+		if o.Job != 0 {
+			by = fmt.Sprintf("job %d", o.Job)
+		}
+		if o.Task != "" {
+			by += " " + string(plain([]byte(o.Task)))
+		}
+		var held []string
+		for _, h := range o.Holders {
+			held = append(held, holderText(&h))
+		}
+		if o.More > 0 {
+			held = append(held, fmt.Sprintf("%d others", o.More))
+		}
+		if o.Leak != "" {
+			held = append(held, "LEAK: "+o.Leak)
+		}
+		fmt.Fprintf(w, "%s\t%s\t%s\t%s\t%s\t%s\t%d\t%s\n", o.ID, bytesText(o.Bytes), o.State, o.Encoding,
+			time.Duration(o.Age)*time.Second, by, o.Refs, strings.Join(held, "; "))
+	}
+	if err := w.Flush(); err != nil {
+		return err
+	}
+	if left := m.Count - int64(len(m.Objects)); left > 0 {
+		fmt.Fprintf(out, "and %d smaller ones; see --limit\n", left)
+	}
+	return nil
+}
+
+func holderText(h *clientwire.Holder) string {
+	s := h.Kind
+	if h.Name != "" {
+		s += " " + string(plain([]byte(h.Name)))
+	}
+	if h.Count > 1 {
+		s += fmt.Sprintf(" ×%d", h.Count)
+	}
+	if h.Age >= 0 {
+		s += fmt.Sprintf(" for %v", time.Duration(h.Age)*time.Second)
+	}
+	return s
+}
+
+// bytesText writes a number of bytes for a person.
+func bytesText(n int64) string {
+	for _, u := range sizeUnits[:3] {
+		if n >= u.bytes {
+			return fmt.Sprintf("%.4g %s", float64(n)/float64(u.bytes), u.suffix)
+		}
+	}
+	return fmt.Sprintf("%d B", n)
+}

@@ -1,0 +1,93 @@
+package node
+
+import (
+	"errors"
+	"fmt"
+	"net"
+	"os"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/wray-project/wray"
+)
+
+// lockSocket takes the lock of a socket, which its node holds while it lives.
+func lockSocket(path string) (*os.File, error) {
+	f, err := os.OpenFile(path, os.O_CREATE|os.O_RDWR, 0o600)
+	if err != nil {
+		return nil, err
+	}
+	if err := control(f, func(fd int) error { return unix.Flock(fd, unix.LOCK_EX|unix.LOCK_NB) }); err != nil {
+		f.Close()
+		if errors.Is(err, unix.EWOULDBLOCK) {
+			err = errors.New("another node listens there")
+		}
+		return nil, err
+	}
+	return f, nil
+}
+
+func control(f *os.File, do func(fd int) error) error {
+	raw, err := f.SyscallConn()
+	if err != nil {
+		return err
+	}
+	var operr error
+	err = raw.Control(func(fd uintptr) { operr = do(int(fd)) })
+	return errors.Join(err, operr)
+}
+
+// checkPeer refuses clients of other users.
+func checkPeer(c *net.UnixConn) error {
+	raw, err := c.SyscallConn()
+	if err != nil {
+		return err
+	}
+	var cred *unix.Ucred
+	var operr error
+	if err := raw.Control(func(fd uintptr) {
+		cred, operr = unix.GetsockoptUcred(int(fd), unix.SOL_SOCKET, unix.SO_PEERCRED)
+	}); err != nil || operr != nil {
+		return errors.Join(err, operr)
+	}
+	if int(cred.Uid) != os.Geteuid() {
+		return wray.Errorf(wray.CodeDenied, "user %d is not the node's", cred.Uid)
+	}
+	return nil
+}
+
+// checkSocket refuses what is no unix stream socket: the worker, which may open
+// none itself, is given it.
+func checkSocket(f *os.File) error {
+	return control(f, func(fd int) error {
+		domain, err := unix.GetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_DOMAIN)
+		if err != nil {
+			return wray.Errorf(wray.CodeBadArgument, "a session needs a socket: %v", err)
+		}
+		kind, err := unix.GetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_TYPE)
+		listens, err2 := unix.GetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_ACCEPTCONN)
+		if err != nil || err2 != nil || domain != unix.AF_UNIX || kind != unix.SOCK_STREAM || listens != 0 {
+			return wray.Errorf(wray.CodeBadArgument, "a session needs a connected unix stream socket")
+		}
+		return nil
+	})
+}
+
+// dirPath returns a path of a directory that a client has opened, which is good
+// until free is called.
+func dirPath(f *os.File) (path string, free func(), err error) {
+	d := -1
+	err = control(f, func(fd int) error {
+		var st unix.Stat_t
+		if err := unix.Fstat(fd, &st); err != nil {
+			return err
+		}
+		if st.Mode&unix.S_IFMT != unix.S_IFDIR {
+			return wray.Errorf(wray.CodeBadArgument, "not a directory")
+		}
+		var err error
+		d, err = unix.FcntlInt(uintptr(fd), unix.F_DUPFD_CLOEXEC, 3)
+		return err
+	})
+	return fmt.Sprintf("/proc/self/fd/%d", d), func() { unix.Close(d) }, err
+}

@@ -1,0 +1,646 @@
+package worker
+
+import (
+	"fmt"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/wray-project/wray"
+	"github.com/wray-project/wray/host/sandbox"
+	"github.com/wray-project/wray/objectstore"
+	"github.com/wray-project/wray/scheduler"
+	"github.com/wray-project/wray/wasm/abi"
+)
+
+// actor is a sandbox that lives on between calls. To the scheduler it is one
+// task, its creation, whose attempt lasts as long as the actor does and holds
+// its resources; a failed attempt that may be retried is a restart. Calls do
+// not pass the scheduler: they wait in the actor's mailbox and run one after
+// the other on the goroutine of live, or, where the actor takes several at
+// once, together (serving).
+//
+// The actor is named by an object, the result of its creation: a handle on it
+// is the right to call the actor, references to it travel in values, and when
+// the last one is gone so is the actor.
+type actor struct {
+	job    *job
+	create *task
+	object wray.ID // that names it
+
+	tries      int // of a call, when the actor restarts under it
+	maxPending int
+
+	// wake holds one token when there may be something to do.
+	wake chan struct{}
+	// asleep is set while the actor has neither sandbox nor goroutine: whoever
+	// pokes it then and clears this starts live.
+	asleep atomic.Bool
+	// sleepy is set when the actor is asked to sleep; see residents.
+	sleepy atomic.Bool
+	// resting is set while the actor waits for something to do.
+	resting atomic.Bool
+	// parked is set while a call that runs waits for an object.
+	parked atomic.Bool
+	// serves is set while calls are under way of which there may be more.
+	serves atomic.Bool
+	// used is set by each call, and cleared by the hand of residents.
+	used atomic.Bool
+	// calls counts calls, and seen is what it was when the idle timer began.
+	calls, seen atomic.Uint32
+	watched     atomic.Bool // the idle timer runs
+	over        atomic.Bool // it need not run again
+
+	idle  time.Duration
+	place int // in residents.ring; guarded by its lock
+	// unreferenced is set when nobody can call any more.
+	unreferenced atomic.Bool
+	// due is set when a checkpoint is, for its age.
+	due atomic.Bool
+	// reclaim asks the actor to collect its garbage between two calls.
+	reclaim atomic.Bool
+
+	mu      sync.Mutex
+	box     scheduler.Mailbox[*task] // guarded by mu
+	running *task                    // guarded by mu; the call that runs, where it is one at a time
+	serving serving                  // guarded by mu; the calls that are under way, where there may be several
+	g       *guest                   // guarded by mu; the sandbox, nil between attempts
+	alive   bool                     // guarded by mu; an attempt is under way
+	ending  *wray.Error              // guarded by mu; why the attempt is to end
+	timer   *time.Timer              // of looksIdle; set by live under mu
+	final   bool                     // guarded by mu; and not to be followed by another
+	dead    *wray.Error              // guarded by mu; why there is no actor any more
+
+	named bool // has its name in job.actors; guarded by job.mu
+
+	// The rest belongs to the goroutine of live, of which there is one at most.
+	guest    *guest         // of this attempt, nil before it
+	state    *sandbox.State // what the sandbox was, while the actor sleeps
+	wakeful  bool           // the module's sandboxes cannot be saved
+	built    bool           // the constructor has ended well once
+	answered int            // calls that ended well in this attempt
+	dur      durability
+}
+
+// newActor returns the actor that t creates.
+func newActor(t *task) *actor {
+	return &actor{job: t.job, create: t, object: resultID(t.id, 0), wake: make(chan struct{}, 1), maxPending: 1 << 30, idle: DefaultIdle}
+}
+
+// Unreferenced implements objectstore.Attachment.
+func (a *actor) Unreferenced() {
+	a.unreferenced.Store(true)
+	a.poke()
+	a.recheck()
+}
+
+// DefaultIdle is how long an actor rests before it sleeps, unless the option
+// Idle says otherwise.
+const DefaultIdle = time.Minute
+
+// poke has the actor look at what there is to do.
+func (a *actor) poke() {
+	if a.serves.Load() && a.feed() {
+		return
+	}
+	select {
+	case a.wake <- struct{}{}:
+	default:
+	}
+	if a.asleep.Load() && a.asleep.CompareAndSwap(true, false) {
+		a.job.executors.Add(1) // the job waits for the actor's end before it waits for these
+		go a.live()
+	}
+}
+
+// post takes a call. On an error it is still the caller's.
+func (a *actor) post(t *task) error {
+	w := a.job.w
+	type argument struct {
+		*objectstore.Object
+		index int
+	}
+	var missing []argument
+	letGo := func() {
+		for _, o := range missing {
+			o.Release()
+		}
+	}
+	for i := range t.args {
+		o := t.args[i].object
+		if o == nil {
+			continue
+		}
+		switch o.State() {
+		case objectstore.Pending:
+			o.Retain() // the call may end before all are watched
+			missing = append(missing, argument{o, i})
+		case objectstore.Failed:
+			letGo()
+			return dependencyFailed(i, o.Err())
+		}
+	}
+	if err := a.job.queued.add(t.bytes()); err != nil {
+		letGo()
+		return err
+	}
+	a.mu.Lock()
+	err := a.dead
+	if err == nil && a.box.Len() >= a.maxPending {
+		err = &wray.Error{Code: wray.CodeLimitExceeded,
+			Message: fmt.Sprintf("actor %s has %d calls that wait", a.create.name, a.box.Len()),
+			Limit:   &wray.Limit{Name: "pending calls", Value: int64(a.maxPending), Unit: "calls"},
+			Hint:    "wait for results before calling again, or raise sdk.MaxPendingCalls"}
+	}
+	if err != nil {
+		a.mu.Unlock()
+		a.job.takeQueued(t.bytes())
+		letGo()
+		return err
+	}
+	w.calls.add(t)
+	a.box.Post(t.letter, t.from, len(missing))
+	a.mu.Unlock()
+	for _, o := range missing {
+		o.Watch(objectstore.WatcherFunc(func(*objectstore.Object) { a.arrived(t, o.index, o.Object) }))
+		o.Release()
+	}
+	return nil
+}
+
+// arrived takes note that argument i of t, the object o, is there.
+func (a *actor) arrived(t *task, i int, o *objectstore.Object) {
+	if err := o.Err(); err != nil {
+		a.withdraw(t, dependencyFailed(i, err))
+		return
+	}
+	a.mu.Lock()
+	runs := a.box.Arrived(t.letter)
+	a.mu.Unlock()
+	if runs {
+		a.poke()
+	}
+}
+
+// withdraw ends a call that waits with err. False: it does not wait.
+func (a *actor) withdraw(t *task, err *wray.Error) bool {
+	a.mu.Lock()
+	waits := a.box.Remove(t.letter)
+	a.mu.Unlock()
+	if waits {
+		a.job.takeQueued(t.bytes())
+		a.settle(t, err)
+		a.poke() // the next of its caller may run
+	}
+	return waits
+}
+
+// settle gives a call its end.
+func (a *actor) settle(t *task, err *wray.Error) {
+	if err == nil {
+		err = t.give()
+	}
+	t.dropHeld()
+	a.job.w.calls.remove(t)
+	if err != nil {
+		t.fail(a.job.named(err, t.name, t.attempt))
+	} else if t.stream != nil {
+		_ = t.stream.End()
+	}
+	t.release()
+}
+
+// cancel ends a call that waits, and asks one that runs to end.
+func (a *actor) cancel(t *task) {
+	if a.withdraw(t, wray.Errorf(wray.CodeCanceled, "the call was canceled")) {
+		return
+	}
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	if (a.running == t || a.serving.calls[t.id.Seq] == t) && a.g != nil {
+		a.g.cancel(t)
+	}
+}
+
+// kill ends the actor, or this attempt of it, with the call that it runs.
+func (a *actor) kill(restart bool) {
+	a.end(wray.Errorf(wray.CodeActorDied, "the actor was killed"), !restart)
+}
+
+// stop ends the actor because the scheduler says so.
+func (a *actor) stop(err *wray.Error) { a.end(err, true) }
+
+func (a *actor) end(err *wray.Error, final bool) {
+	a.mu.Lock()
+	if a.ending == nil {
+		a.ending = err
+	}
+	a.final = a.final || final
+	if a.g != nil {
+		a.g.sb.Kill(err)
+	}
+	started := a.alive
+	a.mu.Unlock()
+	a.poke()
+	if final && !started {
+		// It waits for its arguments, its resources or its next attempt.
+		a.job.w.cancelTask(a.create.id)
+	}
+}
+
+// tellReclaim asks an actor that has nothing to do to give back what it does
+// not need.
+func (a *actor) tellReclaim() {
+	if a.asleep.Load() {
+		return
+	}
+	if !a.resting.Load() {
+		a.mu.Lock()
+		if a.box.Out() > 0 && a.g != nil {
+			a.g.tellReclaim()
+		}
+		a.mu.Unlock()
+		return
+	}
+	a.reclaim.Store(true)
+	a.poke()
+}
+
+// live runs the actor: an attempt, from the constructor over calls to its end,
+// or what is left of one that slept. It returns when the actor sleeps.
+func (a *actor) live() {
+	defer a.job.executors.Done()
+	var failure *wray.Error
+	if a.state == nil {
+		failure = a.begin()
+	}
+	for failure == nil {
+		c, do := a.next()
+		if do == toEnd {
+			break
+		}
+		switch do {
+		case toSleep:
+			if a.sleep() {
+				return
+			}
+		case toReclaim:
+			if _, err := a.guest.sb.Call(abi.OpReclaim, 0); err != nil {
+				failure = a.create.asError(err)
+			}
+		case toCheckpoint:
+			failure = a.tryCheckpoint()
+		case toCall:
+			if loss := a.lossOf(c); loss != nil {
+				a.refuse(c, loss)
+			} else if err := a.awake(); err != nil {
+				a.refuse(c, a.create.asError(err))
+			} else if c.flags&abi.SpecCheckpoint != 0 {
+				failure = a.answerCheckpoint(c)
+			} else {
+				failure = a.answer(a.guest, c)
+			}
+		}
+	}
+	a.close(failure)
+}
+
+// begin starts an attempt, with the constructor or from the last checkpoint, and
+// returns its failure.
+func (a *actor) begin() *wray.Error {
+	t, w := a.create, a.job.w
+	a.answered = 0
+	if err := w.residents.add(a); err != nil {
+		return err
+	}
+	sb, err := t.fn.module.takeClean(t.memory)
+	if err != nil {
+		w.residents.remove(a)
+		return t.asError(err)
+	}
+	if sb.Host == nil {
+		t.fn.module.attach(sb)
+	}
+	g := sb.Host.(*guest)
+	g.memory = t.memory
+	a.guest = g
+	w.mu.Lock()
+	t.runner = g
+	stopped := t.stopped
+	t.stopped = 0
+	w.mu.Unlock()
+	a.mu.Lock()
+	a.g, a.alive = g, true
+	if stopped != 0 && a.ending == nil {
+		a.ending, a.final = wray.Errorf(stopped, "the actor was stopped before it began"), true
+	}
+	if a.ending != nil {
+		g.sb.Kill(a.ending)
+	}
+	a.mu.Unlock()
+	if c := a.dur.last; c != nil {
+		if err := g.restore(c); err != nil {
+			return t.asError(err)
+		}
+		g.holder = t
+		return nil
+	}
+	failure := g.execute(t)
+	g.endTask()
+	if failure == nil && !a.built {
+		a.publish()
+	}
+	return failure
+}
+
+// close ends the attempt.
+func (a *actor) close(failure *wray.Error) {
+	a.mu.Lock()
+	a.g, a.alive = nil, false
+	restart := false // asked for, so it does not count as what the constructor did
+	if a.ending != nil {
+		failure = a.ending
+		if !a.final {
+			a.ending, restart = nil, true
+		}
+	}
+	a.mu.Unlock()
+	a.over.Store(true)
+	if g := a.guest; g != nil {
+		if a.state == nil {
+			a.job.w.residents.remove(a)
+		}
+		a.forgetState()
+		g.close()
+		a.guest = nil
+	}
+	a.losing(nil)
+	a.finish(failure, restart)
+}
+
+// publish lets go of the creation's own reference: the actor is there, and
+// lives as long as others refer to it.
+func (a *actor) publish() {
+	a.built = true
+	t, w := a.create, a.job.w
+	o := t.results[0]
+	w.step(nil, func(s *scheduler.Scheduler) { s.ObjectReady(w.now(), o.ID()) })
+	if t.flags&abi.SpecDetached == 0 {
+		w.mu.Lock() // the census reads it
+		t.results = nil
+		w.mu.Unlock()
+		o.Release()
+	}
+}
+
+// What next says is to be done.
+type todo uint8
+
+const (
+	toCall todo = iota
+	toSleep
+	toReclaim
+	toCheckpoint
+	toEnd
+)
+
+// next waits for the next thing to do.
+func (a *actor) next() (*task, todo) {
+	for {
+		a.mu.Lock()
+		if a.ending != nil {
+			a.mu.Unlock()
+			return nil, toEnd
+		}
+		if l := a.box.Next(); l != nil {
+			a.running = l.Value
+			a.mu.Unlock()
+			if a.sleepy.Load() {
+				a.job.w.residents.stays(a)
+			}
+			return l.Value, toCall
+		}
+		over := a.unreferenced.Load() && a.box.Len() == 0
+		a.mu.Unlock()
+		asleep := a.state != nil
+		switch {
+		case over:
+			return nil, toEnd
+		case a.due.Load() && !asleep:
+			return nil, toCheckpoint
+		case asleep, a.sleepy.Load():
+			return nil, toSleep
+		case a.reclaim.Swap(false):
+			return nil, toReclaim
+		}
+		a.watchIdle()
+		a.resting.Store(true)
+		a.job.w.residents.changed()
+		<-a.wake
+		a.resting.Store(false)
+	}
+}
+
+// refuse ends a call that the actor took and cannot run now.
+func (a *actor) refuse(c *task, err *wray.Error) {
+	a.mu.Lock()
+	a.running = nil
+	a.box.Done()
+	a.mu.Unlock()
+	a.job.takeQueued(c.bytes())
+	a.settle(c, err)
+}
+
+// answer runs a call, or several that begin with this one. It returns why the
+// actor's state is gone, where it is.
+func (a *actor) answer(g *guest, c *task) *wray.Error {
+	if a.box.Width > 1 {
+		return a.serve(g, c)
+	}
+	bytes := c.bytes()
+	c.attempt++
+	a.calls.Add(1)
+	a.used.Store(true)
+	err := g.execute(c)
+	g.endTask()
+	a.mu.Lock()
+	a.running = nil
+	a.mu.Unlock()
+	if !g.sb.Spoilt() {
+		a.mu.Lock()
+		a.box.Done()
+		a.mu.Unlock()
+		g.sb.Forgive()
+		a.job.takeQueued(bytes)
+		if err == nil {
+			a.answered++
+		}
+		ends := a.note(c)
+		a.settle(c, err)
+		return ends
+	}
+	if err == nil {
+		err = wray.Errorf(wray.CodeInternal, "the sandbox was stopped")
+	}
+	a.mu.Lock()
+	restarts := !a.final && a.create.mayRestart()
+	again := restarts && !c.answered() && (c.tries < 0 || c.attempt <= c.tries)
+	if again {
+		a.box.PutBack(c.letter, c.from)
+	} else {
+		a.box.Done()
+	}
+	a.mu.Unlock()
+	if again {
+		return err
+	}
+	a.job.takeQueued(bytes)
+	a.settle(c, a.died(c, "the actor ended in this call", err, restarts))
+	return err
+}
+
+// died is the failure of the call c, that the actor's sandbox did not survive.
+func (a *actor) died(c *task, what string, err *wray.Error, restarts bool) *wray.Error {
+	died := &wray.Error{Code: wray.CodeActorDied, Message: what, Cause: err, Hint: err.Hint}
+	if err.Code == wray.CodeActorDied {
+		died.Message, died.Cause = err.Message, nil
+	}
+	if restarts {
+		died.Lost = a.answered
+		if a.saves() {
+			died.Lost = int(a.dur.unsaved)
+			a.losing(c)
+		}
+		died.Message += fmt.Sprintf("; it starts again without the effects of %d calls that it had answered", died.Lost)
+	}
+	return died
+}
+
+// mayRestart reports whether a failed attempt would be followed by another.
+func (t *task) mayRestart() bool { return t.restarts == scheduler.Forever || t.attempt <= t.restarts }
+
+// finish tells the scheduler how the attempt ended. Whatever took the sandbox
+// is retried as often as the actor may restart; what the constructor returned
+// is not.
+func (a *actor) finish(err *wray.Error, restart bool) {
+	t, w := a.create, a.job.w
+	w.mu.Lock()
+	t.runner, t.stopped = nil, 0
+	retry := err != nil && err.Code != wray.CodeCanceled
+	if retry && !a.built && !restart {
+		retry = t.retryable(err)
+	}
+	a.mu.Lock()
+	retry = retry && !a.final
+	a.mu.Unlock()
+	if err != nil {
+		err = a.job.named(err, t.name, t.attempt)
+	}
+	w.sched.Finished(w.now(), t.id, t.attempt, scheduler.Outcome{Err: err, Retryable: retry})
+	w.actLocked(nil, nil)
+}
+
+// ended is called when the actor is gone for good; err is nil where nobody
+// referred to it any more.
+func (a *actor) ended(err *wray.Error) {
+	a.job.mu.Lock()
+	if a.named && a.job.actors[a.create.name] == a {
+		delete(a.job.actors, a.create.name)
+	}
+	a.job.mu.Unlock()
+	dead := &wray.Error{Code: wray.CodeActorDied, Message: "the actor " + a.create.name + " is gone", Cause: err}
+	if err != nil {
+		dead.Hint = err.Hint
+		if err.Code == wray.CodeActorDied {
+			dead.Message, dead.Cause = err.Message, nil
+		}
+	}
+	a.forgetCheckpoint()
+	a.mu.Lock()
+	if a.dur.timer != nil {
+		a.dur.timer.Stop()
+	}
+	a.dead = dead
+	var waiting []*task
+	for l := a.box.Take(); l != nil; l = a.box.Take() {
+		waiting = append(waiting, l.Value)
+	}
+	a.mu.Unlock()
+	for _, t := range waiting {
+		a.job.takeQueued(t.bytes())
+		a.settle(t, dead)
+	}
+}
+
+// bytes returns what a call keeps in memory while it waits.
+func (t *task) bytes() (n int64) {
+	for i := range t.args {
+		n += int64(len(t.args[i].payload))
+	}
+	return n
+}
+
+// queue bounds the calls that wait in all mailboxes of a job.
+type queue struct {
+	mu      sync.Mutex
+	n       int   // guarded by mu
+	bytes   int64 // guarded by mu
+	refused bool  // guarded by mu; somebody waits for room
+}
+
+// add takes note of one more call, or returns scheduler.ErrQueueFull.
+func (q *queue) add(bytes int64) error {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	if q.n >= scheduler.DefaultMaxQueuedTasks || q.bytes > scheduler.DefaultMaxQueuedBytes-bytes {
+		q.refused = true
+		return scheduler.ErrQueueFull
+	}
+	q.n++
+	q.bytes += bytes
+	return nil
+}
+
+// takeQueued takes note that a call waits no more, and tells those who wait
+// for room when a good part of it is there.
+func (j *job) takeQueued(bytes int64) {
+	q := &j.queued
+	q.mu.Lock()
+	q.n--
+	q.bytes -= bytes
+	room := q.refused && q.n <= scheduler.DefaultMaxQueuedTasks*3/4 && q.bytes <= scheduler.DefaultMaxQueuedBytes*3/4
+	if room {
+		q.refused = false
+	}
+	q.mu.Unlock()
+	if room {
+		j.space()
+	}
+}
+
+// callTable finds calls by their ID, to cancel them.
+type callTable struct {
+	mu sync.Mutex
+	m  map[wray.ID]*task // guarded by mu
+}
+
+func (c *callTable) add(t *task) {
+	c.mu.Lock()
+	if c.m == nil {
+		c.m = make(map[wray.ID]*task)
+	}
+	c.m[t.id] = t
+	c.mu.Unlock()
+}
+
+func (c *callTable) get(id wray.ID) *task {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.m[id]
+}
+
+func (c *callTable) remove(t *task) {
+	c.mu.Lock()
+	delete(c.m, t.id)
+	c.mu.Unlock()
+}

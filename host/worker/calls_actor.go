@@ -1,0 +1,204 @@
+package worker
+
+import (
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/wray-project/wray"
+	"github.com/wray-project/wray/objectstore"
+	"github.com/wray-project/wray/scheduler"
+	"github.com/wray-project/wray/wasm/abi"
+)
+
+const (
+	actorFlags = abi.SpecActor | abi.SpecNamed | abi.SpecGetIfExists | abi.SpecDetached
+	knownFlags = abi.SpecCheckpoint | abi.SpecFresh | abi.SpecStream | abi.SpecRetryErrors | abi.SpecHasCPU | abi.SpecHasRetries | actorFlags
+)
+
+// actorOf returns the actor that a handle stands for, or nil.
+func (g *guest) actorOf(h uint32) *actor {
+	o, ok := g.handles.Object(h)
+	if !ok {
+		return nil
+	}
+	a, _ := o.Attachment().(*actor)
+	return a
+}
+
+// readActor reads what a struct task_spec says of actors: whether t creates
+// one, or is a call of one.
+func (g *guest) readActor(b []byte, t *task) abi.Errno {
+	h := u32(b, abi.SpecActorRef)
+	switch {
+	case t.flags&abi.SpecActor != 0:
+		if h != 0 || t.flags&(abi.SpecStream|abi.SpecFresh|abi.SpecCheckpoint) != 0 || t.fn.command || u32(b, abi.SpecNresults) != 1 {
+			return abi.EINVAL
+		}
+		t.makes = newActor(t)
+		t.makes.tries = int(int32(u32(b, abi.SpecCallTries)))
+		if n := u32(b, abi.SpecMaxPending); n > 0 {
+			t.makes.maxPending = int(min(n, 1<<30))
+		}
+		n := u32(b, abi.SpecConcurrency)
+		if n > maxConcurrency {
+			return g.tooMany("calls at once", n, maxConcurrency)
+		}
+		t.makes.box.Width = int(n)
+		if d := u64(b, abi.SpecIdle); d > 0 {
+			t.makes.idle = time.Duration(min(d, uint64(100*365*24*time.Hour)))
+		}
+		t.makes.dur.calls = u32(b, abi.SpecCheckpointCalls)
+		t.makes.dur.every = time.Duration(min(u64(b, abi.SpecCheckpointEvery), uint64(100*365*24*time.Hour)))
+		if n > 1 && (t.makes.dur.calls > 0 || t.makes.dur.every > 0) {
+			return abi.EINVAL // a checkpoint is what an actor is between two calls
+		}
+		if t.flags&abi.SpecHasCPU == 0 {
+			t.resources.CPU = 0 // it holds none between calls, where it mostly is
+		}
+	case h != 0:
+		if t.flags&abi.SpecCheckpoint != 0 && (u32(b, abi.SpecNresults) != 1 || u32(b, abi.SpecNargs) != 0 || t.flags&abi.SpecStream != 0) {
+			return abi.EINVAL
+		}
+		a := g.actorOf(h)
+		if a == nil {
+			return abi.EBADF
+		}
+		if t.flags&abi.SpecCheckpoint != 0 && a.box.Width > 1 {
+			return abi.ENOTSUP
+		}
+		if a.create.fn.module != t.fn.module || t.flags&actorFlags != 0 || t.fn.command {
+			return abi.EINVAL
+		}
+		t.actor, t.tries = a, a.tries
+		t.letter = &scheduler.Letter[*task]{Value: t}
+		if g.holder != nil {
+			t.from = g.holder.id.Seq
+		}
+	case t.flags&(actorFlags|abi.SpecCheckpoint) != 0:
+		return abi.EINVAL
+	}
+	return abi.Success
+}
+
+// declare makes result i of t.
+func (w *Worker) declare(t *task, i int) (*objectstore.Object, error) {
+	var a objectstore.Attachment
+	if t.makes != nil {
+		a = t.makes
+	}
+	o, err := w.store.DeclareFor(resultID(t.id, i), a)
+	if err == nil {
+		o.SetOrigin(t.job.id.Seq)
+	}
+	return o, err
+}
+
+// reserveName gives the actor that t makes its name. EAGAIN: the actor is to be
+// made. Otherwise t has been released.
+func (g *guest) reserveName(t *task, out []byte) abi.Errno {
+	if t.flags&abi.SpecNamed == 0 {
+		return abi.EAGAIN
+	}
+	j := g.job
+	j.mu.Lock()
+	have := j.actorLocked(t.name)
+	if have == nil {
+		if j.actors == nil {
+			j.actors = map[string]*actor{}
+		}
+		j.actors[t.name] = t.makes
+		t.makes.named = true
+		j.mu.Unlock()
+		return abi.EAGAIN
+	}
+	j.mu.Unlock()
+	if t.flags&abi.SpecGetIfExists != 0 {
+		t.release()
+		return g.give(have, out)
+	}
+	have.Release()
+	// The name is told by the handle, as what is wrong with a task is.
+	o, err := g.w.store.Declare(resultID(t.id, 0))
+	if err != nil {
+		t.release()
+		return abi.EIO
+	}
+	_ = o.Fail(t.job.named(&wray.Error{Code: wray.CodeBadArgument, Message: fmt.Sprintf("there is an actor of the name %q", t.name),
+		Hint: "give it another name, or use the option GetIfExists"}, t.name, 0))
+	t.release()
+	return g.give(o, out)
+}
+
+// actorLocked returns the object of the actor called name, with a reference
+// for the caller, or nil.
+func (j *job) actorLocked(name string) *objectstore.Object {
+	a := j.actors[name]
+	if a == nil {
+		return nil
+	}
+	return j.w.store.Lookup(a.object)
+}
+
+// callActor posts t. On an errno t has been released.
+func (g *guest) callActor(t *task, out []byte) abi.Errno {
+	err := t.actor.post(t)
+	switch {
+	case err == nil:
+		g.hold(t)
+		return abi.Success
+	case errors.Is(err, scheduler.ErrQueueFull):
+		g.undoResults(t, out)
+		g.awaitQueue()
+		return abi.EAGAIN
+	}
+	var we *wray.Error
+	if !errors.As(err, &we) {
+		we = &wray.Error{Code: wray.CodeInternal, Message: err.Error()}
+	}
+	t.fail(g.job.named(we, t.name, 0))
+	t.release()
+	return abi.Success
+}
+
+// findActor is the import that gives a handle of a named actor.
+func findActor(g *guest, v view, s []uint64) abi.Errno {
+	name, e := v.str(uint32(s[0]), uint32(s[1]))
+	if e != abi.Success {
+		return e
+	}
+	out, ok := v.bytes(uint32(s[2]), 4)
+	if !ok {
+		return abi.EFAULT
+	}
+	g.job.mu.Lock()
+	o := g.job.actorLocked(name)
+	g.job.mu.Unlock()
+	if o == nil {
+		return abi.ENOENT
+	}
+	return g.give(o, out)
+}
+
+// killActor is the import that ends an actor, or has the one that calls take a
+// checkpoint.
+func killActor(g *guest, _ view, s []uint64) abi.Errno {
+	a, flags := g.actorOf(uint32(s[0])), uint32(s[1])
+	switch {
+	case flags == abi.KillCheckpoint && uint32(s[0]) == 0:
+		switch {
+		case g.task == nil || g.task.actor == nil:
+			return abi.EPERM
+		case g.serves:
+			return abi.ENOTSUP
+		}
+		g.task.actor.dur.asked = true // its own goroutine's
+		return abi.Success
+	case a == nil:
+		return abi.EBADF
+	case flags&^abi.KillRestart != 0:
+		return abi.EINVAL
+	}
+	a.kill(flags&abi.KillRestart != 0)
+	return abi.Success
+}

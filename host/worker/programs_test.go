@@ -1,0 +1,109 @@
+package worker
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"flag"
+	"math/rand/v2"
+	"testing"
+	"time"
+
+	"github.com/wray-project/wray"
+	"github.com/wray-project/wray/objectstore/storetest"
+	"github.com/wray-project/wray/tests/random/program"
+)
+
+var programSeed = flag.Uint64("programs.seed", 0, "seed of the random programs; 0: another each time")
+
+// TestRandomPrograms runs random programs of tasks, actors, values, nested
+// references, cancels and kills, each against a model in memory, and looks
+// whether anything is left of them.
+func TestRandomPrograms(t *testing.T) {
+	if testing.Short() {
+		t.Skip("SKIP: -short: it compiles a Go program")
+	}
+	seed := *programSeed
+	if seed == 0 {
+		seed = rand.Uint64()
+	}
+	t.Logf("seed %d; again with: go test ./host/worker -run %s -programs.seed %d", seed, t.Name(), seed)
+	guest := compileGuest(t, "../../../tests/random/guest")
+	for _, c := range []struct {
+		name     string
+		cfg      Config
+		programs int
+	}{
+		{"plain", Config{StoreBytes: 256 << 20}, 25},
+		{"few residents", Config{StoreBytes: 256 << 20, Residents: 2}, 15},
+		{"spilling", Config{StoreBytes: 2 << 20, Disk: storetest.NewMemDisk(1 << 30)}, 15},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			ctx := context.Background()
+			c.cfg.Slots = 2
+			c.cfg.Capacity = wray.Resources{CPU: wray.CPUs(2), Memory: 2 << 30}
+			c.cfg.CacheDir = guest.cache
+			w, err := New(ctx, c.cfg)
+			if err != nil {
+				t.Fatal(err)
+			}
+			rng := rand.New(rand.NewPCG(seed, 1))
+			p := play(t, w, guest)
+			for i := range c.programs {
+				ops := program.Generate(rng, 20+rng.IntN(100), false)
+				err := p.run(ops, hung)
+				if err == nil {
+					continue
+				}
+				if stopped := p.stop(); !errors.Is(stopped, errStuck) {
+					ops, err = shrink(ops, err, func(less []program.Op, patience time.Duration) error {
+						q := play(t, w, guest)
+						return errors.Join(q.run(less, patience), q.stop())
+					})
+				}
+				least := ""
+				for _, o := range ops {
+					b, _ := json.Marshal(o)
+					least += "\n" + string(b)
+				}
+				t.Fatalf("program %d: %v\nthe least that fails:%s", i, err, least) // the worker may be beyond closing
+			}
+			if err := p.stop(); err != nil {
+				t.Fatal(err)
+			}
+			if s := w.Stats(); s.Store.Objects != 0 || s.Store.Used != 0 || s.Store.Windows != 0 || s.Resident != 0 || s.Asleep != 0 {
+				t.Errorf("left behind by the job: %+v", s)
+			}
+			if err := w.Close(ctx); err != nil {
+				t.Error(err)
+			}
+		})
+	}
+}
+
+// Bounds of the search for a smaller program.
+const (
+	maxShrinks    = 150
+	maxShrinkTime = 45 * time.Second
+)
+
+// shrink returns a part of a program that fails, of which no smaller part
+// that was tried does, and how it fails.
+func shrink(ops []program.Op, err error, fails func([]program.Op, time.Duration) error) ([]program.Op, error) {
+	tries, begun := 0, time.Now()
+	for size := len(ops) / 2; size > 0; size /= 2 {
+		for at := 0; at+size <= len(ops) && tries < maxShrinks && time.Since(begun) < maxShrinkTime; tries++ {
+			less := append(append([]program.Op{}, ops[:at]...), ops[at+size:]...)
+			e := fails(less, hungSmall)
+			switch {
+			case errors.Is(e, errStuck):
+				return less, e
+			case e != nil:
+				ops, err = less, e
+			default:
+				at += size
+			}
+		}
+	}
+	return ops, err
+}

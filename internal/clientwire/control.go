@@ -1,0 +1,146 @@
+package clientwire
+
+import (
+	"time"
+
+	"github.com/wray-project/wray/internal/link"
+)
+
+// Version is that of the messages of this package. Both ends must have the same.
+const Version = 1
+
+// Messages over a node's socket. A client's are hostile input to the node.
+const (
+	KindRun    link.Kind = 16 // client: request RunBody with files, reply RanBody
+	KindOutput link.Kind = 17 // node: request OutputBody, of the connection's jobs; replied to when it was read
+	KindMemory link.Kind = 18 // client: request MemoryBody, reply Memory
+	KindStats  link.Kind = 19 // client: request, reply StatsBody
+)
+
+// ControlOptions is how both ends open the connection.
+func ControlOptions() link.Options {
+	return link.Options{MaxFiles: 128, MaxCalls: 64, MaxCallBytes: 8 << 20, WriteTimeout: 30 * time.Second}
+}
+
+// RunBody asks for a job, which ends with the request. The message's files are
+// the modules, as regular files; the granted directories; the driver's standard
+// input, where Stdin is set; and where Session is, the socket of the session,
+// which then is the driver.
+type RunBody struct {
+	Version int      `cbor:"1,keyasint"`
+	Job     uint64   `cbor:"2,keyasint"` // the client's number for it, in OutputBody
+	Name    string   `cbor:"3,keyasint"`
+	Modules []string `cbor:"4,keyasint"` // their names; the first is the driver's
+	Args    []string `cbor:"5,keyasint"`
+	Env     []string `cbor:"6,keyasint"`
+	Dirs    []Dir    `cbor:"7,keyasint"`
+	Stdin   bool     `cbor:"8,keyasint"`
+	Session bool     `cbor:"9,keyasint"`
+	Memory  int64    `cbor:"10,keyasint"`
+	Stack   int32    `cbor:"11,keyasint"`
+	Files   int      `cbor:"12,keyasint"`
+	Handles int      `cbor:"13,keyasint"`
+	Timeout int64    `cbor:"14,keyasint"` // ns
+	Windows int      `cbor:"15,keyasint"`
+	LogRate int64    `cbor:"16,keyasint"`
+}
+
+// Dir is a granted directory.
+type Dir struct {
+	Guest    string `cbor:"1,keyasint"`
+	ReadOnly bool   `cbor:"2,keyasint"`
+}
+
+// RanBody is how a job ended that did.
+type RanBody struct {
+	ExitCode int `cbor:"1,keyasint"`
+}
+
+// Streams of an OutputBody.
+const (
+	Stdout = 1
+	Stderr = 2
+)
+
+// OutputBody is what a job printed.
+type OutputBody struct {
+	Job    uint64 `cbor:"1,keyasint"`
+	Task   string `cbor:"2,keyasint"`
+	Stream uint8  `cbor:"3,keyasint"`
+	Data   []byte `cbor:"4,keyasint"`
+}
+
+// StatsBody counts the node's tasks, and the bytes of objects on disk.
+type StatsBody struct {
+	Waiting  int64 `cbor:"1,keyasint"`
+	Running  int64 `cbor:"2,keyasint"`
+	Finished int64 `cbor:"3,keyasint"`
+	Failed   int64 `cbor:"4,keyasint"`
+	OnDisk   int64 `cbor:"5,keyasint"`
+}
+
+// MemoryBody asks for a listing of objects.
+type MemoryBody struct {
+	Job   uint32 `cbor:"1,keyasint"` // of this job alone; 0: of all
+	Leaks bool   `cbor:"2,keyasint"` // of those alone that nobody will use again
+	Most  int    `cbor:"3,keyasint"` // objects to list, the largest first
+}
+
+// Memory is a listing of objects and of who holds them.
+type Memory struct {
+	Node     string   `cbor:"1,keyasint" json:"node,omitempty"`
+	PID      int      `cbor:"2,keyasint" json:"pid,omitempty"` // of the node
+	Capacity int64    `cbor:"3,keyasint" json:"capacity"`      // bytes, of the store
+	Used     int64    `cbor:"4,keyasint" json:"used"`          // bytes that objects and windows reserve
+	Pooled   int64    `cbor:"5,keyasint" json:"pooled"`        // bytes kept for reuse
+	Count    int64    `cbor:"6,keyasint" json:"count"`         // objects that the question is about
+	Bytes    int64    `cbor:"7,keyasint" json:"bytes"`         // of their payloads
+	Leaked   int64    `cbor:"8,keyasint" json:"leaked"`        // of them, those that nobody will use again
+	Objects  []Object `cbor:"9,keyasint" json:"objects"`       // the largest first
+	Jobs     []Job    `cbor:"10,keyasint" json:"jobs"`
+}
+
+// Job is a running job.
+type Job struct {
+	Number uint32 `cbor:"1,keyasint" json:"number"`
+	Name   string `cbor:"2,keyasint" json:"name"`
+}
+
+// Object is a live object.
+type Object struct {
+	ID       string   `cbor:"1,keyasint" json:"id"`
+	State    string   `cbor:"2,keyasint" json:"state"`
+	Encoding string   `cbor:"3,keyasint" json:"encoding,omitempty"`
+	Bytes    int64    `cbor:"4,keyasint" json:"bytes"`
+	Refs     int64    `cbor:"5,keyasint" json:"refs"`
+	Age      int64    `cbor:"6,keyasint" json:"age"`            // seconds
+	Job      uint32   `cbor:"7,keyasint" json:"job,omitempty"`  // that made it
+	Task     string   `cbor:"8,keyasint" json:"task,omitempty"` // that makes it, while that lives
+	Leak     string   `cbor:"9,keyasint" json:"leak,omitempty"` // why nobody will use it again
+	Holders  []Holder `cbor:"10,keyasint" json:"holders"`
+	More     int64    `cbor:"11,keyasint" json:"more,omitempty"` // holders beyond those
+}
+
+// Holder holds references to an object.
+type Holder struct {
+	Kind  string `cbor:"1,keyasint" json:"kind"` // see the Holder constants
+	Name  string `cbor:"2,keyasint" json:"name,omitempty"`
+	Job   uint32 `cbor:"3,keyasint" json:"job,omitempty"`
+	Count int64  `cbor:"4,keyasint" json:"count"`
+	Age   int64  `cbor:"5,keyasint" json:"age"` // seconds since the first was taken; -1: not known
+}
+
+// Kinds of holders.
+const (
+	HolderDriver   = "driver"   // by handles
+	HolderTask     = "task"     // by handles, while it runs
+	HolderActor    = "actor"    // by handles
+	HolderSandbox  = "sandbox"  // by handles, between two tasks
+	HolderClient   = "client"   // by handles, or what it waits for
+	HolderArgument = "argument" // of a task that has not ended
+	HolderResult   = "result"   // of a task that has not ended, which is to give it
+	HolderStream   = "stream"   // an item that was not read
+	HolderValue    = "value"    // named by the value of another object
+	HolderWindow   = "window"   // mapped; not a reference
+	HolderOther    = "other"    // for a moment, by what the worker does now
+)

@@ -1,0 +1,172 @@
+package engine
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"math/rand/v2"
+	"os"
+	"path/filepath"
+	"time"
+
+	"github.com/wray-project/wray"
+	"github.com/wray-project/wray/host/spill"
+	"github.com/wray-project/wray/objectstore"
+	"github.com/wray-project/wray/wasm/abi"
+)
+
+const (
+	caseSpill      = "spill, objects moved to disk"
+	caseSpillPlain = "spill, plain writes beside it"
+	caseSpillRatio = "spill, objects moved over plain writes"
+	caseBack       = "spill, objects read back"
+	caseBackPlain  = "spill, plain reads beside it"
+	caseBackRatio  = "spill, objects read back over plain reads"
+)
+
+const (
+	spillObject  = 4 << 20
+	spillStore   = 128 << 20 // the store that is filled first
+	spillFile    = 64 << 20  // of a plain file, which is what the store writes at once
+	spillPlainAt = 1 << 20   // at once, as in dd bs=1M
+)
+
+// spilling measures how fast a store moves objects to disk that nothing
+// shrinks, and reads them back, in turn with writes and reads of files that are
+// opened in the same way in the same place. Neither is synced.
+func spilling(ctx context.Context, c *Config) error {
+	if !c.wants(caseSpill, caseSpillPlain, caseSpillRatio, caseBack, caseBackPlain, caseBackRatio) {
+		return nil
+	}
+	total := int64(512 << 20)
+	if c.Round < time.Second {
+		total = spillStore
+	}
+	open, err := spill.NewOpener([]string{filepath.Join(c.Cache, "spill")})
+	if err != nil {
+		return err
+	}
+	if dir := open.Dirs()[0]; spill.InMemory(dir) {
+		c.Note("the cases about spilling write to " + dir + ", which lies in memory: name another cache directory with WRAY_CACHE")
+	}
+	data := make([]byte, spillObject)
+	fill := rand.NewChaCha8([32]byte{1})
+	_, _ = fill.Read(data) // never fails
+	var out, plainOut, outRatio, back, plainBack, backRatio []float64
+	for i := range c.Rounds {
+		var o, b, po, pb float64
+		ours := func() (err error) { o, b, err = spillObjects(ctx, open, data, total); return err }
+		plain := func() (err error) { po, pb, err = plainFiles(open, data, total); return err }
+		first, second := ours, plain
+		if i%2 == 1 { // who goes second may find what the first left to be written
+			first, second = plain, ours
+		}
+		if err := errors.Join(first(), second()); err != nil {
+			return err
+		}
+		out, plainOut, outRatio = append(out, o), append(plainOut, po), append(outRatio, o/po)
+		back, plainBack, backRatio = append(back, b), append(plainBack, pb), append(backRatio, b/pb)
+	}
+	return errors.Join(c.emit(caseSpill, "MiB/s", out), c.emit(caseSpillPlain, "MiB/s", plainOut), c.emit(caseSpillRatio, "x", outRatio),
+		c.emit(caseBack, "MiB/s", back), c.emit(caseBackPlain, "MiB/s", plainBack), c.emit(caseBackRatio, "x", backRatio))
+}
+
+// mibs returns the rate of n bytes since begin, in MiB/s.
+func mibs(n int64, begin time.Time) float64 {
+	return float64(n) / (1 << 20) / time.Since(begin).Seconds()
+}
+
+// spillObjects fills a store, puts total bytes more, and then reads total bytes
+// of what went to disk. Both rates are those that who puts and reads sees.
+func spillObjects(ctx context.Context, open *spill.Opener, data []byte, total int64) (out, back float64, err error) {
+	disk := spill.NewDirs(open.Dirs(), 4*total+spillStore, open.Open)
+	s, err := objectstore.New(objectstore.Config{Capacity: spillStore, Disk: disk})
+	if err != nil {
+		return 0, 0, err
+	}
+	defer func() { err = errors.Join(err, s.Close()) }()
+	var objects []*objectstore.Object
+	defer func() {
+		for _, o := range objects {
+			o.Release()
+		}
+	}()
+	ctx, cancel := context.WithTimeoutCause(ctx, 5*time.Minute, errors.New("the disk takes too long"))
+	defer cancel()
+	put := func(n int64) error {
+		for ; n > 0; n -= int64(len(data)) {
+			v := objectstore.Value{Encoding: abi.EncodingRaw, Payload: data}
+			id := wray.ID{Owner: 1, Seq: uint64(len(objects)) + 1}
+			o, err := s.TryPut(id, v)
+			if errors.Is(err, objectstore.ErrFull) {
+				var r *objectstore.Reservation
+				if r, err = s.WaitSpace(ctx, v.Size()); err == nil {
+					o, err = r.Put(id, v)
+				}
+			}
+			if err != nil {
+				return err
+			}
+			objects = append(objects, o)
+		}
+		return nil
+	}
+	if err := put(spillStore); err != nil {
+		return 0, 0, err
+	}
+	was, begin := s.Stats().Spilled, time.Now()
+	if err := put(total); err != nil {
+		return 0, 0, err
+	}
+	out = mibs(s.Stats().Spilled-was, begin)
+	begin = time.Now()
+	was = s.Stats().Restored
+	for _, o := range objects {
+		v, err := o.WaitView(ctx)
+		if err != nil {
+			return 0, 0, err
+		}
+		v.Close()
+		if s.Stats().Restored-was >= total {
+			break
+		}
+	}
+	back = mibs(s.Stats().Restored-was, begin)
+	if lost := s.Stats().Lost; lost > 0 {
+		return 0, 0, fmt.Errorf("%d objects were lost on disk", lost)
+	}
+	return out, back, nil
+}
+
+// plainFiles writes total bytes and reads them again.
+func plainFiles(open *spill.Opener, data []byte, total int64) (out, back float64, err error) {
+	var files []*os.File
+	defer func() {
+		for _, f := range files {
+			err = errors.Join(err, f.Close())
+		}
+	}()
+	begin := time.Now()
+	for done := int64(0); done < total; done += spillPlainAt {
+		if done%spillFile == 0 {
+			f, err := open.Open(0)
+			if err != nil {
+				return 0, 0, err
+			}
+			files = append(files, f)
+		}
+		at := done % int64(len(data))
+		if _, err := files[len(files)-1].Write(data[at : at+spillPlainAt]); err != nil {
+			return 0, 0, err
+		}
+	}
+	out = mibs(total, begin)
+	buf := make([]byte, spillPlainAt)
+	begin = time.Now()
+	for done := int64(0); done < total; done += spillPlainAt {
+		if _, err := files[done/spillFile].ReadAt(buf, done%spillFile); err != nil {
+			return 0, 0, err
+		}
+	}
+	return out, mibs(total, begin), nil
+}
