@@ -2,6 +2,7 @@ package guest_test
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"crypto/rand"
 	"encoding/binary"
@@ -32,7 +33,10 @@ type fakeHost struct {
 	mu       sync.Mutex
 	declared map[string]uint32
 	idle     []*sandbox
-	made     int // executors
+	made     int        // executors
+	limit    int        // on made; 0: maxExecutors
+	deaf     []*sandbox // tasks that wait for nothing while patient
+	patient  bool       // tell tasks of a deadlock only after the driver's end
 	free     *sync.Cond
 	tasks    sync.WaitGroup
 	capacity int // bytes in the store; 0: no bound
@@ -188,6 +192,10 @@ func (h *fakeHost) drive(args ...string) (stdout, stderr string, code uint32, er
 	code, err = sb.run(abi.OpMain, 0)
 	h.mu.Lock()
 	defer h.mu.Unlock()
+	h.patient = false
+	for _, waits := range h.deaf {
+		waits.cond.Broadcast()
+	}
 	return o.String(), e.String(), code, err
 }
 
@@ -264,7 +272,7 @@ func (h *fakeHost) execute(t *task) {
 	for sb == nil {
 		if n := len(h.idle); n > 0 {
 			sb, h.idle = h.idle[n-1], h.idle[:n-1]
-		} else if h.made < maxExecutors {
+		} else if h.made < cmp.Or(h.limit, maxExecutors) {
 			break
 		} else {
 			h.free.Wait()

@@ -177,13 +177,16 @@ func pollOneoff(sb *sandbox, s []uint64) abi.Errno {
 		sb.event(abi.EventCancel, 0)
 	}
 	for len(sb.events) == 0 && !over {
-		if !hasClock && sb.watches == 0 {
+		if !hasClock && sb.watches == 0 && !(sb.task != nil && sb.host.patient) {
 			if sb.told {
 				panic("deadlock after the guest was told")
 			}
 			sb.told = true
 			sb.event(abi.EventDeadlock, 0)
 			break
+		}
+		if !hasClock && sb.watches == 0 {
+			sb.host.deaf = append(sb.host.deaf, sb)
 		}
 		sb.cond.Wait()
 	}
