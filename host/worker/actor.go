@@ -217,7 +217,8 @@ func (a *actor) cancel(t *task) {
 	}
 	a.mu.Lock()
 	defer a.mu.Unlock()
-	if (a.running == t || a.serving.calls[t.id.Seq] == t) && a.g != nil {
+	if (a.running == t || a.serving.calls[t.id.Seq] == t) && a.g != nil && !t.canceled {
+		t.canceled = true
 		a.g.cancel(t)
 	}
 }
@@ -414,6 +415,7 @@ func (a *actor) next() (*task, todo) {
 		}
 		if l := a.box.Next(); l != nil {
 			a.running = l.Value
+			l.Value.canceled = false
 			a.mu.Unlock()
 			if a.sleepy.Load() {
 				a.job.w.residents.stays(a)
@@ -572,8 +574,14 @@ func (a *actor) ended(err *wray.Error) {
 	}
 }
 
-// bytes returns what a call keeps in memory while it waits.
-func (t *task) bytes() (n int64) {
+// bytes returns what a task keeps in memory while it waits, about. All of it is
+// as long as who submits wants it to be, and none is counted elsewhere.
+func (t *task) bytes() int64 {
+	const argument, result = 64, 256 // arg; Object and its place in the index
+	n := int64(len(t.name)) + argument*int64(len(t.args)) + result*int64(len(t.results))
+	for _, s := range t.retryOn {
+		n += int64(len(s)) + 16
+	}
 	for i := range t.args {
 		n += int64(len(t.args[i].payload))
 	}

@@ -84,9 +84,10 @@ type job struct {
 	out    *output // nil where nobody reads it
 
 	mu      sync.Mutex
-	actors  map[string]*actor // guarded by mu; by name
-	funcs   []*function       // guarded by mu; by the number that guests use, less one
-	waiting []queued          // guarded by mu; told when the queue has room
+	actors  map[string]*actor   // guarded by mu; by name
+	funcs   []*function         // guarded by mu; by the number that guests use, less one
+	numbers map[function]uint32 // guarded by mu; of funcs
+	waiting []queued            // guarded by mu; told when the queue has room
 
 	guestsMu sync.Mutex
 	guests   map[*guest]struct{} // guarded by guestsMu; not closed, for the census
@@ -302,13 +303,18 @@ func (j *job) lookup(moduleName, name string) (uint32, abi.Errno) {
 	}
 	j.mu.Lock()
 	defer j.mu.Unlock()
-	for i, have := range j.funcs {
-		if have.module == m && have.name == f.name && have.command == f.command {
-			return uint32(i + 1), abi.Success
+	// Not a search: there may be 65,536 of them, and guests ask as often as they
+	// like.
+	n, ok := j.numbers[*f]
+	if !ok {
+		if j.numbers == nil {
+			j.numbers = map[function]uint32{}
 		}
+		j.funcs = append(j.funcs, f)
+		n = uint32(len(j.funcs))
+		j.numbers[*f] = n
 	}
-	j.funcs = append(j.funcs, f)
-	return uint32(len(j.funcs)), abi.Success
+	return n, abi.Success
 }
 
 // function returns the function with a number, or nil.
