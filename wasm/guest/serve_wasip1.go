@@ -18,12 +18,12 @@ var serving struct {
 	picked uint64        // the call that the host thinks of; 0: none
 
 	// idle are the servers that wait, the last one first, which has run most
-	// recently. One at a time is on its way to the starts: each that takes a call
-	// and leaves others sends the next, so that calls which do not wait run one
-	// after the other on one goroutine, and one that waits holds up nobody.
+	// recently. While there are starts one server is on its way to them: whoever
+	// takes a call and leaves others sees to that. So calls that do not wait run
+	// one after the other on one goroutine, and one that waits holds up nobody.
 	idle   *server
 	idling int
-	coming bool
+	coming int // servers that will look at the starts when they have a turn
 }
 
 // A server is a goroutine that runs calls, one after the other. A new one for
@@ -72,10 +72,10 @@ func start(number uint64) {
 
 // sendServer sees to it that a server is on its way to the starts.
 func sendServer() {
-	if serving.coming {
+	if serving.coming > 0 {
 		return
 	}
-	serving.coming = true
+	serving.coming++
 	if s := serving.idle; s != nil {
 		serving.idle = s.next
 		serving.idling--
@@ -89,7 +89,7 @@ func newServer() *server { return &server{wake: make(chan struct{}, 1)} }
 
 func (s *server) run() {
 	for {
-		serving.coming = false
+		serving.coming--
 		for n := 1; serving.starts.len() > 0; n++ {
 			number := serving.starts.pop()
 			if serving.starts.len() > 0 {
@@ -98,7 +98,9 @@ func (s *server) run() {
 			s.serve(number)
 			if len(serving.calls) > 0 || n%turnCalls == 0 {
 				// Who waits may go on, and so may what a call left running.
+				serving.coming++
 				runtime.Gosched()
+				serving.coming--
 			}
 			if serving.starts.len() == 0 || n%turnCalls == 0 {
 				drain()
