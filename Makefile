@@ -102,7 +102,7 @@ wasi-tools:
 	@if [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null && ! dpkg -s $(WASI_TOOLS) >/dev/null 2>&1; then \
 		echo '== install $(WASI_TOOLS), for the examples'; \
 		{ apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends $(WASI_TOOLS); } >/dev/null 2>&1 \
-		|| echo '** they could not be installed: the tests of examples/wasi-c and wasi-rust are skipped'; \
+		|| echo '** they could not be installed: the tests of what is in C and Rust are skipped'; \
 	fi
 
 unit:
