@@ -29,6 +29,10 @@ type JobSpec struct {
 	// is the driver; there may be no modules. Run closes it.
 	Client *os.File
 	Limits Limits
+	// Began and Ended, where they are not nil, are called as the driver's code
+	// begins, from when on the Timeout counts, and as it ends, before what the job
+	// leaves behind is cleaned up.
+	Began, Ended func()
 	// Output takes what the job prints, in order, from one goroutine, and may
 	// take its time. task is the name of the task, "" for the driver. p is
 	// borrowed for the call.
@@ -226,6 +230,9 @@ func (j *job) runDriver(ctx context.Context) (int, error) {
 		in.onReady(g.sb.Signal)
 	}
 	g.configure(m.args(), j.spec.Stdin)
+	if j.spec.Began != nil {
+		j.spec.Began()
+	}
 	if j.spec.Limits.Timeout > 0 {
 		g.sb.SetDeadline(j.spec.Limits.Timeout)
 	}
@@ -238,6 +245,9 @@ func (j *job) runDriver(ctx context.Context) (int, error) {
 		code, err = g.sb.Call(abi.OpMain, 0)
 	} else {
 		code, err = g.sb.Start()
+	}
+	if j.spec.Ended != nil {
+		j.spec.Ended()
 	}
 	g.flush()
 	var exit *sandbox.ExitError
