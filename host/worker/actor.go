@@ -311,10 +311,19 @@ func (a *actor) live() {
 func (a *actor) begin() *wray.Error {
 	t, w := a.create, a.job.w
 	a.answered = 0
+	// A few at a time: thousands that begin at once would all stand at the locks
+	// that everybody else needs, too.
+	w.begins <- struct{}{}
+	if err := a.stopEarly(); err != nil {
+		<-w.begins
+		return err
+	}
 	if err := w.residents.add(a); err != nil {
+		<-w.begins
 		return err
 	}
 	sb, err := t.fn.module.takeClean(t.memory)
+	<-w.begins
 	if err != nil {
 		w.residents.remove(a)
 		return t.asError(err)
@@ -352,6 +361,23 @@ func (a *actor) begin() *wray.Error {
 		a.publish()
 	}
 	return failure
+}
+
+// stopEarly ends an actor that was stopped before it has begun, without a sandbox.
+func (a *actor) stopEarly() *wray.Error {
+	w, t := a.job.w, a.create
+	w.mu.Lock()
+	stopped := t.stopped
+	w.mu.Unlock()
+	if stopped == 0 {
+		return nil
+	}
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	if a.ending == nil {
+		a.ending, a.final = wray.Errorf(stopped, "the actor was stopped before it began"), true
+	}
+	return a.ending
 }
 
 // close ends the attempt.

@@ -80,6 +80,7 @@ const (
 	perKiB    = 100
 	perHandle = 100
 	perTask   = 2_000
+	perActor  = 100_000 // a sandbox of its own, made and thrown away
 	// perPage is that of giving a page back.
 	perPage = 100
 	// mappingCost is that of a change of mappings.
