@@ -3,6 +3,7 @@ package objectstore
 import (
 	"errors"
 	"io"
+	"os"
 )
 
 // ErrDiskFull says that a Disk takes no more: every place that it writes to is
@@ -37,4 +38,19 @@ type Batch interface {
 	Punch(off, n int64)
 	// Remove gives the batch back. Nothing is called after it.
 	Remove()
+}
+
+// FileWriter is a Batch that takes bytes out of a file, which spares them the
+// way through this process.
+type FileWriter interface {
+	// WriteFile appends the n bytes of f from off. They are read at any time until
+	// Seal or Remove returns, to which f stays open and they stay as they are.
+	WriteFile(f *os.File, off, n int64) error
+}
+
+// BulkReader is a Batch of which much should be read at once: each read takes
+// its time, however short it is.
+type BulkReader interface {
+	// BulkRead returns how many bytes.
+	BulkRead() int64
 }

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"hash/crc32"
 	"io"
+	"os"
 	"slices"
 
 	"github.com/klauspost/compress/s2"
@@ -163,10 +164,14 @@ const (
 	packedShare = 0.75
 )
 
-// compressible reports whether compressing p pays, by samples of it.
+// compressible reports whether compressing p pays, by samples of it: of a short
+// payload by one, from its middle.
 func compressible(p []byte, buf []byte) bool {
-	raw, packed := 0, 0
-	for i := range samples {
+	raw, packed, first, last := 0, 0, 0, samples
+	if len(p) < recordChunk {
+		first, last = samples/2, samples/2+1
+	}
+	for i := first; i < last; i++ {
 		at := (len(p) - sampleSize) / (samples - 1) * i
 		s := p[at : at+sampleSize]
 		raw += len(s)
@@ -180,30 +185,51 @@ type packer struct {
 	buf []byte
 }
 
-// write writes the record of the object id with header h and payload p, which
-// is at least InlineMax long, and returns how many bytes are chunks and how
-// many the index.
-func (k *packer) write(w io.Writer, id wray.ID, h Header, p []byte) (data, index int64, err error) {
+// source is the payload of a record to be written.
+type source struct {
+	p    []byte   // at least InlineMax long
+	file *os.File // that has p at its beginning; nil: there is none
+	sums []uint32 // of p's chunks; nil: to be taken
+}
+
+// write writes the record of the object id with header h and payload from, and
+// returns how many bytes are chunks and how many the index. The payload's file
+// is in use until w was sealed.
+func (k *packer) write(w io.Writer, id wray.ID, h Header, from source) (data, index int64, err error) {
 	if k.buf == nil {
 		k.buf = make([]byte, s2.MaxEncodedLen(recordChunk))
 	}
+	p := from.p
 	r := record{id: id, header: h, chunks: make([]chunk, 0, chunksOf(uint64(len(p))))}
 	pack := compressible(p, k.buf)
-	for len(p) > 0 {
+	files, _ := w.(FileWriter)
+	for i := 0; len(p) > 0; i++ {
 		raw := p[:min(len(p), recordChunk)]
 		p = p[len(raw):]
-		out, packed := raw, false
 		if pack {
 			if small := s2.Encode(k.buf, raw); float64(len(small)) <= packedShare*float64(len(raw)) {
-				out, packed = small, true
+				r.chunks = append(r.chunks, chunkOf(small, true))
+				if _, err := w.Write(small); err != nil {
+					return 0, 0, err
+				}
+				data += int64(len(small))
+				continue
 			}
 		}
-		// Summed just before it is written: it is in the processor's cache then.
-		r.chunks = append(r.chunks, chunkOf(out, packed))
-		if _, err := w.Write(out); err != nil {
+		if from.sums != nil {
+			r.chunks = append(r.chunks, chunk{stored: uint32(len(raw)), sum: from.sums[i]})
+		} else {
+			r.chunks = append(r.chunks, chunkOf(raw, false))
+		}
+		if from.file != nil && files != nil {
+			err = files.WriteFile(from.file, int64(i)*recordChunk, int64(len(raw)))
+		} else {
+			_, err = w.Write(raw)
+		}
+		if err != nil {
 			return 0, 0, err
 		}
-		data += int64(len(out))
+		data += int64(len(raw))
 	}
 	b, err := r.appendIndex(nil)
 	if err != nil {
@@ -213,8 +239,14 @@ func (k *packer) write(w io.Writer, id wray.ID, h Header, p []byte) (data, index
 	return data, int64(len(b)), err
 }
 
-// readRun is how much is read at once, at most.
-const readRun = 8 << 20
+// bulkOf returns how much of r is best read at once. A file gives what it has
+// at once, and what is summed soon after it was read is in the cache.
+func bulkOf(r io.ReaderAt) int64 {
+	if b, ok := r.(BulkReader); ok {
+		return max(b.BulkRead(), recordChunk)
+	}
+	return recordChunk
+}
 
 // readRecord reads the payload of the object id into dst, whose length it must
 // have, from a record of which data bytes are chunks and index bytes the
@@ -240,6 +272,7 @@ func readRecord(r io.ReaderAt, off, data, index int64, id wray.ID, dst []byte) e
 		return fmt.Errorf("%w: it holds %d bytes in %d: expected %d in %d", ErrBadRecord, rec.header.Len, total, len(dst), data)
 	}
 	var buf []byte
+	readRun := bulkOf(r)
 	for i := 0; i < len(rec.chunks); {
 		// A run of chunks of the same kind, read at once: into its place, or
 		// into a buffer to be expanded.
@@ -254,15 +287,23 @@ func readRecord(r io.ReaderAt, off, data, index int64, id wray.ID, dst []byte) e
 			buf = slices.Grow(buf[:0], int(n))
 			to = buf[:n]
 		}
-		if err := readFull(r, to, off); err != nil {
-			return err
+		if readRun > recordChunk {
+			if err := readFull(r, to, off); err != nil {
+				return err
+			}
 		}
-		off += n
 		for ; i < run; i++ {
 			c := rec.chunks[i]
 			piece := to[:c.len()]
 			to = to[c.len():]
-			if got := crc32.Checksum(piece, castagnoli); got != c.sum {
+			var got uint32
+			if readRun > recordChunk {
+				got = crc32.Checksum(piece, castagnoli)
+			} else if got, err = readSummed(r, piece, off); err != nil {
+				return err
+			}
+			off += c.len()
+			if got != c.sum {
 				return fmt.Errorf("%w: the checksum of chunk %d is %#08x: expected %#08x", ErrBadRecord, i, got, c.sum)
 			}
 			place := dst[:chunkLen(rec.header.Len, i)]
@@ -275,6 +316,19 @@ func readRecord(r io.ReaderAt, off, data, index int64, id wray.ID, dst []byte) e
 		}
 	}
 	return nil
+}
+
+// readSummed reads all of b at off and returns its checksum.
+func readSummed(r io.ReaderAt, b []byte, off int64) (sum uint32, err error) {
+	for len(b) > 0 {
+		p := b[:min(len(b), sumStep)]
+		if err := readFull(r, p, off); err != nil {
+			return 0, err
+		}
+		sum = crc32.Update(sum, castagnoli, p)
+		b, off = b[len(p):], off+int64(len(p))
+	}
+	return sum, nil
 }
 
 // expand fills dst from the S2 block p.

@@ -22,7 +22,7 @@ func sampleRecord(t testing.TB, n int, shrinks bool) (file []byte, data, index i
 	id = wray.ID{Owner: 3, Seq: 4}
 	h := Header{Encoding: abi.EncodingRaw, Len: uint64(n), Refs: []wray.ID{{Owner: 3, Seq: 1}}}
 	var b bytes.Buffer
-	data, index, err := new(packer).write(&b, id, h, payload)
+	data, index, err := new(packer).write(&b, id, h, source{p: payload})
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -285,7 +285,10 @@ func (s *Store) copyIn(o *Object, p []byte, r room, step func()) body {
 				}
 			}()
 		}
-		b.segment.fill(s.mem, p, step)
+		if s.cfg.Disk != nil && s.spill.presses(spillPresses) && len(p) >= InlineMax {
+			b.sums = make([]uint32, chunksOf(uint64(len(p))))
+		}
+		b.segment.fill(s.mem, p, step, b.sums)
 		whole = true
 	} else {
 		copyPreemptibly(b.payload, p)

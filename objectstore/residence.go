@@ -45,6 +45,7 @@ func (v *View) Close() {
 // Object.mu, as is everything here that is not marked otherwise.
 type residence struct {
 	object  *Object
+	sums    []uint32    // of the payload's chunks, taken as it was put; nil: not. Never changes
 	touched atomic.Bool // used since the spiller last came by
 	lost    atomic.Pointer[lostPayload]
 
@@ -286,6 +287,9 @@ func (s *Store) restore(o *Object, rv *Reservation) {
 	b := rv.Buffer()
 	err := readRecord(c.batch, c.off, c.data, c.index, o.id, b.Bytes())
 	if err != nil {
+		if name, ok := c.batch.Batch.(fmt.Stringer); ok && errors.Is(err, ErrBadRecord) {
+			err = fmt.Errorf("%s: %w", name, err)
+		}
 		b.Discard()
 		o.lose(err)
 		o.fetched(body{}, nil)
@@ -307,6 +311,9 @@ func (o *Object) lose(err error) {
 			o.length, err),
 		Hint: "run the program again; if it comes back, check the disk, name another with " + SpillDirFlag +
 			", or give the store more memory with " + CapacityFlag,
+	}
+	if why := (*wray.Error)(nil); errors.As(err, &why) && why.Hint != "" {
+		e.Hint = why.Hint
 	}
 	o.mu.Lock()
 	if o.residence.lost.Load() == nil {
@@ -335,13 +342,13 @@ func (o *Object) keep() []byte {
 }
 
 // settle gives o a residence where it may be moved to disk. Its payload is in
-// its place.
-func (o *Object) settle() {
+// its place; sums are of its chunks, if they were taken.
+func (o *Object) settle(sums []uint32) {
 	s := o.store
 	if o.length < InlineMax || o.encoding == abi.EncodingError {
 		return
 	}
-	o.residence = &residence{object: o}
+	o.residence = &residence{object: o, sums: sums}
 	if o.segment == nil {
 		o.residence.heap = o.charge - int64(len(o.table))*refCost
 	}

@@ -1,6 +1,7 @@
 package objectstore
 
 import (
+	"hash/crc32"
 	"math/bits"
 	"os"
 	"sync"
@@ -96,15 +97,22 @@ func (g *segment) mappable() bool { return g != nil && g.fd >= 0 }
 // fill writes p to the beginning of g and zeroes what a window of p would
 // show after it. Only the owner of an unused segment may call it. step may be
 // nil, and is called between parts of StepBytes; when it panics, g is as it was
-// but for bytes that count as dirty.
-func (g *segment) fill(m memory, p []byte, step func()) {
+// but for bytes that count as dirty. sums, where it is not nil, has an element
+// for each chunk of a record, which becomes its checksum: on the way, while the
+// bytes are in the processor's cache, it costs a quarter of what it does later.
+func (g *segment) fill(m memory, p []byte, step func(), sums []uint32) {
 	n := int64(len(p))
 	for from := int64(0); from < n; {
 		to := n
 		if step != nil {
-			if to = min(from+StepBytes, n); from > 0 {
+			if to = min(from+StepBytes, n); from > 0 && from%StepBytes == 0 {
 				step()
 			}
+		}
+		if sums != nil {
+			to = min(from+sumStep, to)
+			sum := &sums[from/recordChunk]
+			*sum = crc32.Update(*sum, castagnoli, p[from:to])
 		}
 		g.dirty = max(g.dirty, to)
 		g.fillPart(m, p[from:to], from)
@@ -112,6 +120,10 @@ func (g *segment) fill(m memory, p []byte, step func()) {
 	}
 	g.finish(n)
 }
+
+// sumStep is how much is summed and copied, or read and summed, at a time: it
+// fits the cache of one core.
+const sumStep = 256 << 10
 
 // fillPart writes p at off.
 func (g *segment) fillPart(m memory, p []byte, off int64) {

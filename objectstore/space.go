@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"sync"
 	"sync/atomic"
+	"time"
 
 	wray "github.com/wray-project/wray"
 )
@@ -112,6 +113,9 @@ func (s *Store) take(size Size) (room, error) {
 	}
 	if r.length == 0 || s.space.waiting.Load() == 0 {
 		if s.fit(&r) {
+			if r.length > 0 && s.spill.presses(spillAhead) && s.shortfall() > s.batchSize()/4 {
+				s.relieve() // so that writing goes on while others put
+			}
 			return r, nil
 		}
 	}
@@ -170,6 +174,7 @@ func (s *Store) giveBack(r room) {
 // pressure tells the owner of the store that n bytes are missed, and the
 // spiller, which gives holders of handles time to drop some.
 func (s *Store) pressure(n int64) {
+	s.spill.pressed.Store(time.Now().UnixNano())
 	s.relieve()
 	if s.cfg.OnPressure != nil {
 		s.cfg.OnPressure(n)

@@ -3,6 +3,7 @@ package objectstore
 import (
 	"errors"
 	"fmt"
+	"os"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -21,6 +22,14 @@ const (
 
 	// spillQuiet ends a time of short memory. Within it there is no grace.
 	spillQuiet = time.Second
+
+	// spillPresses is how long after memory was short checksums are taken of what
+	// is put, as it is likely to go to disk.
+	spillPresses = 10 * time.Second
+
+	// spillAhead is how long after memory was short objects are moved out before
+	// somebody waits for it.
+	spillAhead = 250 * time.Millisecond
 
 	// spillRetry is how long a Disk that refused is left alone, unless it got
 	// room back.
@@ -45,6 +54,7 @@ type spiller struct {
 	spilled  atomic.Int64  // bytes of payloads moved out, ever
 	restored atomic.Int64  // bytes of payloads read back, ever
 	away     atomic.Int64  // objects that are on disk alone
+	pressed  atomic.Int64  // when memory was last short, in nanoseconds; 0: never
 	lost     atomic.Int64  // objects that disk did not keep
 
 	mu       sync.Mutex
@@ -75,6 +85,12 @@ type diskBatch struct {
 type diskCopy struct {
 	batch            *diskBatch
 	off, data, index int64
+}
+
+// presses reports whether somebody found no room within the last d.
+func (p *spiller) presses(d time.Duration) bool {
+	at := p.pressed.Load()
+	return at != 0 && time.Now().UnixNano()-at < int64(d)
 }
 
 func (p *spiller) init() {
@@ -277,7 +293,7 @@ func (s *Store) shortfall() int64 {
 	pooled := s.pool.bytes
 	s.pool.mu.Unlock()
 	free := s.cfg.Capacity - s.space.committed.Load() + pooled
-	return max(need, min(2*s.batchSize(), s.cfg.Capacity/4)) - free
+	return max(need, min(3*s.batchSize(), s.cfg.Capacity*3/8)) - free
 }
 
 // victim is an object that is being written.
@@ -390,7 +406,6 @@ func (s *Store) writeBatch(victims []victim) error {
 		if err = s.writeTo(b, victims); err == nil {
 			return nil
 		}
-		b.Remove()
 	}
 	if !errors.Is(err, ErrDiskFull) {
 		err = fmt.Errorf("%w: %w", ErrDiskFull, err)
@@ -399,9 +414,20 @@ func (s *Store) writeBatch(victims []victim) error {
 	return err
 }
 
-func (s *Store) writeTo(b Batch, victims []victim) error {
+// writeTo writes the victims to b and seals it, or removes it.
+func (s *Store) writeTo(b Batch, victims []victim) (err error) {
 	to := &diskBatch{Batch: b}
 	at := int64(0)
+	_, takesFiles := b.(FileWriter)
+	var files []*os.File
+	defer func() {
+		if err != nil {
+			b.Remove()
+		}
+		for _, f := range files {
+			f.Close()
+		}
+	}()
 	for i := range victims {
 		v := &victims[i]
 		o := v.r.object
@@ -409,7 +435,14 @@ func (s *Store) writeTo(b Batch, victims []victim) error {
 		for _, r := range o.table {
 			h.Refs = append(h.Refs, r.id)
 		}
-		data, index, err := s.spill.packer.write(b, o.id, h, v.view.payload)
+		from := source{p: v.view.payload, sums: v.r.sums}
+		if g := v.view.segment; takesFiles && g.mappable() {
+			if f, err := duplicate(g.fd); err == nil {
+				files = append(files, f)
+				from.file = f
+			}
+		}
+		data, index, err := s.spill.packer.write(b, o.id, h, from)
 		if err != nil {
 			return err
 		}
@@ -417,5 +450,6 @@ func (s *Store) writeTo(b Batch, victims []victim) error {
 		at += data + index
 	}
 	to.live.Store(int64(len(victims)))
+	// The files are read until here, or until b was removed.
 	return b.Seal()
 }

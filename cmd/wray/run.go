@@ -14,6 +14,7 @@ import (
 
 	"github.com/wray-project/wray"
 	"github.com/wray-project/wray/host/node"
+	"github.com/wray-project/wray/host/spill/s3"
 	"github.com/wray-project/wray/host/worker"
 )
 
@@ -24,6 +25,7 @@ type nodeOptions struct {
 	sandboxes int
 	spill     []string
 	spillMax  size
+	spillS3   s3.Config
 	cpus      float64
 	resources []string
 	weak      bool
@@ -31,7 +33,10 @@ type nodeOptions struct {
 
 func (o *nodeOptions) flags(f *pflag.FlagSet) {
 	f.Var(&o.store, "object-store-memory", "memory of the object store (default three tenths of the machine's)")
-	f.StringArrayVar(&o.spill, "spill-dir", nil, "`DIR` for objects that the object store has no room for, or none (default spill in the cache directory)")
+	f.StringArrayVar(&o.spill, "spill-dir", nil, "`DIR` for objects that the object store has no room for, or s3://BUCKET/PREFIX, or none (default spill in the cache directory)")
+	f.StringVar(&o.spillS3.Endpoint, "spill-endpoint", "", "`URL` of the S3 server (default $AWS_ENDPOINT_URL_S3, $AWS_ENDPOINT_URL, or Amazon's)")
+	f.StringVar(&o.spillS3.Region, "spill-region", "", "region of the bucket (default $AWS_REGION, $AWS_DEFAULT_REGION, or us-east-1)")
+	f.StringVar(&o.spillS3.Credentials, "spill-credentials", "", "`FILE` with credentials for S3, as ~/.aws/credentials (default $AWS_ACCESS_KEY_ID and its kin, or that file)")
 	f.Var(&o.spillMax, "spill-limit", "most bytes of such objects on disk (default half of what is free there)")
 	f.IntVar(&o.residents, "max-resident-actors", 0, fmt.Sprintf("actors that have a sandbox at once; others sleep (default %d)", worker.DefaultResidents))
 	f.IntVar(&o.sandboxes, "max-live-sandboxes", 0, fmt.Sprintf("sandboxes that tasks have at once; others queue (default %d)", worker.DefaultSandboxes))
@@ -46,7 +51,7 @@ func (o *nodeOptions) node(cache string) (*node.Node, error) {
 	if err != nil {
 		return nil, err
 	}
-	return node.New(node.Config{CacheDir: cache, StoreBytes: int64(o.store), Residents: o.residents, Sandboxes: o.sandboxes, AllowWeak: o.weak, SpillDirs: o.spill, SpillLimit: int64(o.spillMax),
+	return node.New(node.Config{CacheDir: cache, StoreBytes: int64(o.store), Residents: o.residents, Sandboxes: o.sandboxes, AllowWeak: o.weak, SpillDirs: o.spill, SpillLimit: int64(o.spillMax), SpillS3: o.spillS3,
 		Capacity: wray.Resources{CPU: wray.CPUs(o.cpus)}, Custom: custom})
 }
 

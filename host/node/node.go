@@ -17,6 +17,7 @@ import (
 	"github.com/wray-project/wray/host/codecache"
 	"github.com/wray-project/wray/host/sandbox"
 	"github.com/wray-project/wray/host/spill"
+	"github.com/wray-project/wray/host/spill/s3"
 	"github.com/wray-project/wray/host/wasi"
 	"github.com/wray-project/wray/host/worker"
 	"github.com/wray-project/wray/internal/clientwire"
@@ -36,10 +37,12 @@ type Config struct {
 	Sandboxes  int            // of tasks at once; default worker.DefaultSandboxes
 	Residents  int            // actors that have a sandbox at once; default worker.DefaultResidents
 	Slots      int            // sandboxes that run at once; default the processors
-	// SpillDirs take objects that the object store has no room for. Default: spill
-	// in CacheDir, unless that lies in memory. NoSpill: none.
+	// SpillDirs take objects that the object store has no room for: directories, and
+	// where these take no more, buckets (s3://BUCKET/PREFIX). Default: spill in
+	// CacheDir, unless that lies in memory. NoSpill: none.
 	SpillDirs  []string
-	SpillLimit int64 // bytes of all together; default half of what is free there
+	SpillS3    s3.Config // how buckets are reached; URL is not used
+	SpillLimit int64     // bytes of all together; default half of what is free in directories, and defaultBucket with a bucket
 	// AllowWeak lets a worker run on a machine that cannot lock it up. It opens
 	// the host to a guest that breaks out of its sandbox.
 	AllowWeak bool
@@ -49,7 +52,7 @@ type Config struct {
 type Node struct {
 	cfg   Config
 	cache *codecache.Cache
-	spill *spill.Opener // nil: objects stay in memory
+	spill []spill.Place // none: objects stay in memory
 
 	mu       sync.Mutex
 	worker   *workerProcess // guarded by mu; nil before the first job and after a death
@@ -57,6 +60,7 @@ type Node struct {
 	closed   bool           // guarded by mu
 
 	ending sync.WaitGroup // workers found dead
+	places sync.Once      // closes spill
 }
 
 // New returns a node. Its worker starts with the first job. Close it.
@@ -101,27 +105,73 @@ func (n *Node) openSpill() error {
 	if !given {
 		dirs = []string{filepath.Join(n.cfg.CacheDir, "spill")}
 	}
-	o, err := spill.NewOpener(dirs)
-	if err != nil {
-		if !given {
-			return nil // as without a disk: a full store says so
+	var places []spill.Place
+	room := int64(0)
+	ok := false
+	defer func() {
+		if !ok {
+			closePlaces(places)
 		}
-		return fmt.Errorf("%s: %w", objectstore.SpillDirFlag, err)
-	}
-	if !given && spill.InMemory(o.Dirs()[0]) {
-		return nil
+	}()
+	for _, dir := range dirs {
+		if strings.HasPrefix(dir, s3.Scheme) {
+			c := n.cfg.SpillS3
+			c.URL = dir
+			ctx, cancel := context.WithTimeout(context.Background(), bucketStart)
+			b, err := s3.Open(ctx, c)
+			cancel()
+			if err != nil {
+				return fmt.Errorf("%s %s: %w", objectstore.SpillDirFlag, dir, err)
+			}
+			places = append(places, b)
+			room += defaultBucket
+			continue
+		}
+		d, err := spill.OpenDir(dir)
+		if err != nil {
+			if !given {
+				return nil // as without a disk: a full store says so
+			}
+			return fmt.Errorf("%s: %w", objectstore.SpillDirFlag, err)
+		}
+		if !given && spill.InMemory(d.Name()) {
+			return nil
+		}
+		free, err := spill.Free(d.Name())
+		if err != nil {
+			free = defaultSpill
+		}
+		room = max(room, free/2)
+		places = append(places, d)
 	}
 	if n.cfg.SpillLimit <= 0 {
-		for _, dir := range o.Dirs() {
-			free, err := spill.Free(dir)
-			if err != nil {
-				free = defaultSpill
-			}
-			n.cfg.SpillLimit = max(n.cfg.SpillLimit, free/2)
+		n.cfg.SpillLimit = room
+	}
+	n.spill, ok = places, true
+	return nil
+}
+
+// closePlaces ends those that are more than a name.
+func closePlaces(places []spill.Place) {
+	for _, p := range places {
+		if b, ok := p.(*s3.Bucket); ok {
+			b.Close()
 		}
 	}
-	n.spill = o
-	return nil
+}
+
+// bucketStart is how long a bucket may take to answer for the first time.
+const bucketStart = 20 * time.Second
+
+// defaultBucket is the room that is taken of a bucket where nothing is said.
+const defaultBucket = 256 << 30
+
+// newHost returns who keeps a new worker's objects, nil for nobody.
+func (n *Node) newHost() *spill.Host {
+	if len(n.spill) == 0 {
+		return nil
+	}
+	return spill.NewHost(n.spill, n.cfg.SpillLimit)
 }
 
 // defaultSpill is the room assumed of a disk that does not tell.
@@ -155,6 +205,7 @@ func (n *Node) Close() error {
 		w.close()
 	}
 	n.ending.Wait()
+	n.places.Do(func() { closePlaces(n.spill) })
 	return n.cache.Close()
 }
 

@@ -2,6 +2,7 @@ package node
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"os"
 	"runtime"
@@ -15,6 +16,7 @@ import (
 	"github.com/wray-project/wray/host/spill"
 	"github.com/wray-project/wray/host/worker"
 	"github.com/wray-project/wray/internal/link"
+	"github.com/wray-project/wray/objectstore"
 )
 
 // The verbs under which the program runs as another kind of process. They are
@@ -32,7 +34,7 @@ type workerProcess struct {
 	proc   *jail.Process
 	conn   *link.Conn
 	jail   string
-	spill  *spill.Opener // may be nil
+	spill  *spill.Host   // may be nil; its own
 	served chan struct{} // closed when the link has ended
 
 	group     *jail.Cgroup // nil where none can be made
@@ -141,18 +143,14 @@ func (n *Node) spawnWorker(ctx context.Context) (*workerProcess, error) {
 		closeGroup(group)
 		return nil, fmt.Errorf("start a worker: %w", err)
 	}
-	w := &workerProcess{spill: n.spill, proc: proc, conn: conn, group: group, served: make(chan struct{}), runs: map[uint64]*run{}}
+	w := &workerProcess{spill: n.newHost(), proc: proc, conn: conn, group: group, served: make(chan struct{}), runs: map[uint64]*run{}}
 	go func() {
 		defer close(w.served)
 		_ = conn.Serve(context.Background(), w.handle) // the reason is in conn.Err
 	}()
-	var spillDirs []string
-	if n.spill != nil {
-		spillDirs = n.spill.Dirs()
-	}
 	b, err := link.Marshal(worker.StartBody{
-		SpillDirs: spillDirs, SpillLimit: n.cfg.SpillLimit,
-		Node: n.cfg.Name, CacheDir: dir, CPU: int64(n.cfg.Capacity.CPU), Memory: n.cfg.Capacity.Memory, Custom: worker.CustomBodies(n.cfg.Custom),
+		Spills: w.spill != nil,
+		Node:   n.cfg.Name, CacheDir: dir, CPU: int64(n.cfg.Capacity.CPU), Memory: n.cfg.Capacity.Memory, Custom: worker.CustomBodies(n.cfg.Custom),
 		StoreBytes: n.cfg.StoreBytes, Slots: n.cfg.Slots, Residents: n.cfg.Residents, Sandboxes: n.cfg.Sandboxes,
 	})
 	if err == nil {
@@ -180,6 +178,9 @@ func (w *workerProcess) close() {
 	<-w.served
 	w.proc.Kill()
 	w.proc.Wait()
+	if w.spill != nil {
+		w.spill.Close()
+	}
 	w.groupOnce.Do(func() { closeGroup(w.group) })
 }
 
@@ -209,7 +210,10 @@ func (w *workerProcess) get(n uint64) *run {
 
 // handle serves what the worker asks for. The worker may have been taken over
 // by a guest: every field is checked here or by whom it is handed to.
-func (w *workerProcess) handle(_ context.Context, m link.Message) (link.Message, error) {
+func (w *workerProcess) handle(ctx context.Context, m link.Message) (link.Message, error) {
+	if m.Kind == worker.KindSpill {
+		return w.handleSpill(ctx, m)
+	}
 	defer m.CloseFiles()
 	switch m.Kind {
 	case worker.KindOutput:
@@ -239,21 +243,36 @@ func (w *workerProcess) handle(_ context.Context, m link.Message) (link.Message,
 		out.Body, err = link.Marshal(reply)
 		return out, err
 	}
-	if m.Kind == worker.KindSpill {
-		var b worker.SpillBody
-		if err := link.Unmarshal(m.Body, &b); err != nil {
-			return link.Message{}, err
-		}
-		if w.spill == nil {
-			return link.Message{}, wray.Errorf(wray.CodeDenied, "no directory takes objects")
-		}
-		f, err := w.spill.Open(b.Dir)
-		if err != nil {
-			return link.Message{}, err
-		}
-		return link.Message{Files: []*os.File{f}}, nil
-	}
 	return link.Message{}, fmt.Errorf("%w: unknown message %d", link.ErrProtocol, m.Kind)
+}
+
+// handleSpill serves what the worker asks of those who keep its objects.
+func (w *workerProcess) handleSpill(ctx context.Context, m link.Message) (out link.Message, err error) {
+	if w.spill == nil {
+		m.CloseFiles()
+		return out, wray.Errorf(wray.CodeDenied, "no directory takes objects")
+	}
+	var r spill.Request
+	if err := link.Unmarshal(m.Body, &r); err != nil {
+		m.CloseFiles()
+		return out, err
+	}
+	reply, f, err := w.spill.Serve(ctx, r, m.Files)
+	if errors.Is(err, objectstore.ErrDiskFull) { // perhaps for several reasons: one has the hint
+		e := &wray.Error{Code: wray.CodeStoreFull, Message: err.Error()}
+		if why := (*wray.Error)(nil); errors.As(err, &why) {
+			e.Hint = why.Hint
+		}
+		return out, e
+	}
+	if err != nil {
+		return out, err
+	}
+	if f != nil {
+		out.Files = []*os.File{f}
+	}
+	out.Body, err = link.Marshal(reply)
+	return out, err
 }
 
 // RunWorker is the program of a worker process. args are those after its verb.

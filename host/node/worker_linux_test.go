@@ -15,6 +15,7 @@ import (
 
 	"github.com/wray-project/wray"
 	"github.com/wray-project/wray/host/jail"
+	"github.com/wray-project/wray/host/spill"
 	"github.com/wray-project/wray/host/worker"
 	"github.com/wray-project/wray/internal/link"
 )
@@ -136,6 +137,12 @@ func lyingWorker(lie string) {
 		refused(worker.KindFS, worker.FSBody{Run: 1, Dir: -1, Op: worker.FSStat, Path: []byte(".")})
 	case "fs-body":
 		refused(worker.KindFS, []byte{0xff})
+	case "spill-body":
+		refused(worker.KindSpill, []byte{0xff})
+	case "spill-batch":
+		refused(worker.KindSpill, spill.Request{Op: spill.OpWrite, Batch: 9, Pieces: []spill.Piece{{File: -1, Len: 1}}, Data: []byte("x")})
+	case "spill-room":
+		refused(worker.KindSpill, spill.Request{Op: spill.OpCreate, N: 1 << 40})
 	case "request":
 		refused(99, []byte{0xff})
 	case "exit":
@@ -234,7 +241,8 @@ func TestLyingWorker(t *testing.T) {
 		{"kind", died, "unknown message 99"}, {"class", died, ""}, {"files", died, ""}, {"answer", died, "body"},
 		{"answer-empty", died, "body"}, {"answer-fields", died, "body"}, {"failure", died, "code"}, {"output", died, "body"},
 		{"stream", died, "stream 9"}, {"exit", died, "exit status 3"},
-		{"twice", fine, ""}, {"other-run", fine, ""}, {"fs-run", fine, ""}, {"fs-dir", fine, ""}, {"fs-body", fine, ""},
+		{"twice", fine, ""}, {"other-run", fine, ""}, {"fs-run", fine, ""}, {"fs-dir", fine, ""}, {"fs-body", fine, ""}, {"spill-body", fine, ""},
+		{"spill-batch", fine, ""}, {"spill-room", fine, ""},
 		{"request", fine, ""}, {"exit-after", fine, ""},
 	} {
 		t.Run(tc.lie, func(t *testing.T) {
@@ -266,7 +274,7 @@ func TestLyingWorker(t *testing.T) {
 			case "twice", "exit-after":
 				<-lied.conn.Done() // it ends after its answer
 				want = 0
-			case "other-run", "fs-run", "fs-dir", "fs-body", "request":
+			case "other-run", "fs-run", "fs-dir", "fs-body", "spill-body", "spill-batch", "spill-room", "request":
 				return // it is an honest worker so far, and reads no more
 			default:
 				want = 0

@@ -13,12 +13,10 @@
 package sandbox
 
 import (
-	"cmp"
 	"context"
 	"crypto/rand"
 	"fmt"
 	"path/filepath"
-	"runtime"
 	"sync"
 	"time"
 
@@ -53,7 +51,6 @@ type Engine struct {
 	cache    wazero.CompilationCache
 	cacheDir string // absolute; empty where the engine may compile
 	gate     *gate
-	maps     chan struct{} // one token for each that makes or unmaps a memory
 	clock    clock
 
 	mu      sync.Mutex
@@ -98,7 +95,6 @@ func NewEngine(ctx context.Context, cfg Config) (*Engine, error) {
 		cache:    cache,
 		cacheDir: dir,
 		gate:     newGate(cfg.Slots, cfg.Slice),
-		maps:     make(chan struct{}, cmp.Or(max(cfg.Slots, 0), runtime.NumCPU())),
 		clock:    newClock(),
 		modules:  map[*Module]struct{}{},
 	}

@@ -20,17 +20,178 @@ func unnamed(dir string) (*os.File, error) {
 	return os.NewFile(uintptr(fd), dir), nil
 }
 
-// punch gives the pages of a range back.
-func punch(f *os.File, off, n int64) error {
-	raw, err := f.SyscallConn()
+// control calls f with the descriptor of file.
+func control(file *os.File, f func(fd int) error) error {
+	raw, err := file.SyscallConn()
 	if err != nil {
 		return err
 	}
-	perr := error(nil)
-	err = raw.Control(func(fd uintptr) {
-		perr = unix.Fallocate(int(fd), unix.FALLOC_FL_PUNCH_HOLE|unix.FALLOC_FL_KEEP_SIZE, off, n)
+	ferr := error(nil)
+	err = raw.Control(func(fd uintptr) { ferr = f(int(fd)) })
+	return errors.Join(err, ferr)
+}
+
+// reading opens f once more, for reading alone.
+func reading(f *os.File) (r *os.File, err error) {
+	err = control(f, func(fd int) (err error) {
+		r, err = os.Open(fmt.Sprintf("/proc/self/fd/%d", fd))
+		return err
 	})
-	return errors.Join(err, perr)
+	return r, err
+}
+
+// again duplicates f.
+func again(f *os.File) (d *os.File, err error) {
+	err = control(f, func(fd int) error {
+		n, err := unix.FcntlInt(uintptr(fd), unix.F_DUPFD_CLOEXEC, 3)
+		if err == nil {
+			d = os.NewFile(uintptr(n), f.Name())
+		}
+		return err
+	})
+	return d, err
+}
+
+// checkMemory reports whether f is a memfd, which is all that a store writes
+// from: reading it neither waits nor has effects.
+func checkMemory(f *os.File) error {
+	return control(f, func(fd int) error {
+		var st unix.Stat_t
+		var fs unix.Statfs_t
+		if err := errors.Join(unix.Fstat(fd, &st), unix.Fstatfs(fd, &fs)); err != nil {
+			return err
+		}
+		if st.Mode&unix.S_IFMT != unix.S_IFREG || fs.Type != unix.TMPFS_MAGIC {
+			return errors.New("a file that is no memory")
+		}
+		return nil
+	})
+}
+
+// allocate takes n bytes of the disk for f, where the file system can.
+func allocate(f *os.File, n int64) error {
+	err := control(f, func(fd int) error { return unix.Fallocate(fd, 0, 0, n) })
+	if errors.Is(err, unix.EOPNOTSUPP) || errors.Is(err, unix.ENOSYS) {
+		return nil
+	}
+	if err != nil {
+		return fmt.Errorf("take %d bytes: %w", n, err)
+	}
+	return nil
+}
+
+// allocated returns the bytes of the disk that f takes.
+func allocated(f *os.File) (n int64) {
+	err := control(f, func(fd int) error {
+		var st unix.Stat_t
+		err := unix.Fstat(fd, &st)
+		n = st.Blocks * 512 // whatever the file system's blocks are: stat(2)
+		return err
+	})
+	if err != nil {
+		return 1 << 62
+	}
+	return n
+}
+
+// punch gives the pages of a range back.
+func punch(f *os.File, off, n int64) error {
+	return control(f, func(fd int) error {
+		return unix.Fallocate(fd, unix.FALLOC_FL_PUNCH_HOLE|unix.FALLOC_FL_KEEP_SIZE, off, n)
+	})
+}
+
+// pipes are kept for the next transfer. A pipe is what splice moves pages
+// through; a MiB of them at once is a quarter faster than the 64 KiB of sendfile.
+var pipes = make(chan *pipe, 4)
+
+type pipe struct{ r, w int }
+
+func takePipe() *pipe {
+	select {
+	case p := <-pipes:
+		return p
+	default:
+		return newPipe()
+	}
+}
+
+func (p *pipe) giveBack() {
+	select {
+	case pipes <- p:
+	default:
+		p.close()
+	}
+}
+
+const pipeSize = 1 << 20
+
+func newPipe() *pipe {
+	var p [2]int
+	if err := unix.Pipe2(p[:], unix.O_CLOEXEC); err != nil {
+		return nil
+	}
+	// Whoever has many pipes may be refused; then it stays short.
+	_, _ = unix.FcntlInt(uintptr(p[0]), unix.F_SETPIPE_SZ, pipeSize)
+	return &pipe{p[0], p[1]}
+}
+
+func (p *pipe) close() {
+	_ = unix.Close(p.r)
+	_ = unix.Close(p.w)
+}
+
+// transfer writes n bytes of src from off to dst at at. The pages are handed to
+// the kernel's writing code as they are: this process does not map them.
+func transfer(dst *os.File, at int64, src *os.File, off, n int64) error {
+	p := takePipe()
+	if p == nil {
+		return copyRange(dst, at, src, off, n)
+	}
+	clean := false // nothing is in the pipe
+	defer func() {
+		if clean {
+			p.giveBack()
+		} else {
+			p.close()
+		}
+	}()
+	err := control(dst, func(to int) error {
+		return control(src, func(from int) error {
+			for n > 0 {
+				clean = true
+				k, err := unix.Splice(from, &off, p.w, nil, int(min(n, pipeSize)), 0)
+				if errors.Is(err, unix.EINTR) {
+					continue
+				}
+				if err != nil {
+					return err
+				}
+				if k == 0 {
+					return errShort
+				}
+				clean = false
+				n -= k
+				for k > 0 {
+					m, err := unix.Splice(p.r, nil, to, &at, int(k), 0)
+					if errors.Is(err, unix.EINTR) {
+						continue
+					}
+					if err != nil {
+						off, n = off-k, n+k
+						return err
+					}
+					k -= m
+				}
+			}
+			clean = true
+			return nil
+		})
+	})
+	if errors.Is(err, unix.EINVAL) { // a file system that cannot
+		return copyRange(dst, at, src, off, n)
+	}
+	return err
 }
 
 // InMemory reports whether dir, which exists, lies in memory: what is moved

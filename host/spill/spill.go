@@ -1,178 +1,121 @@
-// Package spill keeps what an object store has no room for in files, in one
-// directory or several.
+// Package spill keeps what an object store has no room for: in files, in one
+// directory or several, or in another place ([Place]; package s3 has one).
+//
+// The store is in a process that a guest may take over, and may open nothing,
+// so another process keeps the batches (Host) and the store asks it (Disk). It
+// is given descriptors of the memory that is to be written, and gives out
+// descriptors that can only be read: what it counts is what there is.
 //
 // No file has a name: who dies, by whatever means, leaves nothing behind, and
-// nothing is there that a process could find torn. The process that may open
-// files (Opener) need not be the one that writes and reads them (Dirs).
+// nothing is there that a process could find torn.
 package spill
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
 	"strings"
-	"sync"
 	"time"
-
-	"github.com/wray-project/wray/objectstore"
 )
-
-// retryDir is how long a directory that failed is left alone.
-const retryDir = 10 * time.Second
-
-// Dirs is an objectstore.Disk of files without names. It takes the directories
-// in turn, leaves out those that failed of late, and fails when none is left.
-type Dirs struct {
-	names []string
-	limit int64
-	open  func(dir int) (*os.File, error)
-
-	mu   sync.Mutex
-	used int64 // guarded by mu, as is all that follows; what is promised to batches in the making included
-	next int
-	bad  map[int]failure
-}
-
-type failure struct {
-	at  time.Time
-	err error
-}
-
-// NewDirs returns a disk over directories that are known by their positions in
-// names, which is for errors. limit bounds the bytes of all together. open
-// opens a new file without a name, for reading and writing.
-func NewDirs(names []string, limit int64, open func(dir int) (*os.File, error)) *Dirs {
-	return &Dirs{names: names, limit: limit, open: open, bad: map[int]failure{}}
-}
-
-// Used implements objectstore.Disk.
-func (d *Dirs) Used() int64 {
-	d.mu.Lock()
-	defer d.mu.Unlock()
-	return d.used
-}
-
-// Create implements objectstore.Disk.
-func (d *Dirs) Create(n int64) (objectstore.Batch, error) {
-	d.mu.Lock()
-	defer d.mu.Unlock()
-	if d.used+n > d.limit {
-		return nil, fmt.Errorf("%w: %d of %d bytes are taken (%s)", objectstore.ErrDiskFull, d.used, d.limit, objectstore.SpillLimitFlag)
-	}
-	var errs []error
-	for range d.names {
-		i := d.next % len(d.names)
-		d.next++
-		if f, ok := d.bad[i]; ok {
-			if time.Since(f.at) < retryDir {
-				errs = append(errs, f.err)
-				continue
-			}
-			delete(d.bad, i)
-		}
-		file, err := d.open(i)
-		if err != nil {
-			d.failLocked(i, err)
-			errs = append(errs, d.bad[i].err)
-			continue
-		}
-		d.used += n
-		return &batch{d: d, dir: i, file: file, promised: n}, nil
-	}
-	return nil, fmt.Errorf("%w: %w", objectstore.ErrDiskFull, errors.Join(errs...))
-}
-
-func (d *Dirs) failLocked(i int, err error) {
-	d.bad[i] = failure{at: time.Now(), err: fmt.Errorf("%s: %w", d.names[i], err)}
-}
-
-// batch is a file.
-type batch struct {
-	d        *Dirs
-	dir      int
-	file     *os.File
-	size     int64 // written
-	promised int64 // counted in used
-}
-
-func (b *batch) Write(p []byte) (int, error) {
-	n, err := b.file.WriteAt(p, b.size)
-	b.size += int64(n)
-	if err != nil {
-		b.d.mu.Lock()
-		b.d.failLocked(b.dir, err)
-		b.d.mu.Unlock()
-	}
-	return n, err
-}
-
-// Seal only settles the account: the file is for this process, so that it
-// reaches the disk some time is enough.
-func (b *batch) Seal() error {
-	b.settle(b.size - b.promised)
-	return nil
-}
-
-// settle counts n bytes more, or less.
-func (b *batch) settle(n int64) {
-	b.d.mu.Lock()
-	defer b.d.mu.Unlock()
-	b.promised += n
-	b.d.used += n
-}
-
-func (b *batch) ReadAt(p []byte, off int64) (int, error) { return b.file.ReadAt(p, off) }
-
-func (b *batch) Punch(off, n int64) {
-	if punch(b.file, off, n) == nil {
-		b.settle(-n)
-	} // else the batch takes its room until it goes
-}
-
-func (b *batch) Remove() {
-	_ = b.file.Close() // nothing of it is of use
-	b.settle(-b.promised)
-}
 
 // prefix is how files begin that have a name for a moment.
 const prefix = "wray-spill-"
 
-// Opener opens files in directories, which it makes where they are missing.
-type Opener struct{ dirs []string }
+// Dir is a directory that keeps batches.
+type Dir struct{ path string }
 
-// NewOpener returns an opener for dirs. A directory in which no file can be
-// made is an error.
-func NewOpener(dirs []string) (*Opener, error) {
-	o := &Opener{}
-	for _, dir := range dirs {
-		abs, err := filepath.Abs(dir)
-		if err != nil {
-			return nil, err
-		}
-		if err := os.MkdirAll(abs, 0o700); err != nil {
-			return nil, err
-		}
-		o.dirs = append(o.dirs, abs)
-		sweep(abs)
-		f, err := o.Open(len(o.dirs) - 1)
-		if err != nil {
-			return nil, err
-		}
-		f.Close()
+// OpenDir returns the place that dir is. It is made where it is missing; one in
+// which no file can be made is an error.
+func OpenDir(dir string) (*Dir, error) {
+	abs, err := filepath.Abs(dir)
+	if err != nil {
+		return nil, err
 	}
-	return o, nil
+	if err := os.MkdirAll(abs, 0o700); err != nil {
+		return nil, err
+	}
+	sweep(abs)
+	d := &Dir{path: abs}
+	p, err := d.Create(1)
+	if err != nil {
+		return nil, err
+	}
+	defer p.Remove()
+	f, err := p.File()
+	if err != nil {
+		return nil, err
+	}
+	return d, f.Close()
 }
 
-// Dirs returns the absolute paths of the directories.
-func (o *Opener) Dirs() []string { return o.dirs }
+// Name implements Place: it is the directory's absolute path.
+func (d *Dir) Name() string { return d.path }
 
-// Open opens a new file without a name. Any number may be asked for.
-func (o *Opener) Open(dir int) (*os.File, error) {
-	if dir < 0 || dir >= len(o.dirs) {
-		return nil, fmt.Errorf("there is no directory %d for objects", dir)
+// Remote implements Place.
+func (d *Dir) Remote() bool { return false }
+
+// Create implements Place. The room is taken at once, where the file system
+// can: that says early when there is none, and what is then written there costs
+// a third less.
+func (d *Dir) Create(n int64) (Pen, error) {
+	f, err := unnamed(d.path)
+	if err != nil {
+		return nil, err
 	}
-	return unnamed(o.dirs[dir])
+	if err := allocate(f, n); err != nil {
+		f.Close()
+		return nil, err
+	}
+	return &filePen{dir: d.path, file: f}, nil
+}
+
+// filePen is a batch in a file without a name.
+type filePen struct {
+	dir  string
+	file *os.File
+	at   int64
+}
+
+func (p *filePen) String() string { return "a file in " + p.dir }
+
+func (p *filePen) File() (*os.File, error) { return reading(p.file) }
+
+func (p *filePen) Write(_ context.Context, w []Chunk, last bool) (keeps bool, err error) {
+	for _, c := range w {
+		if c.File == nil {
+			_, err = p.file.WriteAt(c.Data, p.at)
+		} else {
+			err = transfer(p.file, p.at, c.File, c.Off, c.Len)
+		}
+		if err != nil {
+			return false, err
+		}
+		p.at += c.Len
+	}
+	if last { // the file is for this node, so that it reaches the disk some time is enough
+		err = p.file.Truncate(p.at)
+	}
+	return false, err
+}
+
+func (p *filePen) Read(_ context.Context, b []byte, off int64) (int, error) {
+	return p.file.ReadAt(b, off)
+}
+
+func (p *filePen) Punch(off, n int64) { _ = punch(p.file, off, n) } // else it takes its room until it goes
+
+// block is what file systems take disk in.
+const block = 4 << 10
+
+func (p *filePen) Size(written int64) int64 {
+	return min(allocated(p.file), (written+block-1)/block*block)
+}
+
+func (p *filePen) Remove() {
+	_ = p.file.Truncate(0) // somebody may have it open, and nothing of it is of use
+	_ = p.file.Close()
 }
 
 // brief makes a file that has a name for a moment, where there are none without.
@@ -202,3 +145,26 @@ func sweep(dir string) {
 		}
 	}
 }
+
+// errShort says that a file which was to be written from ends early.
+var errShort = errors.New("the memory to be written ends early")
+
+// copyRange copies what transfer cannot have the kernel move.
+func copyRange(dst *os.File, at int64, src *os.File, off, n int64) error {
+	buf := make([]byte, min(n, copyUnit))
+	for n > 0 {
+		k, err := src.ReadAt(buf[:min(n, int64(len(buf)))], off)
+		if k == 0 {
+			return fmt.Errorf("%w: %w", errShort, err)
+		}
+		if _, err := dst.WriteAt(buf[:k], at); err != nil {
+			return err
+		}
+		at, off, n = at+int64(k), off+int64(k), n-int64(k)
+	}
+	return nil
+}
+
+// File opens a new file in the directory, as batches have: for what is measured
+// beside them.
+func (d *Dir) File() (*os.File, error) { return unnamed(d.path) }

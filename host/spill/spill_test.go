@@ -12,16 +12,28 @@ import (
 	"github.com/wray-project/wray/objectstore/storetest"
 )
 
-func disk(t *testing.T, limit int64, dirs ...string) *Dirs {
+// host returns a host of directories, closed with the test.
+func host(t *testing.T, limit int64, dirs ...string) *Host {
 	t.Helper()
-	o, err := NewOpener(dirs)
-	if err != nil {
-		t.Fatal(err)
+	var places []Place
+	for _, dir := range dirs {
+		d, err := OpenDir(dir)
+		if err != nil {
+			t.Fatal(err)
+		}
+		places = append(places, d)
 	}
 	if limit == 0 {
 		limit = 1 << 40
 	}
-	return NewDirs(o.Dirs(), limit, o.Open)
+	h := NewHost(places, limit)
+	t.Cleanup(h.Close)
+	return h
+}
+
+func disk(t *testing.T, limit int64, dirs ...string) *Disk {
+	t.Helper()
+	return NewDisk(host(t, limit, dirs...).Call)
 }
 
 func TestDirs(t *testing.T) {
@@ -32,7 +44,7 @@ func TestDirs(t *testing.T) {
 	}
 }
 
-func write(t *testing.T, d *Dirs, n int) (objectstore.Batch, error) {
+func write(t *testing.T, d *Disk, n int) (objectstore.Batch, error) {
 	t.Helper()
 	b, err := d.Create(int64(n))
 	if err != nil {
@@ -42,7 +54,11 @@ func write(t *testing.T, d *Dirs, n int) (objectstore.Batch, error) {
 		b.Remove()
 		return nil, err
 	}
-	return b, b.Seal()
+	if err := b.Seal(); err != nil {
+		b.Remove()
+		return nil, err
+	}
+	return b, nil
 }
 
 // TestNextDirectory: a directory that is gone, or full, is left out, and the
@@ -80,22 +96,22 @@ func TestNextDirectory(t *testing.T) {
 	}
 }
 
+// fullPlace takes batches, and then none of their bytes.
+type fullPlace struct{ *Dir }
+
+func (p fullPlace) Create(n int64) (Pen, error) {
+	f, err := os.OpenFile("/dev/full", os.O_RDWR, 0) // every write fails with ENOSPC
+	return &filePen{dir: p.path, file: f}, err
+}
+
 // TestFailedWrite: a write that fails sends the next batch elsewhere.
 func TestFailedWrite(t *testing.T) {
-	a, b := t.TempDir(), t.TempDir()
-	o, err := NewOpener([]string{a, b})
-	if err != nil {
-		t.Fatal(err)
-	}
-	d := NewDirs(o.Dirs(), 1<<30, func(dir int) (*os.File, error) {
-		if dir == 0 { // every write to it fails with ENOSPC
-			return os.OpenFile("/dev/full", os.O_RDWR, 0)
-		}
-		return o.Open(dir)
-	})
 	if _, err := os.Stat("/dev/full"); err != nil {
 		t.Skip("there is no /dev/full here")
 	}
+	h := host(t, 0, t.TempDir(), t.TempDir())
+	h.places[1] = fullPlace{h.places[1].(*Dir)} // the first to be taken
+	d := NewDisk(h.Call)
 	if _, err := write(t, d, 1000); err == nil {
 		t.Fatal("a full disk took a batch")
 	}
@@ -106,8 +122,8 @@ func TestFailedWrite(t *testing.T) {
 		}
 		x.Remove()
 	}
-	if d.Used() != 0 {
-		t.Errorf("%d bytes are taken by nothing", d.Used())
+	if d.Used() != 0 || h.Used() != 0 {
+		t.Errorf("%d bytes are taken by nothing, %d where they are kept", d.Used(), h.Used())
 	}
 }
 

@@ -33,9 +33,10 @@ func submitTasks(g *guest, v view, s []uint64) abi.Errno {
 		if e := g.submitOne(v, specs[i*abi.SpecSize:(i+1)*abi.SpecSize]); e != abi.Success {
 			return e
 		}
-		g.work += perTask
-		putU32(done, 0, i+1)
-		g.pause()
+		if g.work += perTask; g.work > stepBytes>>10*perKiB {
+			putU32(done, 0, i+1)
+			g.step()
+		}
 	}
 	putU32(done, 0, n)
 	return abi.Success
@@ -112,7 +113,11 @@ func (g *guest) submitOne(v view, b []byte) abi.Errno {
 		t.retryOn = strings.Split(strings.TrimSuffix(list, "\x00"), "\x00")
 	}
 	if e := g.readArgs(v, t, u32(b, abi.SpecArgsPtr), u32(b, abi.SpecNargs)); e != abi.Success {
+		t.release()
 		return e
+	}
+	for i := range t.args {
+		spec.Bytes += int64(len(t.args[i].payload))
 	}
 	nresults := u32(b, abi.SpecNresults)
 	g.looked(int(min(nresults, maxResults)))
@@ -143,7 +148,6 @@ func (g *guest) submitOne(v view, b []byte) abi.Errno {
 	if t.actor != nil {
 		return g.callActor(t, out)
 	}
-	spec.Bytes = t.bytes()
 	for _, o := range t.results {
 		spec.Results = append(spec.Results, o.ID())
 	}
@@ -170,27 +174,9 @@ func (g *guest) submitOne(v view, b []byte) abi.Errno {
 // maxResults bounds the results of one task.
 const maxResults = idStep - 1
 
-// maxInlineArgs bounds the bytes of small values that are copied into a task,
-// which nobody counts before the task is queued: arguments may all point at the
-// same bytes. What is more goes into the store, which counts first.
-const maxInlineArgs = 1 << 20
-
 // readArgs copies the arguments: small values into the task, large ones into
-// the store, references as they are. On an errno, and where the guest is stopped
-// meanwhile, the task has been released.
+// the store, references as they are.
 func (g *guest) readArgs(v view, t *task, p, n uint32) abi.Errno {
-	read := false
-	defer func() {
-		if !read {
-			t.release()
-		}
-	}()
-	e := g.readAllArgs(v, t, p, n)
-	read = e == abi.Success
-	return e
-}
-
-func (g *guest) readAllArgs(v view, t *task, p, n uint32) abi.Errno {
 	if n == 0 {
 		return abi.Success
 	}
@@ -201,11 +187,9 @@ func (g *guest) readAllArgs(v view, t *task, p, n uint32) abi.Errno {
 	if !ok {
 		return abi.EFAULT
 	}
+	g.looked(int(n))
 	t.args = make([]arg, 0, n)
-	inline := 0
 	for ; len(b) > 0; b = b[abi.ArgSize:] {
-		g.looked(1)
-		g.pause()
 		switch u32(b, abi.ArgKind) {
 		case abi.ArgKindHandle:
 			o, ok := g.handles.Object(u32(b, abi.ArgHandle))
@@ -219,8 +203,7 @@ func (g *guest) readAllArgs(v view, t *task, p, n uint32) abi.Errno {
 			if e != abi.Success {
 				return e
 			}
-			if len(gv.payload) < inlineArg && len(gv.refs) == 0 && inline+len(gv.payload) <= maxInlineArgs {
-				inline += len(gv.payload)
+			if len(gv.payload) < inlineArg && len(gv.refs) == 0 {
 				g.copied(len(gv.payload))
 				t.args = append(t.args, arg{encoding: gv.encoding, meta: gv.meta, payload: append([]byte(nil), gv.payload...)})
 				continue
@@ -230,7 +213,6 @@ func (g *guest) readAllArgs(v view, t *task, p, n uint32) abi.Errno {
 				return e
 			}
 			g.wantsRoom = false
-			val.Step = g.copyStep
 			o, err := g.w.store.TryPut(g.w.newID(), val)
 			if err != nil {
 				return g.storeErrno(err, val.Size())
@@ -286,19 +268,16 @@ func (g *guest) undoResults(t *task, out []byte) {
 	t.release()
 }
 
-// awaitQueue sends SPACE when the job's queue has room, once for all refusals
-// until then: a guest may try again and again, and not wait.
+// awaitQueue sends SPACE when the job's queue has room.
 func (g *guest) awaitQueue() {
-	g.wantsSpace = true
 	j := g.job
 	j.mu.Lock()
 	defer j.mu.Unlock()
-	if g.queuedIn == g.epoch()+1 {
+	if g.wantsSpace {
 		return
 	}
-	epoch := g.expect()
-	g.queuedIn = epoch + 1
-	j.waiting = append(j.waiting, queued{g, epoch})
+	g.wantsSpace = true
+	j.waiting = append(j.waiting, queued{g, g.expect()})
 }
 
 func cancelTask(g *guest, _ view, s []uint64) abi.Errno {
@@ -357,7 +336,6 @@ func taskInput(g *guest, v view, s []uint64) abi.Errno {
 	copy(buf[at:], t.name)
 	at = align8(at + len(t.name))
 	for i := range t.args {
-		g.pause()
 		a := &t.args[i]
 		d := buf[abi.CallSize+i*abi.CallArgSize:]
 		payload, encoding, meta := a.payload, a.encoding, a.meta
@@ -551,7 +529,6 @@ func taskYield(g *guest, v view, s []uint64) abi.Errno {
 			return e
 		}
 		size = val.Size()
-		val.Step = g.copyStep
 		err = g.w.store.PutItem(t.stream, g.w.newID(), t.items, val)
 	}
 	switch {
@@ -586,13 +563,7 @@ func streamNext(g *guest, v view, s []uint64) abi.Errno {
 	case err == nil:
 		return g.give(o, out)
 	case errors.Is(err, objectstore.ErrNotReady):
-		if s[2]&abi.FlagWatch == 0 {
-			return abi.EAGAIN
-		}
-		if e := g.mayWatch(1); e != abi.Success {
-			return e
-		}
-		if g.watchStream(st) {
+		if s[2]&abi.FlagWatch != 0 && g.watchStream(st) {
 			epoch := g.expect()
 			st.Watch(streamWatcher(func() {
 				g.unwatchStream(st)

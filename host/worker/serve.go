@@ -79,25 +79,26 @@ func (s *server) start(m link.Message) (link.Message, error) {
 	return reply(StartedBody{Jail: s.jail})
 }
 
-// disk is what takes the store's objects: files that the node opens.
+// disk is what takes the store's objects: the node keeps them.
 func (s *server) disk(b StartBody) objectstore.Disk {
-	if len(b.SpillDirs) == 0 {
+	if !b.Spills {
 		return nil
 	}
-	return spill.NewDirs(b.SpillDirs, b.SpillLimit, func(dir int) (*os.File, error) {
-		body, err := link.Marshal(SpillBody{Dir: dir})
+	return spill.NewDisk(func(r spill.Request, files []*os.File) (spill.Reply, []*os.File, error) {
+		body, err := link.Marshal(r)
 		if err != nil {
-			return nil, err
+			return spill.Reply{}, nil, err
 		}
-		m, err := s.conn.Call(context.Background(), link.Message{Kind: KindSpill, Body: body})
+		m, err := s.conn.Call(context.Background(), link.Message{Kind: KindSpill, Body: body, Files: files})
 		if err != nil {
-			return nil, err
+			return spill.Reply{}, nil, err
 		}
-		if len(m.Files) != 1 {
+		var reply spill.Reply
+		if err := link.Unmarshal(m.Body, &reply); err != nil {
 			m.CloseFiles()
-			return nil, errors.New("the node sent no file")
+			return spill.Reply{}, nil, err
 		}
-		return m.Files[0], nil
+		return reply, m.Files, nil
 	})
 }
 

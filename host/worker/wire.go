@@ -16,7 +16,7 @@ const (
 	KindStats  link.Kind = 3 // node: request, reply StatsBody
 	KindOutput link.Kind = 4 // worker: request OutputBody, replied to when it was read
 	KindFS     link.Kind = 5 // worker: request FSBody, reply FSReply and perhaps a file
-	KindSpill  link.Kind = 6 // worker: request SpillBody, reply with a new file for objects
+	KindSpill  link.Kind = 6 // worker: request spill.Request, reply spill.Reply, with files
 	KindMemory link.Kind = 7 // node: request clientwire.MemoryBody, reply clientwire.Memory
 )
 
@@ -30,17 +30,9 @@ type StartBody struct {
 	Slots      int    `cbor:"6,keyasint"`
 	Residents  int    `cbor:"7,keyasint"`
 	Sandboxes  int    `cbor:"8,keyasint"`
-	// SpillDirs are the directories that take objects, for errors alone; none:
-	// objects stay in memory.
-	SpillDirs  []string `cbor:"9,keyasint,omitempty"`
-	SpillLimit int64    `cbor:"10,keyasint,omitempty"` // bytes of all together
+	Spills     bool   `cbor:"9,keyasint,omitempty"` // the node keeps what the store has no room for
 	// Custom are the custom resources, each name once.
-	Custom []CustomBody `cbor:"11,keyasint,omitempty"`
-}
-
-// SpillBody asks for a file without a name.
-type SpillBody struct {
-	Dir int `cbor:"1,keyasint"` // position in StartBody.SpillDirs
+	Custom []CustomBody `cbor:"10,keyasint,omitempty"`
 }
 
 // StartedBody tells what the worker has put itself under.

@@ -80,7 +80,6 @@ func Cases() []Case {
 		{Run, memoryCases()},
 		{Run, trapCases()},
 		{Run, hostCallCases()},
-		{Run, callCases()},
 		{Run, garbageCases()},
 		{Run, fileCases()},
 	} {

@@ -5,23 +5,14 @@ package rt
 import (
 	"context"
 	"errors"
-	"os"
-	"runtime"
 	"unsafe"
 
 	"github.com/wray-project/wray"
-	"github.com/wray-project/wray/internal/clientwire"
 	"github.com/wray-project/wray/wasm/abi"
 )
 
-// Alloc returns n zero bytes, at an address that is a multiple of 8. In a session
-// the memory becomes an object when it is put whole.
+// Alloc returns n zero bytes, at an address that is a multiple of 8.
 func Alloc(ctx context.Context, n int) ([]byte, error) {
-	if n >= clientwire.MaxInline && SessionOf(ctx) != nil {
-		if b := newBuffer(n); b != nil {
-			return b, ctx.Err()
-		}
-	}
 	words := make([]uint64, (n+7)/8)
 	return unsafe.Slice((*byte)(unsafe.Pointer(unsafe.SliceData(words))), len(words)*8)[:n:n], ctx.Err()
 }
@@ -97,8 +88,7 @@ func (r *Ref) Free() error {
 	case r.err != nil:
 		return r.err
 	case r.h != nil:
-		defer runtime.KeepAlive(r)
-		return r.h.free()
+		return Errno(abi.ENOTSUP)
 	case r.stream != nil || r.actor != nil:
 		return Errno(abi.EBADF)
 	}
@@ -131,8 +121,7 @@ func (r *Ref) Stat() (Stat, error) {
 	case r.err != nil:
 		return Stat{}, r.err
 	case r.h != nil:
-		defer runtime.KeepAlive(r)
-		return r.h.stat()
+		return Stat{}, Errno(abi.ENOTSUP)
 	case r.stream != nil:
 		return Stat{}, Errno(abi.EBADF)
 	}
@@ -153,27 +142,17 @@ func (r *Ref) Stat() (Stat, error) {
 	return s, nil
 }
 
-// A Builder makes one object from first byte to last. In a session a large one
-// is written into the file that becomes the object.
+// A Builder makes one object from first byte to last.
 type Builder struct {
 	s     *Session // in which the object is to be, or nil
 	size  int64
-	n     int64    // written
-	data  []byte   // where file is nil
-	file  *os.File // in a session
+	data  []byte
 	ended bool
 }
 
 // NewBuilder returns a builder for an object of size bytes at most.
 func NewBuilder(ctx context.Context, size int64) (*Builder, error) {
-	b := &Builder{s: SessionOf(ctx), size: size, data: []byte{}}
-	if b.s != nil && size >= clientwire.MaxInline {
-		var err error
-		if b.file, err = newFile(); err != nil {
-			return nil, noMemory(int(size), err)
-		}
-	}
-	return b, ctx.Err()
+	return &Builder{s: SessionOf(ctx), size: size, data: []byte{}}, ctx.Err()
 }
 
 // ErrTooLong is the failure of a Write past what the Builder was made for.
@@ -186,17 +165,10 @@ func (b *Builder) Write(p []byte) (int, error) {
 	switch {
 	case b.ended:
 		return 0, errEnded
-	case int64(len(p)) > b.size-b.n:
+	case int64(len(p)) > b.size-int64(len(b.data)):
 		return 0, ErrTooLong
 	}
-	if b.file != nil {
-		if _, err := b.file.WriteAt(p, b.n); err != nil {
-			return 0, noMemory(len(p), err)
-		}
-	} else {
-		b.data = append(b.data, p...)
-	}
-	b.n += int64(len(p))
+	b.data = append(b.data, p...)
 	return len(p), nil
 }
 
@@ -205,31 +177,12 @@ func (b *Builder) Seal(e abi.Encoding, elem abi.Elem) (*Ref, error) {
 	if b.ended {
 		return nil, errEnded
 	}
-	defer b.Close()
-	v := &Value{Encoding: e, Elem: elem, Data: b.data}
-	switch {
-	case b.s == nil:
-		v.Owned = true
-		return &Ref{object: &object{ready: true, value: *v}}, nil
-	case b.file != nil && b.n >= clientwire.MaxInline:
-		if err := seal(b.file, b.n); err != nil {
-			return nil, noMemory(int(b.n), err)
-		}
-		return b.s.putFile(context.Background(), v, b.n, b.file)
-	case b.file != nil:
-		v.Data = make([]byte, b.n)
-		if _, err := b.file.ReadAt(v.Data, 0); err != nil && b.n > 0 {
-			return nil, err
-		}
+	b.ended = true
+	if b.s != nil {
+		return b.s.put(context.Background(), &Value{Encoding: e, Elem: elem, Data: b.data})
 	}
-	return b.s.put(context.Background(), v)
+	return &Ref{object: &object{ready: true, value: Value{Encoding: e, Elem: elem, Owned: true, Data: b.data}}}, nil
 }
 
 // Close gives up what was not sealed.
-func (b *Builder) Close() {
-	b.ended, b.data = true, nil
-	if b.file != nil {
-		b.file.Close()
-		b.file = nil
-	}
-}
+func (b *Builder) Close() { b.ended = true }

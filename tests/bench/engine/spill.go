@@ -42,11 +42,11 @@ func spilling(ctx context.Context, c *Config) error {
 	if c.Round < time.Second {
 		total = spillStore
 	}
-	open, err := spill.NewOpener([]string{filepath.Join(c.Cache, "spill")})
+	open, err := spill.OpenDir(filepath.Join(c.Cache, "spill"))
 	if err != nil {
 		return err
 	}
-	if dir := open.Dirs()[0]; spill.InMemory(dir) {
+	if dir := open.Name(); spill.InMemory(dir) {
 		c.Note("the cases about spilling write to " + dir + ", which lies in memory: name another cache directory with WRAY_CACHE")
 	}
 	data := make([]byte, spillObject)
@@ -78,9 +78,10 @@ func mibs(n int64, begin time.Time) float64 {
 
 // spillObjects fills a store, puts total bytes more, and then reads total bytes
 // of what went to disk. Both rates are those that who puts and reads sees.
-func spillObjects(ctx context.Context, open *spill.Opener, data []byte, total int64) (out, back float64, err error) {
-	disk := spill.NewDirs(open.Dirs(), 4*total+spillStore, open.Open)
-	s, err := objectstore.New(objectstore.Config{Capacity: spillStore, Disk: disk})
+func spillObjects(ctx context.Context, open *spill.Dir, data []byte, total int64) (out, back float64, err error) {
+	host := spill.NewHost([]spill.Place{open}, 4*total+spillStore)
+	defer host.Close()
+	s, err := objectstore.New(objectstore.Config{Capacity: spillStore, Disk: spill.NewDisk(host.Call)})
 	if err != nil {
 		return 0, 0, err
 	}
@@ -139,7 +140,7 @@ func spillObjects(ctx context.Context, open *spill.Opener, data []byte, total in
 }
 
 // plainFiles writes total bytes and reads them again.
-func plainFiles(open *spill.Opener, data []byte, total int64) (out, back float64, err error) {
+func plainFiles(open *spill.Dir, data []byte, total int64) (out, back float64, err error) {
 	var files []*os.File
 	defer func() {
 		for _, f := range files {
@@ -149,7 +150,7 @@ func plainFiles(open *spill.Opener, data []byte, total int64) (out, back float64
 	begin := time.Now()
 	for done := int64(0); done < total; done += spillPlainAt {
 		if done%spillFile == 0 {
-			f, err := open.Open(0)
+			f, err := open.File()
 			if err != nil {
 				return 0, 0, err
 			}
