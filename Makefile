@@ -12,11 +12,14 @@ HEAVY_PKGS := $(addprefix ./,$(HEAVY))
 # The hostile guests run through real processes with real deadlines, which the
 # race detector makes them miss: they run without it.
 RACE_HEAVY_PKGS := $(filter-out ./tests/isolation,$(HEAVY_PKGS))
+# The race detector, but not in what computes machine code: it is wazero's, works
+# on its own data alone, and takes most of the tests' time when it is watched.
+RACE := -race -gcflags=github.com/tetratelabs/wazero/internal/engine/wazevo/...=-race=false
 # What guests are built from; it must build and vet for wasip1 too.
 GUEST_PKGS := $(addsuffix /...,$(addprefix ./,$(wildcard wasm/abi wasm/guest wasm/rewrite sdk examples)))
 
 .PHONY: all test check build clean help
-.PHONY: fmt vet staticcheck tidy generated race-tools wasi-tools s3-server unit invariants
+.PHONY: fuzz fmt vet staticcheck tidy generated race-tools wasi-tools s3-server unit invariants
 
 all: build
 
@@ -24,6 +27,7 @@ help:
 	@echo 'make test     everything that CI runs: check, build, all tests'
 	@echo 'make check    gofmt, vet on every platform, staticcheck, tidy, generated files'
 	@echo 'make unit     the tests alone, under the race detector where it works'
+	@echo 'make fuzz     every fuzz target for FUZZTIME (60s); FUZZ=name for some'
 	@echo 'make build    bin/wray, and proof that arm64 builds'
 	@echo 'make clean    remove what was built'
 
@@ -103,7 +107,7 @@ wasi-tools:
 	@if [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null && ! dpkg -s $(WASI_TOOLS) >/dev/null 2>&1; then \
 		echo '== install $(WASI_TOOLS), for the examples'; \
 		{ apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends $(WASI_TOOLS); } >/dev/null 2>&1 \
-		|| echo '** they could not be installed: the tests of examples/wasi-c and wasi-rust are skipped'; \
+		|| echo '** they could not be installed: the tests of what is in C and Rust are skipped'; \
 	fi
 
 # Objects that go to S3 are tested with a server. It takes minutes to compile the
@@ -126,9 +130,9 @@ unit:
 	light=$$($(GO) list ./... | grep -vxF "$$(cd . && $(GO) list $(HEAVY_PKGS))") || exit 1; \
 	if [ -n "$$race" ]; then \
 		echo '== go test -race'; \
-		CGO_ENABLED=1 $(GO) test -race -timeout 10m $$light || exit 1; \
+		CGO_ENABLED=1 $(GO) test $(RACE) -timeout 10m $$light || exit 1; \
 		echo '== go test -race -short, of what computes for long'; \
-		CGO_ENABLED=1 $(GO) test -race -short -timeout 10m $(RACE_HEAVY_PKGS) || exit 1; \
+		CGO_ENABLED=1 $(GO) test $(RACE) -short -timeout 10m $(RACE_HEAVY_PKGS) || exit 1; \
 	else \
 		echo '== go test'; \
 		$(GO) test -timeout 10m $$light || exit 1; \
@@ -140,6 +144,19 @@ unit:
 invariants:
 	@echo '== go test -tags invariants'
 	@$(GO) test -tags invariants -timeout 5m $$($(GO) list ./scheduler/...)
+
+# Each fuzz target for a while. A find is an input under testdata/fuzz, which
+# go test runs from then on. Minimising would take most of the time where a
+# target needs milliseconds for an input.
+FUZZTIME ?= 60s
+FUZZ     ?= .
+fuzz:
+	@failed=; for dir in $$(git grep -l --untracked '^func Fuzz' -- '*_test.go' | xargs -n1 dirname | sort -u); do \
+		for f in $$($(GO) test -list '^Fuzz' ./$$dir | grep '^Fuzz' | grep -E '$(FUZZ)'); do \
+			echo "== go test -fuzz $$f ./$$dir"; \
+			$(GO) test -run '^$$' -fuzz "^$$f$$" -fuzztime $(FUZZTIME) -fuzzminimizetime 1x ./$$dir || failed="$$failed $$dir.$$f"; \
+		done; \
+	done; [ -z "$$failed" ] || { echo "failed:$$failed"; exit 1; }
 
 clean:
 	rm -rf $(BIN)

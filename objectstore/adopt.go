@@ -59,7 +59,7 @@ func (r *Reservation) Adopt(o *Object, v Value, f *os.File) error {
 	s.pool.mu.Unlock()
 	s.space.addAnyway(int64(len(mem)))
 	if r.room.segment != nil {
-		s.free(r.room.segment)
+		s.drop(r.room.segment) // it may be in the hands of warm
 	} else {
 		s.space.committed.Add(-r.room.length)
 	}

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"errors"
 	"os"
+	"sync/atomic"
 	"testing"
 
 	"golang.org/x/sys/unix"
@@ -113,6 +114,7 @@ func TestAdopt(t *testing.T) {
 		t.Fatal(err)
 	}
 	o.Release()
+	s.bg.wg.Wait() // the segment that made way may have been in the hands of warm
 	s.Trim()
 	if st := s.Stats(); st.Used != 0 || st.Segments != 0 || st.Pooled != 0 {
 		t.Errorf("left behind %+v", st)
@@ -165,4 +167,72 @@ func TestHandlesSet(t *testing.T) {
 		t.Errorf("%d references are left", n)
 	}
 	o.Release()
+}
+
+// heldWarming stops the next populating until it is told to go on, and counts
+// segments that are freed meanwhile.
+type heldWarming struct {
+	memfdMemory
+	at, goOn chan struct{}
+	held     *atomic.Bool
+	freed    *atomic.Int32
+}
+
+func (m heldWarming) populate(mem []byte) {
+	if m.held.CompareAndSwap(false, true) {
+		m.at <- struct{}{}
+		<-m.goOn
+		m.held.Store(false)
+	}
+	m.memfdMemory.populate(mem)
+}
+
+func (m heldWarming) free(mem []byte, fd int) {
+	if m.held.Load() {
+		m.freed.Add(1)
+	}
+	m.memfdMemory.free(mem, fd)
+}
+
+// TestAdoptWhileWarming: the segment that was reserved for what came as a file
+// may be one that is just being warmed, and is freed after that.
+func TestAdoptWhileWarming(t *testing.T) {
+	s, err := New(Config{Capacity: 8 << 20})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer s.Close()
+	m := heldWarming{at: make(chan struct{}), goOn: make(chan struct{}), held: new(atomic.Bool), freed: new(atomic.Int32)}
+	s.mem = m
+	const n = InlineMax + 100
+	p, err := s.TryPut(wray.ID{Owner: 2, Seq: 1}, Value{Encoding: abi.EncodingRaw, Payload: make([]byte, n)})
+	if err != nil {
+		t.Fatal(err)
+	}
+	p.Release()
+	<-m.at // the segment is in the pool, and being warmed
+	o, err := s.Declare(wray.ID{Owner: 2, Seq: 2})
+	if err != nil {
+		t.Fatal(err)
+	}
+	r, err := s.TryReserve(Size{Payload: n})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if r.room.segment == nil {
+		t.Fatal("the segment that is being warmed was not reserved")
+	}
+	whole := make([]byte, roundUp(n, Align))
+	if err := r.Adopt(o, Value{Encoding: abi.EncodingRaw}, memfd(t, whole, int64(len(whole)), unix.F_SEAL_SHRINK|unix.F_SEAL_GROW|unix.F_SEAL_WRITE)); err != nil {
+		t.Fatal(err)
+	}
+	if m.freed.Load() != 0 {
+		t.Error("memory was freed while it was being warmed")
+	}
+	m.goOn <- struct{}{}
+	o.Release()
+	s.bg.wg.Wait()
+	if st := s.Stats(); st.Used != 0 || st.Segments != 0 || st.Pooled != 0 {
+		t.Errorf("left behind %+v", st)
+	}
 }

@@ -3,6 +3,7 @@ package objectstore
 import (
 	"errors"
 	"fmt"
+	"math"
 	"sync"
 
 	wray "github.com/wray-project/wray"
@@ -65,6 +66,14 @@ const keepSlots = 1 << 10
 // NewHandles returns a table of at most limit handles; 0: as many as memory
 // holds.
 func NewHandles(limit int) *Handles { return &Handles{limit: limit} }
+
+// Room returns how many handles more there may be.
+func (t *Handles) Room() int {
+	if t.limit == 0 {
+		return math.MaxInt
+	}
+	return t.limit - t.n
+}
 
 // Len returns the number of handles in use.
 func (t *Handles) Len() int { return t.n }
@@ -294,6 +303,15 @@ func (t *Handles) Clone() *Handles {
 
 // Reset gives all handles back.
 func (t *Handles) Reset() {
+	if rest := t.ResetSome(math.MaxInt); rest != nil {
+		rest()
+	}
+}
+
+// ResetSome is Reset that leaves the references beyond about the first n of
+// them to the caller: rest, where it is not nil, gives them back, in any
+// goroutine. The table is empty when it returns.
+func (t *Handles) ResetSome(n int) (rest func()) {
 	t.mu.Lock()
 	slots := t.slots
 	t.free, t.n = 0, 0
@@ -303,10 +321,18 @@ func (t *Handles) Reset() {
 		t.slots = slots[:0]
 	}
 	t.mu.Unlock()
-	for i := range slots {
-		if r := slots[i].ref; r != nil {
-			slots[i] = slot{}
-			r.Release()
+	release := func(slots []slot) {
+		for i := range slots {
+			if r := slots[i].ref; r != nil {
+				slots[i] = slot{}
+				r.Release()
+			}
 		}
 	}
+	if n = max(n, keepSlots); n >= len(slots) { // a table that is kept is cleared here
+		release(slots)
+		return nil
+	}
+	release(slots[:n])
+	return func() { release(slots[n:]) }
 }

@@ -250,11 +250,20 @@ func (o *Object) TrySeal(v Value) error {
 	if o.Ready() {
 		return ErrSealed
 	}
+	v.hold()
+	kept := false
+	defer func() {
+		if !kept {
+			v.letGo()
+		}
+	}()
 	r, err := o.store.take(v.Size())
 	if err != nil {
 		return err
 	}
-	return o.sealInto(v, r)
+	err = o.sealInto(v, r)
+	kept = err == nil
+	return err
 }
 
 // sealInto gives o the value v in the room r, which it uses up.
@@ -276,7 +285,7 @@ func (o *Object) sealInto(v Value, r room) error {
 	if !steps {
 		b = o.store.copyIn(o, v.Payload, r, nil)
 	}
-	o.fill(v.Encoding, v.Meta, v.Refs, b)
+	o.fillHeld(v.Encoding, v.Meta, v.table(), b)
 	o.publish()
 	return nil
 }
@@ -350,16 +359,28 @@ type body struct {
 // fill writes what never changes after. Only the goroutine that claimed or
 // made o may call it.
 func (o *Object) fill(e abi.Encoding, meta uint32, refs []*Object, b body) {
+	o.fillHeld(e, meta, retained(refs), b)
+}
+
+// retained returns refs with a reference each.
+func retained(refs []*Object) []*Object {
+	if len(refs) == 0 {
+		return nil
+	}
+	table := make([]*Object, len(refs))
+	for i, r := range refs {
+		r.Retain()
+		table[i] = r
+	}
+	return table
+}
+
+// fillHeld is fill with a table whose references o takes over.
+func (o *Object) fillHeld(e abi.Encoding, meta uint32, table []*Object, b body) {
 	o.encoding, o.meta = e, meta
 	o.payload, o.segment, o.charge = b.payload, b.segment, b.charge
 	o.length, o.mappable = int64(len(b.payload)), b.segment.mappable()
-	if len(refs) > 0 {
-		o.table = make([]*Object, len(refs))
-		for i, r := range refs {
-			r.Retain()
-			o.table[i] = r
-		}
-	}
+	o.table = table
 	o.settle(b.sums)
 }
 

@@ -149,13 +149,8 @@ func (s *Store) recycle(g *segment) {
 	p := &s.pool
 	p.mu.Lock()
 	if p.closed || g.class == noClass {
-		if g.warming {
-			g.doomed = true
-			p.mu.Unlock()
-			return
-		}
 		p.mu.Unlock()
-		s.free(g)
+		s.drop(g)
 		return
 	}
 	p.link(g)
@@ -179,7 +174,20 @@ func (s *Store) recycle(g *segment) {
 	}
 }
 
-// free gives g back to the system.
+// drop gives g, which has no user and is not in the pool, back to the system:
+// at once, or, where it is being warmed, after that. The caller calls grant
+// after.
+func (s *Store) drop(g *segment) {
+	s.pool.mu.Lock()
+	g.doomed = g.warming
+	later := g.doomed
+	s.pool.mu.Unlock()
+	if !later {
+		s.free(g)
+	}
+}
+
+// free gives g, which is not being warmed, back to the system.
 func (s *Store) free(g *segment) {
 	n := int64(len(g.mem))
 	s.mem.free(g.mem, g.fd)

@@ -232,11 +232,20 @@ func (s *Store) TryPut(id wray.ID, v Value) (*Object, error) {
 	if err := s.admits(&v); err != nil {
 		return nil, err
 	}
+	v.hold()
+	kept := false
+	defer func() {
+		if !kept {
+			v.letGo()
+		}
+	}()
 	r, err := s.take(v.Size())
 	if err != nil {
 		return nil, err
 	}
-	return s.putInto(id, v, r)
+	o, err := s.putInto(id, v, r)
+	kept = true // by the object, or they went with it
+	return o, err
 }
 
 // admits reports what no object of this store may hold. A reference to another
@@ -254,7 +263,7 @@ func (s *Store) admits(v *Value) error {
 func (s *Store) putInto(id wray.ID, v Value, r room) (*Object, error) {
 	o := &Object{id: id, store: s, born: s.clock.Now()}
 	o.refs.Store(1)
-	o.fill(v.Encoding, v.Meta, v.Refs, s.copyIn(o, v.Payload, r, v.Step))
+	o.fillHeld(v.Encoding, v.Meta, v.table(), s.copyIn(o, v.Payload, r, v.Step))
 	o.state.Store(uint32(finalState(v.Encoding)))
 	if !s.index.add(o) {
 		o.Release()

@@ -19,8 +19,53 @@ type Value struct {
 	Payload  []byte
 	Refs     []*Object // in the order in which the payload names them by index
 	// Step, where it is not nil, is called between the parts of StepBytes in which
-	// a long payload is copied. It may panic: then nothing was stored.
+	// a long payload is copied, and among very many Refs. It may panic: then
+	// nothing was stored.
 	Step func()
+
+	held []*Object // Refs with a reference each, where hold has taken them
+}
+
+// stepRefs is how many references are taken between two calls of a Value's Step.
+const stepRefs = 1 << 14
+
+// hold takes v's references in steps, where there are many, before anything is
+// taken that a panic of Step would leave. Who calls it gives them back with
+// letGo unless fill took them over.
+func (v *Value) hold() {
+	if v.Step == nil || len(v.Refs) <= stepRefs {
+		return
+	}
+	held := make([]*Object, 0, len(v.Refs))
+	whole := false
+	defer func() {
+		if v.held = held; !whole {
+			v.letGo()
+		}
+	}()
+	for i, r := range v.Refs {
+		if i%stepRefs == stepRefs-1 {
+			v.Step()
+		}
+		r.Retain()
+		held = append(held, r)
+	}
+	whole = true
+}
+
+// table returns v's references for fillHeld, which takes them over.
+func (v *Value) table() []*Object {
+	if v.held != nil {
+		return v.held
+	}
+	return retained(v.Refs)
+}
+
+func (v *Value) letGo() {
+	for _, r := range v.held {
+		r.Release()
+	}
+	v.held = nil
 }
 
 // StepBytes is how much is copied between two calls of a Value's Step: a few

@@ -170,9 +170,6 @@ func local(doing string, err error) error {
 			e.Code = wray.CodeOutOfMemory
 		case abi.EINVAL:
 			e.Code = wray.CodeBadArgument
-		case abi.ENOTSUP:
-			e.Code, e.Message = wray.CodeBadArgument, doing+": not to be had in a session with a node"
-			e.Hint = "do it in a task"
 		}
 	default:
 		e.Code = wray.CodeBadArgument

@@ -21,7 +21,8 @@ type Element interface {
 // object store's memory. The first time that it is put, returned, yielded or
 // given to a task, whole or at least half of it from its first element on, that
 // memory becomes the object, and nothing is copied. To the program it looks as
-// with any slice: what it writes afterwards changes nothing but its own.
+// with any slice: what it writes afterwards changes nothing but its own. In a
+// session with a node ([Connect]) it is so when the slice is put whole.
 //
 // It waits while the store is full.
 func Make[T Element](ctx context.Context, n int) ([]T, error) {

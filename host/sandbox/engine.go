@@ -13,10 +13,12 @@
 package sandbox
 
 import (
+	"cmp"
 	"context"
 	"crypto/rand"
 	"fmt"
 	"path/filepath"
+	"runtime"
 	"sync"
 	"time"
 
@@ -51,6 +53,7 @@ type Engine struct {
 	cache    wazero.CompilationCache
 	cacheDir string // absolute; empty where the engine may compile
 	gate     *gate
+	maps     chan struct{} // one token for each that makes or unmaps a memory
 	clock    clock
 
 	mu      sync.Mutex
@@ -95,6 +98,7 @@ func NewEngine(ctx context.Context, cfg Config) (*Engine, error) {
 		cache:    cache,
 		cacheDir: dir,
 		gate:     newGate(cfg.Slots, cfg.Slice),
+		maps:     make(chan struct{}, cmp.Or(max(cfg.Slots, 0), runtime.NumCPU())),
 		clock:    newClock(),
 		modules:  map[*Module]struct{}{},
 	}

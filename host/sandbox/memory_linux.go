@@ -1,9 +1,11 @@
 package sandbox
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	"os"
+	"slices"
 	"sync"
 	"unsafe"
 
@@ -175,21 +177,35 @@ func (m *linearMemory) lend(mem []byte, at uint64) error {
 }
 
 // tear notes that the image is no longer whole. Windows come again where
-// others were, so the list stays short.
+// others were, so the list stays short; spans that touch become one, so that it
+// does for a guest that wants it long, too.
 func (m *linearMemory) tear(at, n uint64) {
 	if m.keep == nil && (m.image == nil || at >= m.image.size) || m.keep != nil && at >= m.keep.size {
 		return
 	}
+	end := at + n
 	for _, h := range m.holes {
-		if at >= h.at && at+n <= h.at+h.n {
+		if at >= h.at && end <= h.at+h.n {
 			return
 		}
 	}
-	m.holes = append(m.holes, span{at, n})
+	rest := m.holes[:0]
+	for _, h := range m.holes {
+		if h.at > end || h.at+h.n < at {
+			rest = append(rest, h)
+			continue
+		}
+		at, end = min(at, h.at), max(end, h.at+h.n)
+	}
+	m.holes = append(rest, span{at, end - at})
 }
 
-// holesNow returns where the image is gone.
-func (m *linearMemory) holesNow() []span { return append([]span(nil), m.holes...) }
+// holesNow returns where the image is gone, in order.
+func (m *linearMemory) holesNow() []span {
+	holes := append([]span(nil), m.holes...)
+	slices.SortFunc(holes, func(a, b span) int { return cmp.Compare(a.at, b.at) })
+	return holes
+}
 
 // changed calls f for ranges of whole pages, in order, that together hold
 // every page of the guest's which is not as mapped.

@@ -224,13 +224,19 @@ func (m *Module) instantiate(l Limits, s *snapshot) (*Sandbox, error) {
 			Limit: l.memoryLimit(),
 		}
 	}
+	// That, and instantiation, is work of the kernel, which no meter counts. Guests
+	// that have sandboxes made by the thousand keep as many processors busy with it
+	// as may run guests, and the others wait for them as for each other.
+	m.engine.maps <- struct{}{}
 	mem, err := newLinearMemory(uint64(l.Memory), img)
 	if err != nil {
+		<-m.engine.maps
 		return nil, err
 	}
 	sb := &Sandbox{module: m, engine: m.engine, mem: mem, limits: l, turn: make(chan struct{}, 1), wake: make(chan struct{}, 1)}
 	ctx := experimental.WithMemoryAllocator(context.Background(), handOver{mem})
 	sb.inst, err = m.engine.rt.InstantiateModule(ctx, m.compiled, moduleConfig())
+	<-m.engine.maps
 	if err != nil {
 		_ = mem.release()
 		return nil, invalid(err)

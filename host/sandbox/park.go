@@ -24,12 +24,35 @@ type eventQueue struct {
 	mu    sync.Mutex
 	items []Event // guarded by mu; from head on
 	head  int     // guarded by mu
+	once  uint32  // guarded by mu; bits of the kinds in items that say nothing but that they came
 }
 
+// push adds an event. One that says nothing beyond its kind, and lies there
+// unread already, says it no more by lying there twice.
 func (q *eventQueue) push(e Event) {
 	q.mu.Lock()
+	defer q.mu.Unlock()
+	if bit := onceBit(e); bit != 0 {
+		if q.once&bit != 0 {
+			return
+		}
+		q.once |= bit
+	}
 	q.items = append(q.items, e)
-	q.mu.Unlock()
+}
+
+// onceBit returns the bit in eventQueue.once of an event without arguments, or 0.
+func onceBit(e Event) uint32 {
+	if e.Handle != 0 || e.Arg != 0 || e.Kind >= 32 {
+		return 0
+	}
+	return 1 << e.Kind
+}
+
+func (q *eventQueue) len() int {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	return len(q.items) - q.head
 }
 
 func (q *eventQueue) empty() bool {
@@ -46,6 +69,7 @@ func (q *eventQueue) take(p []byte) int {
 	for q.head < len(q.items) && len(p)-n >= abi.EventSize {
 		e := q.items[q.head]
 		q.head++
+		q.once &^= onceBit(e)
 		binary.LittleEndian.PutUint32(p[n+abi.EventKind:], e.Kind)
 		binary.LittleEndian.PutUint32(p[n+abi.EventHandle:], e.Handle)
 		binary.LittleEndian.PutUint64(p[n+abi.EventArg:], e.Arg)
@@ -65,9 +89,18 @@ func (q *eventQueue) copy() []Event {
 
 func (q *eventQueue) clear() {
 	q.mu.Lock()
-	q.items, q.head = q.items[:0], 0
-	q.mu.Unlock()
+	defer q.mu.Unlock()
+	if cap(q.items) > keepEvents {
+		q.items = nil
+	}
+	q.items, q.head, q.once = q.items[:0], 0, 0
 }
+
+// keepEvents is how long a queue may be that stays allocated for the next guest.
+const keepEvents = 1 << 10
+
+// Unread returns how many events the guest has not read.
+func (sb *Sandbox) Unread() int { return sb.events.len() }
 
 // Notify gives the guest an event and ends its park. Any goroutine may call it.
 func (sb *Sandbox) Notify(e Event) {

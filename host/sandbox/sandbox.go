@@ -190,6 +190,7 @@ func (sb *Sandbox) SetDeadline(d time.Duration) {
 func (sb *Sandbox) Kill(err *wray.Error) {
 	sb.killed.CompareAndSwap(nil, &stop{err: err})
 	sb.signal()
+	sb.engine.gate.hurry(sb)
 }
 
 // signal ends a park, or makes the next one end at once.
@@ -401,7 +402,9 @@ func (sb *Sandbox) Close() {
 	sb.closed = true
 	sb.wasi.Close()
 	_ = sb.inst.Close(sb)
+	sb.engine.maps <- struct{}{}
 	_ = sb.mem.release()
+	<-sb.engine.maps
 	sb.module.mu.Lock()
 	sb.module.live--
 	sb.module.mu.Unlock()

@@ -38,12 +38,17 @@ func buildGo(t testing.TB, src string, flags ...string) []byte {
 // load rewrites, loads and prepares a module in an engine of its own.
 func load(t testing.TB, wasm []byte) *sandbox.Module {
 	t.Helper()
+	return loadInto(t, wasm, sandbox.Config{})
+}
+
+func loadInto(t testing.TB, wasm []byte, cfg sandbox.Config) *sandbox.Module {
+	t.Helper()
 	ctx := context.Background()
 	a, err := sandbox.Rewrite(wasm, sandbox.CompileOptions{})
 	if err != nil {
 		t.Fatal(err)
 	}
-	e, err := sandbox.NewEngine(ctx, sandbox.Config{})
+	e, err := sandbox.NewEngine(ctx, cfg)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -3,6 +3,7 @@ package sandbox
 import (
 	"errors"
 	"fmt"
+	"sort"
 
 	"github.com/klauspost/compress/s2"
 
@@ -121,10 +122,10 @@ func (sb *Sandbox) baseOf(at uint64, holes []span, windows []Base) []byte {
 	if w := inWindow(windows, at); w != nil {
 		return w.Bytes[min(at-w.At, uint64(len(w.Bytes))):min(at-w.At+statePage, uint64(len(w.Bytes)))]
 	}
-	for _, h := range holes {
-		if at >= h.at && at < h.at+h.n {
-			return nil
-		}
+	// holes are in order, and do not overlap.
+	i := sort.Search(len(holes), func(i int) bool { return holes[i].at > at })
+	if i > 0 && at < holes[i-1].at+holes[i-1].n {
+		return nil
 	}
 	return sb.module.snap.image.page(at)
 }

@@ -8,7 +8,7 @@ import (
 )
 
 func TestRootFS(t *testing.T) {
-	wasitest.TestFS(t, func(t *testing.T, dir string) wasi.FS { return grant(t, "/", dir).FS })
+	wasitest.TestFS(t, 10_000, func(t *testing.T, dir string) wasi.FS { return grant(t, "/", dir).FS })
 }
 
 // TestRootFSUncleaned asks for paths that no System passes on, as a process

@@ -217,7 +217,8 @@ func (a *actor) cancel(t *task) {
 	}
 	a.mu.Lock()
 	defer a.mu.Unlock()
-	if (a.running == t || a.serving.calls[t.id.Seq] == t) && a.g != nil {
+	if (a.running == t || a.serving.calls[t.id.Seq] == t) && a.g != nil && !t.canceled {
+		t.canceled = true
 		a.g.cancel(t)
 	}
 }
@@ -310,10 +311,19 @@ func (a *actor) live() {
 func (a *actor) begin() *wray.Error {
 	t, w := a.create, a.job.w
 	a.answered = 0
+	// A few at a time: thousands that begin at once would all stand at the locks
+	// that everybody else needs, too.
+	w.begins <- struct{}{}
+	if err := a.stopEarly(); err != nil {
+		<-w.begins
+		return err
+	}
 	if err := w.residents.add(a); err != nil {
+		<-w.begins
 		return err
 	}
 	sb, err := t.fn.module.takeClean(t.memory)
+	<-w.begins
 	if err != nil {
 		w.residents.remove(a)
 		return t.asError(err)
@@ -351,6 +361,23 @@ func (a *actor) begin() *wray.Error {
 		a.publish()
 	}
 	return failure
+}
+
+// stopEarly ends an actor that was stopped before it has begun, without a sandbox.
+func (a *actor) stopEarly() *wray.Error {
+	w, t := a.job.w, a.create
+	w.mu.Lock()
+	stopped := t.stopped
+	w.mu.Unlock()
+	if stopped == 0 {
+		return nil
+	}
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	if a.ending == nil {
+		a.ending, a.final = wray.Errorf(stopped, "the actor was stopped before it began"), true
+	}
+	return a.ending
 }
 
 // close ends the attempt.
@@ -414,6 +441,7 @@ func (a *actor) next() (*task, todo) {
 		}
 		if l := a.box.Next(); l != nil {
 			a.running = l.Value
+			l.Value.canceled = false
 			a.mu.Unlock()
 			if a.sleepy.Load() {
 				a.job.w.residents.stays(a)
@@ -572,8 +600,14 @@ func (a *actor) ended(err *wray.Error) {
 	}
 }
 
-// bytes returns what a call keeps in memory while it waits.
-func (t *task) bytes() (n int64) {
+// bytes returns what a task keeps in memory while it waits, about. All of it is
+// as long as who submits wants it to be, and none is counted elsewhere.
+func (t *task) bytes() int64 {
+	const argument, result = 64, 256 // arg; Object and its place in the index
+	n := int64(len(t.name)) + argument*int64(len(t.args)) + result*int64(len(t.results))
+	for _, s := range t.retryOn {
+		n += int64(len(s)) + 16
+	}
 	for i := range t.args {
 		n += int64(len(t.args[i].payload))
 	}

@@ -89,7 +89,11 @@ func bufferSeal(g *guest, v view, s []uint64) abi.Errno {
 		if w.buf != buf {
 			continue
 		}
-		if err := w.seclude(g.sb, fd, at, length); err != nil {
+		err := w.seclude(g.sb, fd, at, length, func() {
+			g.work += stepPages >> 12 * perPage
+			g.step() // a guest that is stopped here has a buffer still
+		})
+		if err != nil {
 			// Part of the buffer can still be written to, so it stays one.
 			panic(sandbox.Stop(&wray.Error{Code: wray.CodeInternal, Message: fmt.Sprintf("seal a buffer: %v", err)}))
 		}

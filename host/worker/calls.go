@@ -2,7 +2,6 @@ package worker
 
 import (
 	"errors"
-	"fmt"
 	"sync/atomic"
 	"time"
 
@@ -81,6 +80,9 @@ const (
 	perKiB    = 100
 	perHandle = 100
 	perTask   = 2_000
+	perActor  = 100_000 // a sandbox of its own, made and thrown away
+	// perPage is that of giving a page back.
+	perPage = 100
 	// mappingCost is that of a change of mappings.
 	mappingCost = 3_000
 )
@@ -102,6 +104,13 @@ func (g *guest) step() {
 	}
 }
 
+// pause is step where much was done since the last.
+func (g *guest) pause() {
+	if g.work >= stepWork {
+		g.step()
+	}
+}
+
 // copyStep is the step of a copy into the store. The call has not stored
 // anything yet, so that it may end here.
 func (g *guest) copyStep() {
@@ -112,6 +121,7 @@ func (g *guest) copyStep() {
 const (
 	stepBytes   = 1 << 20
 	stepHandles = 1 << 10
+	stepWork    = stepBytes >> 10 * perKiB // ns
 )
 
 // copyOut copies src to the guest's memory, in steps.
@@ -223,9 +233,10 @@ func (g *guest) refs(b []byte) ([]*objectstore.Object, abi.Errno) {
 	if n := len(b) / 4; n > objectstore.MaxRefs {
 		return nil, g.tooMany("references in a value", uint32(n), objectstore.MaxRefs)
 	}
-	g.looked(len(b) / 4)
 	refs := make([]*objectstore.Object, len(b)/4)
 	for i := range refs {
+		g.looked(1)
+		g.pause()
 		o, ok := g.handles.Object(u32(b, 4*i))
 		if !ok {
 			return nil, abi.EBADF
@@ -369,15 +380,18 @@ func objectGet(g *guest, v view, s []uint64) abi.Errno {
 	if !ok {
 		return abi.EBADF
 	}
-	if !o.Ready() {
-		if s[4]&abi.FlagWatch != 0 {
-			g.watchObject(o, h)
-		}
-		return abi.EAGAIN
-	}
 	kind := uint32(0)
 	if s[4]&abi.FlagWatch != 0 {
 		kind = abi.EventReady
+		if e := g.mayWatch(1); e != abi.Success {
+			return e
+		}
+	}
+	if !o.Ready() {
+		if kind != 0 {
+			g.watchObject(o, h)
+		}
+		return abi.EAGAIN
 	}
 	// Who has no buffer and does not wait wants to know what it is, no more.
 	if len(buf) > 0 || kind != 0 {
@@ -459,6 +473,19 @@ func objectRefs(g *guest, v view, s []uint64) abi.Errno {
 	if !ok {
 		return abi.EFAULT
 	}
+	if g.client == nil && g.handles.Room() < len(refs) {
+		return g.giveAll(refs, out) // which says what there is no room for
+	}
+	// A guest that is stopped in between has its handles, and loses them as all
+	// others.
+	for len(refs) > stepHandles {
+		if e := g.giveAll(refs[:stepHandles], out); e != abi.Success {
+			return e
+		}
+		refs, out = refs[stepHandles:], out[4*stepHandles:]
+		g.looked(stepHandles)
+		g.step()
+	}
 	g.looked(len(refs))
 	return g.giveAll(refs, out)
 }
@@ -493,14 +520,11 @@ func objectWatch(g *guest, v view, s []uint64) abi.Errno {
 		if _, ok := g.handles.Object(u32(hs, i)); !ok {
 			return abi.EBADF
 		}
+		g.looked(1)
+		g.pause()
 	}
-	if most := g.job.maxHandles(); g.watching()+len(hs)/4 > most {
-		return g.refuse(&wray.Error{
-			Code:    wray.CodeLimitExceeded,
-			Message: fmt.Sprintf("the sandbox waits for %d objects, and would for %d more", g.watching(), len(hs)/4),
-			Limit:   &wray.Limit{Name: "watches", Value: int64(most), Flag: objectstore.HandlesFlag},
-			Hint:    "watch an object once, until it is there",
-		}, abi.E2BIG)
+	if e := g.mayWatch(len(hs) / 4); e != abi.Success {
+		return e
 	}
 	for i := 0; i < len(hs); i += 4 {
 		h := u32(hs, i)
@@ -534,6 +558,8 @@ func objectWait(g *guest, v view, s []uint64) abi.Errno {
 		if objects[i], ok = g.handles.Object(u32(hs, 4*i)); !ok {
 			return abi.EBADF
 		}
+		g.looked(2) // and counted
+		g.pause()
 	}
 	count := func() uint32 {
 		var c uint32
@@ -546,7 +572,6 @@ func objectWait(g *guest, v view, s []uint64) abi.Errno {
 		}
 		return c
 	}
-	g.looked(2 * len(objects))
 	have := count()
 	if have >= least || timeout == 0 {
 		return abi.Success
@@ -554,7 +579,16 @@ func objectWait(g *guest, v view, s []uint64) abi.Errno {
 	var watches []*objectstore.Watch
 	var came atomic.Uint32 // of those that were not there; each counts once
 	came.Store(have)
+	defer func() {
+		for _, w := range watches {
+			if w.Cancel() {
+				g.unexpect(g.out.epoch) // only this goroutine changes it
+			}
+		}
+	}()
 	for i, o := range objects {
+		g.looked(4) // and withdrawn
+		g.pause()
 		if ready[i] == 0 {
 			epoch := g.expect()
 			watches = append(watches, o.Watch(objectstore.WatcherFunc(func(*objectstore.Object) {
@@ -564,13 +598,6 @@ func objectWait(g *guest, v view, s []uint64) abi.Errno {
 			})))
 		}
 	}
-	defer func() {
-		for _, w := range watches {
-			if w.Cancel() {
-				g.unexpect(g.out.epoch) // only this goroutine changes it
-			}
-		}
-	}()
 	g.sb.Block(time.Duration(timeout), func() bool { return came.Load() >= least })
 	count()
 	return abi.Success

@@ -35,6 +35,7 @@ func (g *guest) readActor(b []byte, t *task) abi.Errno {
 		if h != 0 || t.flags&(abi.SpecStream|abi.SpecFresh|abi.SpecCheckpoint) != 0 || t.fn.command || u32(b, abi.SpecNresults) != 1 {
 			return abi.EINVAL
 		}
+		g.work += perActor
 		t.makes = newActor(t)
 		t.makes.tries = int(int32(u32(b, abi.SpecCallTries)))
 		if n := u32(b, abi.SpecMaxPending); n > 0 {

@@ -33,10 +33,9 @@ func submitTasks(g *guest, v view, s []uint64) abi.Errno {
 		if e := g.submitOne(v, specs[i*abi.SpecSize:(i+1)*abi.SpecSize]); e != abi.Success {
 			return e
 		}
-		if g.work += perTask; g.work > stepBytes>>10*perKiB {
-			putU32(done, 0, i+1)
-			g.step()
-		}
+		g.work += perTask
+		putU32(done, 0, i+1)
+		g.pause()
 	}
 	putU32(done, 0, n)
 	return abi.Success
@@ -113,11 +112,7 @@ func (g *guest) submitOne(v view, b []byte) abi.Errno {
 		t.retryOn = strings.Split(strings.TrimSuffix(list, "\x00"), "\x00")
 	}
 	if e := g.readArgs(v, t, u32(b, abi.SpecArgsPtr), u32(b, abi.SpecNargs)); e != abi.Success {
-		t.release()
 		return e
-	}
-	for i := range t.args {
-		spec.Bytes += int64(len(t.args[i].payload))
 	}
 	nresults := u32(b, abi.SpecNresults)
 	g.looked(int(min(nresults, maxResults)))
@@ -148,6 +143,7 @@ func (g *guest) submitOne(v view, b []byte) abi.Errno {
 	if t.actor != nil {
 		return g.callActor(t, out)
 	}
+	spec.Bytes = t.bytes()
 	for _, o := range t.results {
 		spec.Results = append(spec.Results, o.ID())
 	}
@@ -174,9 +170,27 @@ func (g *guest) submitOne(v view, b []byte) abi.Errno {
 // maxResults bounds the results of one task.
 const maxResults = idStep - 1
 
+// maxInlineArgs bounds the bytes of small values that are copied into a task,
+// which nobody counts before the task is queued: arguments may all point at the
+// same bytes. What is more goes into the store, which counts first.
+const maxInlineArgs = 1 << 20
+
 // readArgs copies the arguments: small values into the task, large ones into
-// the store, references as they are.
+// the store, references as they are. On an errno, and where the guest is stopped
+// meanwhile, the task has been released.
 func (g *guest) readArgs(v view, t *task, p, n uint32) abi.Errno {
+	read := false
+	defer func() {
+		if !read {
+			t.release()
+		}
+	}()
+	e := g.readAllArgs(v, t, p, n)
+	read = e == abi.Success
+	return e
+}
+
+func (g *guest) readAllArgs(v view, t *task, p, n uint32) abi.Errno {
 	if n == 0 {
 		return abi.Success
 	}
@@ -187,9 +201,11 @@ func (g *guest) readArgs(v view, t *task, p, n uint32) abi.Errno {
 	if !ok {
 		return abi.EFAULT
 	}
-	g.looked(int(n))
 	t.args = make([]arg, 0, n)
+	inline := 0
 	for ; len(b) > 0; b = b[abi.ArgSize:] {
+		g.looked(1)
+		g.pause()
 		switch u32(b, abi.ArgKind) {
 		case abi.ArgKindHandle:
 			o, ok := g.handles.Object(u32(b, abi.ArgHandle))
@@ -203,7 +219,8 @@ func (g *guest) readArgs(v view, t *task, p, n uint32) abi.Errno {
 			if e != abi.Success {
 				return e
 			}
-			if len(gv.payload) < inlineArg && len(gv.refs) == 0 {
+			if len(gv.payload) < inlineArg && len(gv.refs) == 0 && inline+len(gv.payload) <= maxInlineArgs {
+				inline += len(gv.payload)
 				g.copied(len(gv.payload))
 				t.args = append(t.args, arg{encoding: gv.encoding, meta: gv.meta, payload: append([]byte(nil), gv.payload...)})
 				continue
@@ -213,6 +230,7 @@ func (g *guest) readArgs(v view, t *task, p, n uint32) abi.Errno {
 				return e
 			}
 			g.wantsRoom = false
+			val.Step = g.copyStep
 			o, err := g.w.store.TryPut(g.w.newID(), val)
 			if err != nil {
 				return g.storeErrno(err, val.Size())
@@ -268,16 +286,19 @@ func (g *guest) undoResults(t *task, out []byte) {
 	t.release()
 }
 
-// awaitQueue sends SPACE when the job's queue has room.
+// awaitQueue sends SPACE when the job's queue has room, once for all refusals
+// until then: a guest may try again and again, and not wait.
 func (g *guest) awaitQueue() {
+	g.wantsSpace = true
 	j := g.job
 	j.mu.Lock()
 	defer j.mu.Unlock()
-	if g.wantsSpace {
+	if g.queuedIn == g.epoch()+1 {
 		return
 	}
-	g.wantsSpace = true
-	j.waiting = append(j.waiting, queued{g, g.expect()})
+	epoch := g.expect()
+	g.queuedIn = epoch + 1
+	j.waiting = append(j.waiting, queued{g, epoch})
 }
 
 func cancelTask(g *guest, _ view, s []uint64) abi.Errno {
@@ -336,6 +357,7 @@ func taskInput(g *guest, v view, s []uint64) abi.Errno {
 	copy(buf[at:], t.name)
 	at = align8(at + len(t.name))
 	for i := range t.args {
+		g.pause()
 		a := &t.args[i]
 		d := buf[abi.CallSize+i*abi.CallArgSize:]
 		payload, encoding, meta := a.payload, a.encoding, a.meta
@@ -529,6 +551,7 @@ func taskYield(g *guest, v view, s []uint64) abi.Errno {
 			return e
 		}
 		size = val.Size()
+		val.Step = g.copyStep
 		err = g.w.store.PutItem(t.stream, g.w.newID(), t.items, val)
 	}
 	switch {
@@ -563,7 +586,13 @@ func streamNext(g *guest, v view, s []uint64) abi.Errno {
 	case err == nil:
 		return g.give(o, out)
 	case errors.Is(err, objectstore.ErrNotReady):
-		if s[2]&abi.FlagWatch != 0 && g.watchStream(st) {
+		if s[2]&abi.FlagWatch == 0 {
+			return abi.EAGAIN
+		}
+		if e := g.mayWatch(1); e != abi.Success {
+			return e
+		}
+		if g.watchStream(st) {
 			epoch := g.expect()
 			st.Watch(streamWatcher(func() {
 				g.unwatchStream(st)

@@ -59,7 +59,7 @@ func (g *guest) record(sb *sandbox.Sandbox) (*checkpoint, error) {
 	}
 	g.fetches.Lock()
 	for o, f := range g.fetches.of {
-		for _, t := range f.told {
+		for t := range f.told {
 			if have, ok := g.handles.Object(t.handle); ok && have == o && t.kind == abi.EventReady {
 				c.watches = append(c.watches, awaited{t.handle, o})
 			} else {

@@ -26,13 +26,13 @@ func TestCheckpoints(t *testing.T) {
 		seed, _ = strconv.ParseInt(s, 10, 64)
 	}
 	t.Logf("again: WRAY_SEED=%d go test ./host/worker -run %s", seed, t.Name())
-	a := goGuest(t, "checkpoints")
+	guest := compileGuest(t, "checkpoints")
 	for _, c := range []struct{ rounds, every, mib, others int }{
 		{40, 1, 0, 0}, {60, 7, 0, 3}, {15, 1, 6, 0}, {25, 5, 6, 3},
 	} {
 		t.Run(fmt.Sprintf("every %d, %d MiB, %d others", c.every, c.mib, c.others), func(t *testing.T) {
 			ctx := context.Background()
-			w, err := New(ctx, Config{Slots: 2, Residents: 2, Capacity: wray.Resources{CPU: wray.CPUs(2), Memory: 2 << 30}})
+			w, err := New(ctx, Config{Slots: 2, Residents: 2, CacheDir: guest.cache, Capacity: wray.Resources{CPU: wray.CPUs(2), Memory: 2 << 30}})
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -40,7 +40,7 @@ func TestCheckpoints(t *testing.T) {
 			var mu sync.Mutex
 			var said strings.Builder // guarded by mu
 			args := []string{fmt.Sprint(seed), fmt.Sprint(c.rounds), fmt.Sprint(c.every), fmt.Sprint(c.mib), fmt.Sprint(c.others)}
-			code, err := w.Run(ctx, JobSpec{Name: "checkpoints", Args: args, Modules: []ModuleSpec{{Name: "checkpoints", Artifact: a}},
+			code, err := w.Run(ctx, JobSpec{Name: "checkpoints", Args: args, Modules: []ModuleSpec{guest.module},
 				Output: func(_ string, _ Stream, p []byte) {
 					mu.Lock()
 					defer mu.Unlock()

@@ -74,6 +74,14 @@ func (c *client) write(b *batch, a *answer) {
 			mem = clientwire.AppendText(mem, objectstore.EncodeFailure(a.err))
 		}
 		b.body = clientwire.Append(b.body, a.op, a.a, a.b, mem)
+	case clientwire.OpStatus:
+		c.owed.Add(-1)
+		name := c.g.w.makerName(a.object)
+		mem := make([]byte, abi.StatSize+len(name))
+		writeStat(mem, a.object, name)
+		putU64(mem, abi.StatReferences, uint64(a.object.References()-1)) // a's own does not count
+		b.body = clientwire.Append(b.body, a.op, a.a, a.b, mem)
+		a.release()
 	case clientwire.OpItem:
 		c.writeItem(b, a)
 	case clientwire.OpEnd:

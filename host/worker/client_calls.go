@@ -86,6 +86,19 @@ func (c *client) command(r clientwire.Record) error {
 		}
 		c.done(r.B, 0, killActor(g, nil, []uint64{uint64(r.A), uint64(u32(mem, 0))}), nil)
 		return nil
+	case clientwire.OpFree:
+		c.done(r.B, 0, objectFree(g, nil, []uint64{uint64(r.A)}), nil)
+		return nil
+	case clientwire.OpStat:
+		o, ok := g.handles.Object(r.A)
+		if !ok {
+			c.done(r.B, 0, abi.EBADF, nil)
+			return nil
+		}
+		c.owed.Add(1)
+		o.Retain()
+		c.enqueue(answer{op: clientwire.OpStatus, b: r.B, object: o})
+		return nil
 	case clientwire.OpFunction:
 		return c.function(r)
 	case clientwire.OpActor:
@@ -149,6 +162,8 @@ func refusalOf(doing string, e abi.Errno) *wray.Error {
 		return wray.Errorf(wray.CodeUnknownFunction, "%s: there is no such function", doing)
 	case abi.E2BIG, abi.EMSGSIZE:
 		return wray.Errorf(wray.CodeLimitExceeded, "%s: too large", doing)
+	case abi.ENOTSUP:
+		return wray.Errorf(wray.CodeBadArgument, "an actor with MaxConcurrency takes no checkpoints")
 	}
 	return wray.Errorf(wray.CodeBadArgument, "%s: errno %d", doing, e)
 }

@@ -173,6 +173,52 @@ func TestClient(t *testing.T) {
 	}
 }
 
+// TestClientStatAndFree asks for an object, a result that is not there and no
+// object, frees them, and reads what was freed.
+func TestClientStatAndFree(t *testing.T) {
+	h := newJobs(t, tinyGuest())
+	s, stop := h.session(t)
+	var c commands
+	c.add(clientwire.OpPut, 1, 0, clientValue(abi.EncodingRaw, []byte("gone")))
+	c.add(clientwire.OpStat, 1, 1, nil).add(clientwire.OpStat, 9, 2, nil)
+	c.add(clientwire.OpFree, 1, 3, nil).add(clientwire.OpFree, 9, 4, nil)
+	c.add(clientwire.OpStat, 1, 5, nil).add(clientwire.OpGet, 1, 6, nil)
+	s.send(&c)
+	errno := func(r clientwire.Record, op clientwire.Op, want abi.Errno) {
+		t.Helper()
+		if r.Op != op || op == clientwire.OpDone && abi.Errno(u32(r.Mem, 0)) != want {
+			t.Errorf("answer %d: %+v, want %v", r.B, r, want)
+		}
+	}
+	got := map[uint32]clientwire.Record{}
+	for range 6 {
+		r := s.answer()
+		got[r.B] = r
+	}
+	errno(got[2], clientwire.OpDone, abi.EBADF)
+	errno(got[3], clientwire.OpDone, abi.Success)
+	errno(got[4], clientwire.OpDone, abi.EBADF)
+	for b, want := range map[uint32]uint32{1: abi.StateSealed, 5: abi.StateFailed} {
+		errno(got[b], clientwire.OpStatus, 0)
+		if m := got[b].Mem; len(m) < abi.StatSize || b == 5 && u32(m, abi.StatState) != want {
+			t.Errorf("stat %d: %+v, want state %d", b, got[b], want)
+		}
+	}
+	if r := got[6]; r.Op != clientwire.OpValue || abi.Encoding(u32(r.Mem, 0)) != abi.EncodingError {
+		t.Errorf("the value that was freed: %+v", r)
+	}
+	s.conn.Close()
+	if err := <-s.done; err != nil {
+		t.Error(err)
+	}
+	if err := stop(); err != nil {
+		t.Error(err)
+	}
+	if m := h.w.Memory(clientwire.MemoryBody{}); m.Count != 0 {
+		t.Errorf("left behind: %+v", m)
+	}
+}
+
 // TestClientMustMakeSense ends sessions of clients that send what none sends.
 func TestClientMustMakeSense(t *testing.T) {
 	h := newJobs(t, tinyGuest())
@@ -225,6 +271,7 @@ func FuzzClient(f *testing.F) {
 	var d commands
 	d.add(clientwire.OpSubmit, 0, 0, spec(30, 3)).add(clientwire.OpGet, 30, 1, nil).add(clientwire.OpCancel, 30, 0, nil)
 	d.add(clientwire.OpKill, 30, 3, le(0)).add(clientwire.OpActor, 4, 4, clientwire.AppendText(nil, "x"))
+	d.add(clientwire.OpStat, 30, 7, nil).add(clientwire.OpFree, 30, 8, nil).add(clientwire.OpStat, 99, 9, nil)
 	d.add(clientwire.OpFunction, 0, 1, clientwire.AppendText(clientwire.AppendText(nil, ""), "f"))
 	d.add(clientwire.OpNext, 1, 5, le(8)).add(clientwire.OpPing, 0, 6, nil).add(clientwire.OpBye, 0, 0, nil)
 	f.Add([]byte(d))

@@ -27,7 +27,7 @@ type fetch struct {
 	err    error
 	since  int64 // when it was done, by Worker.now
 	cancel func() bool
-	told   []told
+	told   map[told]struct{}
 	wait   *roomWait
 }
 
@@ -68,8 +68,15 @@ func (g *guest) fetch(o *objectstore.Object, kind, handle uint32) abi.Errno {
 		}
 		fs.of[o] = f
 	}
-	if kind != 0 {
-		f.told = append(f.told, told{g.expect(), kind, handle})
+	if t := (told{g.epoch(), kind, handle}); kind != 0 {
+		// A guest may ask again and again, and not wait.
+		if _, on := f.told[t]; !on {
+			if f.told == nil {
+				f.told = map[told]struct{}{}
+			}
+			g.expect()
+			f.told[t] = struct{}{}
+		}
 	}
 	fs.Unlock()
 	if !start {
@@ -108,7 +115,7 @@ func (g *guest) fetched(o *objectstore.Object, f *fetch, v objectstore.View, err
 	if !wanted {
 		v.Close()
 	}
-	for _, t := range list {
+	for t := range list {
 		g.event(t.epoch, t.kind, t.handle)
 	}
 }
@@ -167,7 +174,7 @@ func (f *fetch) end(g *guest) {
 	v.Close()
 	if !done && cancel() {
 		g.w.room.remove(f.wait)
-		for _, t := range f.told {
+		for t := range f.told {
 			g.unexpect(t.epoch)
 		}
 	}

@@ -39,7 +39,10 @@ type guest struct {
 	watches    []*watch      // of objects that were not there
 	live       *atomic.Int64 // how many of them are under way; replaced by drop, nil before the first
 	wantsSpace bool          // waits for room in the job's queue
-	wantsRoom  bool          // waits for room in the store or in a stream
+	// queuedIn is the epoch, plus one, in which the guest is in job.waiting; 0:
+	// it is not there. Guarded by job.mu.
+	queuedIn  uint64
+	wantsRoom bool // waits for room in the store or in a stream
 	// cancelSpace withdraws the wait for room in the store; may be nil.
 	cancelSpace func() bool
 	// fullFor is the epoch, plus one, in which a wait for room was given up.
@@ -188,7 +191,11 @@ func (g *guest) drop() {
 	for at := range g.windows {
 		g.unmap(at)
 	}
-	g.handles.Reset()
+	// As with watches: whoever waits for the end of a guest that was stopped need
+	// not wait for a million handles.
+	if rest := g.handles.ResetSome(manyHandles); rest != nil {
+		g.job.executors.Go(rest)
+	}
 	g.out.Lock()
 	g.out.n, g.out.epoch = 0, g.out.epoch+1
 	clear(g.out.streams)
@@ -198,6 +205,9 @@ func (g *guest) drop() {
 
 // manyWatches is how many watches are withdrawn at once: some 100 µs.
 const manyWatches = 1 << 10
+
+// manyHandles is how many handles are given back at once: some milliseconds.
+const manyHandles = 1 << 13
 
 // unwatch withdraws the guest's watches. Where it has piled up many, that is
 // done aside: whoever waits for the end of a guest that was stopped need not
@@ -253,6 +263,29 @@ func (g *guest) watchObject(o *objectstore.Object, handle uint32) {
 		}
 		g.watches = append(g.watches, w)
 	}
+}
+
+// mayWatch refuses n more waits of a guest that has as many as it may. What it
+// was told and did not read counts as well: who watches what is there has an
+// event at once, and could go on for ever.
+func (g *guest) mayWatch(n int) abi.Errno {
+	most := g.job.maxHandles()
+	have := g.watching()
+	g.out.Lock()
+	have += len(g.out.streams)
+	g.out.Unlock()
+	if g.sb != nil {
+		have += g.sb.Unread()
+	}
+	if have+n <= most {
+		return abi.Success
+	}
+	return g.refuse(&wray.Error{
+		Code:    wray.CodeLimitExceeded,
+		Message: fmt.Sprintf("the sandbox waits for %d objects, or has not read that they are there, and would for %d more", have, n),
+		Limit:   &wray.Limit{Name: "watches", Value: int64(most), Flag: objectstore.HandlesFlag},
+		Hint:    "watch an object once, until it is there",
+	}, abi.E2BIG)
 }
 
 // watching returns how many watches are under way.

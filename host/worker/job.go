@@ -29,6 +29,10 @@ type JobSpec struct {
 	// is the driver; there may be no modules. Run closes it.
 	Client *os.File
 	Limits Limits
+	// Began and Ended, where they are not nil, are called as the driver's code
+	// begins, from when on the Timeout counts, and as it ends, before what the job
+	// leaves behind is cleaned up.
+	Began, Ended func()
 	// Output takes what the job prints, in order, from one goroutine, and may
 	// take its time. task is the name of the task, "" for the driver. p is
 	// borrowed for the call.
@@ -84,9 +88,10 @@ type job struct {
 	out    *output // nil where nobody reads it
 
 	mu      sync.Mutex
-	actors  map[string]*actor // guarded by mu; by name
-	funcs   []*function       // guarded by mu; by the number that guests use, less one
-	waiting []queued          // guarded by mu; told when the queue has room
+	actors  map[string]*actor   // guarded by mu; by name
+	funcs   []*function         // guarded by mu; by the number that guests use, less one
+	numbers map[function]uint32 // guarded by mu; of funcs
+	waiting []queued            // guarded by mu; told when the queue has room
 
 	guestsMu sync.Mutex
 	guests   map[*guest]struct{} // guarded by guestsMu; not closed, for the census
@@ -225,6 +230,9 @@ func (j *job) runDriver(ctx context.Context) (int, error) {
 		in.onReady(g.sb.Signal)
 	}
 	g.configure(m.args(), j.spec.Stdin)
+	if j.spec.Began != nil {
+		j.spec.Began()
+	}
 	if j.spec.Limits.Timeout > 0 {
 		g.sb.SetDeadline(j.spec.Limits.Timeout)
 	}
@@ -237,6 +245,9 @@ func (j *job) runDriver(ctx context.Context) (int, error) {
 		code, err = g.sb.Call(abi.OpMain, 0)
 	} else {
 		code, err = g.sb.Start()
+	}
+	if j.spec.Ended != nil {
+		j.spec.Ended()
 	}
 	g.flush()
 	var exit *sandbox.ExitError
@@ -302,13 +313,18 @@ func (j *job) lookup(moduleName, name string) (uint32, abi.Errno) {
 	}
 	j.mu.Lock()
 	defer j.mu.Unlock()
-	for i, have := range j.funcs {
-		if have.module == m && have.name == f.name && have.command == f.command {
-			return uint32(i + 1), abi.Success
+	// Not a search: there may be 65,536 of them, and guests ask as often as they
+	// like.
+	n, ok := j.numbers[*f]
+	if !ok {
+		if j.numbers == nil {
+			j.numbers = map[function]uint32{}
 		}
+		j.funcs = append(j.funcs, f)
+		n = uint32(len(j.funcs))
+		j.numbers[*f] = n
 	}
-	j.funcs = append(j.funcs, f)
-	return uint32(len(j.funcs)), abi.Success
+	return n, abi.Success
 }
 
 // function returns the function with a number, or nil.

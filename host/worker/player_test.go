@@ -37,7 +37,7 @@ type compiled struct {
 }
 
 // compileGuest builds and compiles a guest once for many workers.
-func compileGuest(t *testing.T, name string) compiled {
+func compileGuest(t testing.TB, name string) compiled {
 	t.Helper()
 	wasm, out := goModule(t, name), t.TempDir()
 	compile := exec.Command("go", "test", "-count=1", "./testdata/compile", "-module", wasm, "-into", out)

@@ -3,15 +3,11 @@ package worker
 import (
 	"bytes"
 	"context"
-	"os"
-	"os/exec"
-	"path/filepath"
 	"strings"
 	"sync"
 	"testing"
 
 	"github.com/wray-project/wray"
-	"github.com/wray-project/wray/host/sandbox"
 )
 
 // TestRandomnessAfterRestore has the driver and six fresh tasks, all from one
@@ -21,29 +17,16 @@ func TestRandomnessAfterRestore(t *testing.T) {
 	if testing.Short() {
 		t.Skip("SKIP: -short: it compiles a Go program")
 	}
-	out := filepath.Join(t.TempDir(), "random.wasm")
-	build := exec.Command("go", "build", "-buildmode=c-shared", "-ldflags=-checklinkname=0", "-o", out, "./testdata/random")
-	build.Env = append(os.Environ(), "GOOS=wasip1", "GOARCH=wasm", "CGO_ENABLED=0")
-	if msg, err := build.CombinedOutput(); err != nil {
-		t.Fatalf("go build: %v\n%s", err, msg)
-	}
-	wasm, err := os.ReadFile(out)
-	if err != nil {
-		t.Fatal(err)
-	}
-	a, err := sandbox.Rewrite(wasm, sandbox.CompileOptions{Modules: []sandbox.HostModule{HostModule()}})
-	if err != nil {
-		t.Fatal(err)
-	}
+	guest := compileGuest(t, "random")
 	ctx := context.Background()
-	w, err := New(ctx, Config{Slots: 2, Capacity: wray.Resources{CPU: wray.CPUs(2), Memory: 2 << 30}})
+	w, err := New(ctx, Config{Slots: 2, CacheDir: guest.cache, Capacity: wray.Resources{CPU: wray.CPUs(2), Memory: 2 << 30}})
 	if err != nil {
 		t.Fatal(err)
 	}
 	defer w.Close(ctx)
 	var mu sync.Mutex
 	var text bytes.Buffer // guarded by mu
-	code, err := w.Run(ctx, JobSpec{Name: "random", Modules: []ModuleSpec{{Name: "random", Artifact: a}},
+	code, err := w.Run(ctx, JobSpec{Name: "random", Modules: []ModuleSpec{guest.module},
 		Output: func(_ string, _ Stream, p []byte) {
 			mu.Lock()
 			defer mu.Unlock()

@@ -78,7 +78,7 @@ func granted(t testing.TB, dir string) wasi.FS {
 // TestRemoteFS holds a directory behind the link to what every directory must
 // do.
 func TestRemoteFS(t *testing.T) {
-	wasitest.TestFS(t, func(t *testing.T, dir string) wasi.FS { return granted(t, dir) })
+	wasitest.TestFS(t, 1000, func(t *testing.T, dir string) wasi.FS { return granted(t, dir) })
 }
 
 // TestRemoteFSReplies gives the worker answers that no node gives: each is

@@ -250,6 +250,9 @@ func (j *job) space() {
 	j.mu.Lock()
 	waiting := j.waiting
 	j.waiting = nil
+	for _, q := range waiting {
+		q.g.queuedIn = 0
+	}
 	j.mu.Unlock()
 	for _, q := range waiting {
 		q.g.event(q.epoch, abi.EventSpace, 0)

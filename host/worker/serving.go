@@ -88,6 +88,7 @@ func (a *actor) handLocked(t *task) {
 		s.calls = map[uint64]*task{}
 	}
 	s.calls[t.id.Seq] = t
+	t.canceled = false
 	a.calls.Add(1)
 	a.used.Store(true)
 	a.g.send(sandbox.Event{Kind: abi.EventCall, Arg: t.id.Seq})

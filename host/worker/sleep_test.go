@@ -12,22 +12,7 @@ import (
 	"testing"
 
 	"github.com/wray-project/wray"
-	"github.com/wray-project/wray/host/sandbox"
 )
-
-// goGuest compiles a Go program, which is named by its place under testdata.
-func goGuest(t testing.TB, name string) *sandbox.Artifact {
-	t.Helper()
-	wasm, err := os.ReadFile(goModule(t, name))
-	if err != nil {
-		t.Fatal(err)
-	}
-	a, err := sandbox.Rewrite(wasm, sandbox.CompileOptions{Modules: []sandbox.HostModule{HostModule()}})
-	if err != nil {
-		t.Fatal(err)
-	}
-	return a
-}
 
 // goModule builds a program, and returns the module's file.
 func goModule(t testing.TB, name string) string {
@@ -51,9 +36,9 @@ func sleepers(t testing.TB, n, residents int, look func(w *Worker)) {
 // runSleepers runs the guest and returns what else it said.
 func runSleepers(t testing.TB, residents int, look func(w *Worker), args ...string) (said string) {
 	t.Helper()
-	a := goGuest(t, "sleepers")
+	guest := compileGuest(t, "sleepers")
 	ctx := context.Background()
-	w, err := New(ctx, Config{Slots: 2, Residents: residents, Capacity: wray.Resources{CPU: wray.CPUs(2), Memory: 2 << 30}})
+	w, err := New(ctx, Config{Slots: 2, Residents: residents, CacheDir: guest.cache, Capacity: wray.Resources{CPU: wray.CPUs(2), Memory: 2 << 30}})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -70,7 +55,7 @@ func runSleepers(t testing.TB, residents int, look func(w *Worker), args ...stri
 	}
 	defer in.Close()
 	asked := false
-	code, err := w.Run(ctx, JobSpec{Name: "sleepers", Args: args, Stdin: in, Modules: []ModuleSpec{{Name: "sleepers", Artifact: a}},
+	code, err := w.Run(ctx, JobSpec{Name: "sleepers", Args: args, Stdin: in, Modules: []ModuleSpec{guest.module},
 		Output: func(_ string, _ Stream, p []byte) {
 			for line := range strings.Lines(string(p)) {
 				switch line {

@@ -35,6 +35,12 @@ func objectStat(g *guest, v view, s []uint64) abi.Errno {
 	if len(buf) < abi.StatSize+len(name) {
 		return abi.EOVERFLOW
 	}
+	writeStat(buf, o, name)
+	return abi.Success
+}
+
+// writeStat writes a struct stat of o and the name after it.
+func writeStat(buf []byte, o *objectstore.Object, name string) {
 	clear(buf[:abi.StatSize])
 	if o.Ready() {
 		i := o.Info()
@@ -58,7 +64,6 @@ func objectStat(g *guest, v view, s []uint64) abi.Errno {
 	putU64(buf, abi.StatReferences, uint64(o.References()))
 	putU32(buf, abi.StatNameLen, uint32(len(name)))
 	copy(buf[abi.StatSize:], name)
-	return abi.Success
 }
 
 // makerName returns the name of the task that makes an object, "" where no task

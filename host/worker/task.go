@@ -49,6 +49,8 @@ type task struct {
 	restarts int                      // of the actor that the task makes; scheduler.Forever
 	tries    int                      // how often a call may run again after its actor restarted; negative: without end
 
+	canceled bool // the guest that runs the call was told so; guarded by the actor's lock
+
 	runner  *guest    // the guest that runs it; guarded by Worker.mu
 	stopped wray.Code // stopped before it had a runner; guarded by Worker.mu
 }

@@ -115,6 +115,22 @@ func objectMap(g *guest, v view, s []uint64) abi.Errno {
 	if e == abi.Success && (off > length || int64(n) > length-off) {
 		e = abi.EINVAL
 	}
+	if e == abi.Success && n > stepPages {
+		// The pages that go may be the guest's own, which takes long. The pin is
+		// given back where the guest is stopped meanwhile.
+		if pin := w.pin; pin != nil {
+			w.pin = nil
+			defer func() {
+				if w.pin == nil {
+					pin.Unpin()
+				}
+			}()
+			e = g.clearPages(at, n)
+			w.pin = pin
+		} else {
+			e = g.clearPages(at, n)
+		}
+	}
 	if e == abi.Success {
 		e = g.takeWindow()
 	}
@@ -143,7 +159,27 @@ func objectUnmap(g *guest, _ view, s []uint64) abi.Errno {
 	if w == nil || w.len != roundUp(uint64(uint32(s[1]))) {
 		return abi.EINVAL
 	}
+	if e := g.clearPages(at, w.len); e != abi.Success {
+		return e
+	}
 	return g.unmap(at)
+}
+
+// stepPages is how much of a guest's memory is given back between two steps,
+// some milliseconds' work where all of it was written to.
+const stepPages = 16 << 20
+
+// clearPages puts fresh pages over all of n bytes at at but for the last
+// stepPages, in steps, so that what is done to the whole range next is short.
+func (g *guest) clearPages(at uint32, n uint64) abi.Errno {
+	for from := uint64(0); n-from > stepPages; from += stepPages {
+		if err := g.sb.Unwindow(uint64(at)+from, stepPages); err != nil {
+			return abi.EIO
+		}
+		g.work += stepPages >> 12 * perPage
+		g.step()
+	}
+	return abi.Success
 }
 
 // unmap puts fresh pages over a window and lets the object go.
@@ -187,13 +223,23 @@ func layPrivate(sb *sandbox.Sandbox, fd int, at uint32, off int64, n uint64, len
 
 // seclude takes a buffer's pages out of the guest's memory and shows it the
 // first length bytes of the buffer's file instead, private and copy-on-write.
-func (w *window) seclude(sb *sandbox.Sandbox, fd int, at uint32, length int64) error {
-	if w.off+int64(w.len) > length {
-		if err := sb.Unwindow(uint64(at), w.len); err != nil {
+// step is called between parts of it.
+func (w *window) seclude(sb *sandbox.Sandbox, fd int, at uint32, length int64, step func()) error {
+	for from := uint64(0); from < w.len; from += stepPages {
+		if from > 0 {
+			step()
+		}
+		at, off, n := at+uint32(from), w.off+int64(from), min(stepPages, w.len-from)
+		if off+int64(n) > length {
+			if err := sb.Unwindow(uint64(at), n); err != nil {
+				return err
+			}
+		}
+		if err := layPrivate(sb, fd, at, off, n, length); err != nil {
 			return err
 		}
 	}
-	return layPrivate(sb, fd, at, w.off, w.len, length)
+	return nil
 }
 
 // base is what the guest's memory holds where the window lies, if the guest did

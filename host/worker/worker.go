@@ -7,6 +7,7 @@
 package worker
 
 import (
+	"cmp"
 	"context"
 	"crypto/rand"
 	"encoding/binary"
@@ -70,6 +71,7 @@ type Worker struct {
 	room      rooms
 	calls     callTable // calls of actors that are not done
 	residents *residents
+	begins    chan struct{} // one token for each actor that is given a sandbox
 	places    *places
 	// asleep and asleepBytes are the actors that sleep and what they take.
 	asleep, asleepBytes atomic.Int64
@@ -111,7 +113,7 @@ func New(ctx context.Context, cfg Config) (*Worker, error) {
 	if cfg.Windows <= 0 {
 		cfg.Windows = Mappings() / mappingsPerSlot
 	}
-	w := &Worker{cfg: cfg, start: time.Now(), residents: newResidents(cfg.Residents), places: newPlaces(cfg.Sandboxes), maxWindows: int64(cfg.Windows),
+	w := &Worker{cfg: cfg, start: time.Now(), residents: newResidents(cfg.Residents), begins: make(chan struct{}, 2*cmp.Or(max(cfg.Slots, 0), runtime.NumCPU())), places: newPlaces(cfg.Sandboxes), maxWindows: int64(cfg.Windows),
 		tasks: map[wray.ID]*task{}, jobs: map[wray.ID]*job{}, wakeTick: make(chan struct{}, 1)}
 	var seed [8]byte
 	if _, err := rand.Read(seed[:]); err != nil {

@@ -7,7 +7,7 @@ import (
 )
 
 // Version is that of the messages of this package. Both ends must have the same.
-const Version = 1
+const Version = 2
 
 // Messages over a node's socket. A client's are hostile input to the node.
 const (

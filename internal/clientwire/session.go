@@ -96,6 +96,12 @@ const (
 	// OpBye ends the session and its job. What is mapped stays good, and OpUnmap
 	// is the only command after it, until the client closes the connection.
 	OpBye
+	// OpFree drops the value of the object a, whoever has handles of it. b:
+	// answered by OpDone, with the errno of the import object_free.
+	OpFree
+	// OpStat asks what is known of the object a. b: answered by OpStatus, or by
+	// OpDone where a is no object.
+	OpStat
 )
 
 // Answers of a worker.
@@ -126,6 +132,8 @@ const (
 	// OpEnd is the last: the session ends because of the error in CBOR, as a text,
 	// in the memory.
 	OpEnd
+	// OpStatus answers OpStat b. The memory is a struct stat and the name after it.
+	OpStatus
 )
 
 // How an OpValue gives the payload.

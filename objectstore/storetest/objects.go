@@ -382,7 +382,7 @@ func testSelfReference(t *testing.T, s Suite) {
 }
 
 func testLongChain(t *testing.T, s Suite) {
-	n := 1_000_000
+	n := 300_000
 	if testing.Short() {
 		n = 100_000
 	}

@@ -60,7 +60,7 @@ func testRandom(t *testing.T, s Suite) {
 		seed = uint64(time.Now().UnixNano())
 	}
 	t.Logf("seed %d; again with -storetest.seed=%[1]d", seed)
-	steps := 20_000
+	steps := 10_000
 	if testing.Short() {
 		steps = 4_000
 	}

@@ -26,7 +26,7 @@ func foreign(t *testing.T, out, packages string, command ...string) string {
 
 // TestC runs examples/wasi-c.
 func TestC(t *testing.T) {
-	module := foreign(t, "crc.wasm", "clang lld wasi-libc libclang-rt-dev-wasm32",
+	module := foreign(t, "crc.wasm", wasiC,
 		"clang", "--target=wasm32-wasi", "-O2", "examples/wasi-c/crc.c")
 	text, err := os.ReadFile(filepath.Join(root, "README.md"))
 	if err != nil {
@@ -46,14 +46,8 @@ func TestC(t *testing.T) {
 
 // TestRust runs examples/wasi-rust.
 func TestRust(t *testing.T) {
-	// Debian's compiler has the standard library for WASI; one from elsewhere,
-	// earlier in the path, has it only where somebody asked for it.
-	rustc := "/usr/bin/rustc"
-	if _, err := os.Stat(rustc); err != nil {
-		rustc = "rustc"
-	}
 	module := foreign(t, "freq.wasm", "rustc libstd-rust-dev-wasm32 lld",
-		rustc, "--target", "wasm32-wasi", "-O", "examples/wasi-rust/freq.rs")
+		rustc(), "--target", "wasm32-wasi", "-O", "examples/wasi-rust/freq.rs")
 	if r := run(t, "hello world\n", "run", "--env", "FREQ_TOP=2", module); r.code != 0 || r.stdout != "3 l\n2 o\n" {
 		t.Errorf("standard input: %+v", r)
 	}

@@ -80,6 +80,7 @@ func Cases() []Case {
 		{Run, memoryCases()},
 		{Run, trapCases()},
 		{Run, hostCallCases()},
+		{Run, callCases()},
 		{Run, garbageCases()},
 		{Run, fileCases()},
 	} {

@@ -225,7 +225,7 @@ func handle(ev *rawEvent) {
 		if c := current.call; c != nil && c.head.taskSeq == ev.arg {
 			current.ctx.cancel(context.Canceled)
 		}
-		if c := serving.calls[ev.arg]; c != nil {
+		if c := servedCall(ev.arg); c != nil {
 			c.ctx.cancel(context.Canceled)
 		}
 	case abi.EventCall:

@@ -99,6 +99,9 @@ type task struct {
 
 type sandboxKey struct{}
 
+// memoryPages is what a guest's memory may grow to: 64 MiB.
+const memoryPages = 1024
+
 // compiled keeps the programs' machine code between the tests.
 var compiled = wazero.NewCompilationCache()
 
@@ -125,7 +128,10 @@ func build(tb testing.TB, name string) []byte {
 
 func newHost(tb testing.TB, prog string) *fakeHost {
 	h := &fakeHost{tb: tb, ctx: context.Background(), declared: map[string]uint32{}}
-	h.rt = wazero.NewRuntimeWithConfig(h.ctx, wazero.NewRuntimeConfig().WithCompilationCache(compiled))
+	// A memory that has its capacity from the start is not copied when it grows,
+	// which under the race detector takes longer than all that the guests do.
+	h.rt = wazero.NewRuntimeWithConfig(h.ctx, wazero.NewRuntimeConfig().WithCompilationCache(compiled).
+		WithMemoryLimitPages(memoryPages).WithMemoryCapacityFromMax(true))
 	h.free = sync.NewCond(&h.mu)
 	tb.Cleanup(func() {
 		h.tasks.Wait() // one that is stuck is told of its deadlock

@@ -17,12 +17,14 @@ type Call struct {
 	ctx   *taskContext
 	name  []byte       // in buf, until the task ends
 	args  []rawCallArg // in buf
-	buf   []byte       // of task_input; owned where it is not a scratch's
-	input *scratch
-	items uint64 // given so far, those of earlier attempts included
+	buf   []byte       // of task_input
+	owned bool         // buf is this call's alone, for as long as anything refers to it
+	input *scratch     // whose buf is, or nil
+	items uint64       // given so far, those of earlier attempts included
 
 	number uint64 // among calls under way at once, where served
 	served bool   // see serve
+	at     int    // in serving.calls
 }
 
 // Name returns the task's name.
@@ -55,7 +57,7 @@ func (c *Call) Arg(i int, v *Value) error {
 		return Errno(abi.EFAULT)
 	}
 	v.Data = c.buf[a.offset : uint64(a.offset)+a.len : uint64(a.offset)+a.len]
-	v.Owned = c.input == nil
+	v.Owned = c.owned
 	if a.nrefs > 0 {
 		return newRef(a.handle, refReady).refs(v, a.nrefs)
 	}
@@ -106,7 +108,7 @@ func (c *Call) read(s *scratch) uint32 {
 	c.buf, c.input = s.buf[:min(s.out, inputMax)], s
 	for abi.Errno(e) == abi.EOVERFLOW {
 		n := s.out
-		c.buf, c.input = allocate(int(n)), nil
+		c.buf, c.input, c.owned = allocate(int(n)), nil, true
 		e = importTaskInput(unsafe.Pointer(&c.buf[0]), n, &s.out)
 		if e == uint32(abi.EOVERFLOW) && s.out <= n {
 			break

@@ -16,13 +16,14 @@ import (
 )
 
 // TestFS tests the FS that open returns for the directory dir of this machine.
-// open is called several times; it releases what it opens by t.Cleanup.
-func TestFS(t *testing.T, open func(t *testing.T, dir string) wasi.FS) {
+// open is called several times; it releases what it opens by t.Cleanup. Rounds is
+// how often each operation races against one who swaps directories.
+func TestFS(t *testing.T, rounds int, open func(t *testing.T, dir string) wasi.FS) {
 	t.Run("Open", func(t *testing.T) { testOpen(t, open) })
 	t.Run("Entries", func(t *testing.T) { testEntries(t, open) })
 	t.Run("Stat", func(t *testing.T) { testStat(t, open) })
 	t.Run("Escape", func(t *testing.T) { testEscape(t, open) })
-	t.Run("Race", func(t *testing.T) { testRace(t, open) })
+	t.Run("Race", func(t *testing.T) { testRace(t, rounds, open) })
 }
 
 func want(t *testing.T, what string, got, want wasi.Errno) {
@@ -330,12 +331,9 @@ func Describe(t testing.TB, dir string) string {
 	return b.String()
 }
 
-// RaceIterations is how often testRace tries each operation.
-const RaceIterations = 10_000
-
 // testRace swaps a directory on the way with a link that leads out, over and
 // over, while every operation goes through it.
-func testRace(t *testing.T, open func(*testing.T, string) wasi.FS) {
+func testRace(t *testing.T, n int, open func(*testing.T, string) wasi.FS) {
 	tree, out := Outside(t)
 	fs := open(t, tree)
 	inner := filepath.Join(tree, "swap")
@@ -365,7 +363,6 @@ func testRace(t *testing.T, open func(*testing.T, string) wasi.FS) {
 	}()
 
 	before := Describe(t, out)
-	n := RaceIterations
 	if testing.Short() {
 		n /= 20
 	}

@@ -5,14 +5,23 @@ package rt
 import (
 	"context"
 	"errors"
+	"os"
+	"runtime"
 	"unsafe"
 
 	"github.com/wray-project/wray"
+	"github.com/wray-project/wray/internal/clientwire"
 	"github.com/wray-project/wray/wasm/abi"
 )
 
-// Alloc returns n zero bytes, at an address that is a multiple of 8.
+// Alloc returns n zero bytes, at an address that is a multiple of 8. In a session
+// the memory becomes an object when it is put whole.
 func Alloc(ctx context.Context, n int) ([]byte, error) {
+	if n >= clientwire.MaxInline && SessionOf(ctx) != nil {
+		if b := newBuffer(n); b != nil {
+			return b, ctx.Err()
+		}
+	}
 	words := make([]uint64, (n+7)/8)
 	return unsafe.Slice((*byte)(unsafe.Pointer(unsafe.SliceData(words))), len(words)*8)[:n:n], ctx.Err()
 }
@@ -88,7 +97,8 @@ func (r *Ref) Free() error {
 	case r.err != nil:
 		return r.err
 	case r.h != nil:
-		return Errno(abi.ENOTSUP)
+		defer runtime.KeepAlive(r)
+		return r.h.free()
 	case r.stream != nil || r.actor != nil:
 		return Errno(abi.EBADF)
 	}
@@ -121,7 +131,8 @@ func (r *Ref) Stat() (Stat, error) {
 	case r.err != nil:
 		return Stat{}, r.err
 	case r.h != nil:
-		return Stat{}, Errno(abi.ENOTSUP)
+		defer runtime.KeepAlive(r)
+		return r.h.stat()
 	case r.stream != nil:
 		return Stat{}, Errno(abi.EBADF)
 	}
@@ -142,17 +153,27 @@ func (r *Ref) Stat() (Stat, error) {
 	return s, nil
 }
 
-// A Builder makes one object from first byte to last.
+// A Builder makes one object from first byte to last. In a session a large one
+// is written into the file that becomes the object.
 type Builder struct {
 	s     *Session // in which the object is to be, or nil
 	size  int64
-	data  []byte
+	n     int64    // written
+	data  []byte   // where file is nil
+	file  *os.File // in a session
 	ended bool
 }
 
 // NewBuilder returns a builder for an object of size bytes at most.
 func NewBuilder(ctx context.Context, size int64) (*Builder, error) {
-	return &Builder{s: SessionOf(ctx), size: size, data: []byte{}}, ctx.Err()
+	b := &Builder{s: SessionOf(ctx), size: size, data: []byte{}}
+	if b.s != nil && size >= clientwire.MaxInline {
+		var err error
+		if b.file, err = newFile(); err != nil {
+			return nil, noMemory(int(size), err)
+		}
+	}
+	return b, ctx.Err()
 }
 
 // ErrTooLong is the failure of a Write past what the Builder was made for.
@@ -165,10 +186,17 @@ func (b *Builder) Write(p []byte) (int, error) {
 	switch {
 	case b.ended:
 		return 0, errEnded
-	case int64(len(p)) > b.size-int64(len(b.data)):
+	case int64(len(p)) > b.size-b.n:
 		return 0, ErrTooLong
 	}
-	b.data = append(b.data, p...)
+	if b.file != nil {
+		if _, err := b.file.WriteAt(p, b.n); err != nil {
+			return 0, noMemory(len(p), err)
+		}
+	} else {
+		b.data = append(b.data, p...)
+	}
+	b.n += int64(len(p))
 	return len(p), nil
 }
 
@@ -177,12 +205,31 @@ func (b *Builder) Seal(e abi.Encoding, elem abi.Elem) (*Ref, error) {
 	if b.ended {
 		return nil, errEnded
 	}
-	b.ended = true
-	if b.s != nil {
-		return b.s.put(context.Background(), &Value{Encoding: e, Elem: elem, Data: b.data})
+	defer b.Close()
+	v := &Value{Encoding: e, Elem: elem, Data: b.data}
+	switch {
+	case b.s == nil:
+		v.Owned = true
+		return &Ref{object: &object{ready: true, value: *v}}, nil
+	case b.file != nil && b.n >= clientwire.MaxInline:
+		if err := seal(b.file, b.n); err != nil {
+			return nil, noMemory(int(b.n), err)
+		}
+		return b.s.putFile(context.Background(), v, b.n, b.file)
+	case b.file != nil:
+		v.Data = make([]byte, b.n)
+		if _, err := b.file.ReadAt(v.Data, 0); err != nil && b.n > 0 {
+			return nil, err
+		}
 	}
-	return &Ref{object: &object{ready: true, value: Value{Encoding: e, Elem: elem, Owned: true, Data: b.data}}}, nil
+	return b.s.put(context.Background(), v)
 }
 
 // Close gives up what was not sealed.
-func (b *Builder) Close() { b.ended = true }
+func (b *Builder) Close() {
+	b.ended, b.data = true, nil
+	if b.file != nil {
+		b.file.Close()
+		b.file = nil
+	}
+}

@@ -127,6 +127,11 @@ func (s *Session) answer(a clientwire.Record, file *os.File) error {
 		if len(a.Mem) > 8 {
 			r.err = errorText(a.Mem[4:])
 		}
+	case clientwire.OpStatus:
+		if len(a.Mem) < abi.StatSize {
+			return fmt.Errorf("%w: a short answer", link.ErrProtocol)
+		}
+		r.value.Data = bytes.Clone(a.Mem)
 	case clientwire.OpValue:
 		r.h.ready = true
 		if a.A == clientwire.Refused {

@@ -127,8 +127,8 @@ func mapOver(base *byte, length int, flags, fd uintptr) error {
 	return nil
 }
 
-// sealedFile returns a memfd of p that nobody can change.
-func sealedFile(p []byte) (*os.File, error) {
+// newFile returns an empty memfd that can be sealed.
+func newFile() (*os.File, error) {
 	fd, err := unix.MemfdCreate("wray-value", unix.MFD_CLOEXEC|unix.MFD_ALLOW_SEALING|unix.MFD_NOEXEC_SEAL)
 	if errors.Is(err, unix.EINVAL) { // before 6.3
 		fd, err = unix.MemfdCreate("wray-value", unix.MFD_CLOEXEC|unix.MFD_ALLOW_SEALING)
@@ -136,14 +136,50 @@ func sealedFile(p []byte) (*os.File, error) {
 	if err != nil {
 		return nil, err
 	}
-	f := os.NewFile(uintptr(fd), "wray-value")
-	size := (len(p) + abi.MapAlign - 1) &^ (abi.MapAlign - 1)
-	err = writeAll(fd, p)
-	if tail := size - len(p); err == nil && tail > 0 {
-		_, err = unix.Pwrite(fd, make([]byte, tail), int64(len(p)))
+	return os.NewFile(uintptr(fd), "wray-value"), nil
+}
+
+// seal gives a file the length of an object of n bytes, which is at least what
+// was written, and has nobody change it any more.
+func seal(f *os.File, n int64) error {
+	size := (n + abi.MapAlign - 1) &^ (abi.MapAlign - 1)
+	if err := f.Truncate(size); err != nil {
+		return err
 	}
-	if err == nil {
-		_, err = unix.FcntlInt(uintptr(fd), unix.F_ADD_SEALS, unix.F_SEAL_SHRINK|unix.F_SEAL_GROW|unix.F_SEAL_WRITE|unix.F_SEAL_SEAL)
+	return control(f, func(fd uintptr) error {
+		// What was never written has pages, too: an object's memory is all there.
+		var st unix.Stat_t
+		if err := unix.Fstat(int(fd), &st); err != nil {
+			return err
+		}
+		if st.Blocks*512 < size {
+			if err := unix.Fallocate(int(fd), 0, 0, size); err != nil {
+				return err
+			}
+		}
+		_, err := unix.FcntlInt(fd, unix.F_ADD_SEALS, unix.F_SEAL_SHRINK|unix.F_SEAL_GROW|unix.F_SEAL_WRITE|unix.F_SEAL_SEAL)
+		return err
+	})
+}
+
+// control calls do with the file's descriptor. (File.Fd would change its mode.)
+func control(f *os.File, do func(fd uintptr) error) error {
+	raw, err := f.SyscallConn()
+	if err != nil {
+		return err
+	}
+	var operr error
+	return errors.Join(raw.Control(func(fd uintptr) { operr = do(fd) }), operr)
+}
+
+// sealedFile returns a memfd of p that nobody can change.
+func sealedFile(p []byte) (*os.File, error) {
+	f, err := newFile()
+	if err != nil {
+		return nil, err
+	}
+	if _, err = f.WriteAt(p, 0); err == nil {
+		err = seal(f, int64(len(p)))
 	}
 	if err != nil {
 		f.Close()
@@ -152,18 +188,88 @@ func sealedFile(p []byte) (*os.File, error) {
 	return f, nil
 }
 
-func writeAll(fd int, p []byte) error {
-	for done := 0; done < len(p); {
-		n, err := unix.Pwrite(fd, p[done:min(len(p), done+64<<20)], int64(done))
-		if err == unix.EINTR {
-			continue
-		}
-		if err != nil {
-			return err
-		}
-		done += n
+// buffers are the slices of newBuffer that were not put yet. Each is a file that
+// is mapped, shared, over a part of the Go heap, as values are.
+var buffers struct {
+	sync.Mutex
+	at map[uintptr]*buffer // guarded by Mutex; by the address of the first byte
+}
+
+type buffer struct {
+	file *os.File
+	n    int // bytes
+}
+
+// newBuffer returns n zero bytes that can become an object without being copied,
+// or nil where there is no memory of that kind.
+func newBuffer(n int) []byte {
+	f, err := newFile()
+	if err != nil {
+		return nil
 	}
-	return nil
+	length := (n + abi.MapAlign - 1) &^ (abi.MapAlign - 1)
+	size := rangeSize(n)
+	base := takeRange(size)
+	if err = f.Truncate(int64(length)); err == nil {
+		err = control(f, func(fd uintptr) error { return mapOver(base, length, unix.MAP_SHARED|unix.MAP_FIXED, fd) })
+	}
+	if err != nil {
+		f.Close()
+		giveRange(base, size)
+		return nil
+	}
+	at := uintptr(start(base))
+	buffers.Lock()
+	if buffers.at == nil {
+		buffers.at = map[uintptr]*buffer{}
+	}
+	buffers.at[at] = &buffer{file: f, n: n}
+	buffers.Unlock()
+	runtime.SetFinalizer(base, func(base *byte) {
+		buffers.Lock()
+		if b := buffers.at[at]; b != nil {
+			b.file.Close()
+			delete(buffers.at, at)
+		}
+		buffers.Unlock()
+		if err := mapOver(base, length, unix.MAP_PRIVATE|unix.MAP_FIXED|unix.MAP_ANON, ^uintptr(0)); err != nil {
+			panic("BUG: a buffer cannot be unmapped: " + err.Error())
+		}
+		giveRange(base, size)
+	})
+	return windowBytes(base, n)
+}
+
+// takeBuffer returns the sealed file of a whole slice of newBuffer that is put
+// for the first time; nil for any other, and where the file cannot be sealed.
+// What the slice then shows is a private view of the file, so that writing to it
+// changes nobody else's.
+func takeBuffer(p []byte) *os.File {
+	at := uintptr(unsafe.Pointer(unsafe.SliceData(p)))
+	buffers.Lock()
+	defer buffers.Unlock()
+	b := buffers.at[at]
+	if b == nil || b.n != len(p) {
+		return nil
+	}
+	delete(buffers.at, at)
+	length := (b.n + abi.MapAlign - 1) &^ (abi.MapAlign - 1)
+	err := control(b.file, func(fd uintptr) error {
+		_, _, e := unix.Syscall6(unix.SYS_MMAP, at, uintptr(length), unix.PROT_READ|unix.PROT_WRITE, unix.MAP_PRIVATE|unix.MAP_FIXED, fd, 0)
+		if e != 0 {
+			return e
+		}
+		return nil
+	})
+	if err == nil {
+		err = seal(b.file, int64(b.n))
+	}
+	runtime.KeepAlive(p)
+	if err != nil {
+		b.file.Close() // the mapping keeps what is in it
+		return nil
+	}
+	return b.file
 }
 
 var collecting atomic.Bool

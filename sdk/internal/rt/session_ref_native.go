@@ -6,6 +6,7 @@ import (
 	"context"
 	"encoding/binary"
 	"fmt"
+	"os"
 	"runtime"
 	"time"
 	"weak"
@@ -203,6 +204,8 @@ func appendSpec(out []byte, t *Spec, args []Arg, results []*handle) []byte {
 	u32(abi.SpecMaxPending, t.MaxPending)
 	u32(abi.SpecConcurrency, t.Concurrency)
 	u64(abi.SpecIdle, uint64(max(0, t.Idle)))
+	u32(abi.SpecCheckpointCalls, t.CheckpointCalls)
+	u64(abi.SpecCheckpointEvery, uint64(max(0, t.CheckpointEvery)))
 	return clientwire.End(out, start)
 }
 
@@ -238,13 +241,26 @@ func (s *Session) put(ctx context.Context, v *Value) (*Ref, error) {
 	return newSessionRef(h), nil
 }
 
-// putLarge stores a value by giving away a file of it.
+// putLarge stores a value by giving away a file of it: the one that it was made
+// in, or a copy.
 func (s *Session) putLarge(ctx context.Context, v *Value) (*Ref, error) {
-	f, err := sealedFile(v.Data)
-	if err != nil {
-		return nil, &wray.Error{Code: wray.CodeOutOfMemory, Message: fmt.Sprintf("write a value of %d bytes: %v", len(v.Data), err)}
+	f := takeBuffer(v.Data)
+	if f == nil {
+		var err error
+		if f, err = sealedFile(v.Data); err != nil {
+			return nil, noMemory(len(v.Data), err)
+		}
 	}
 	defer f.Close()
+	return s.putFile(ctx, v, int64(len(v.Data)), f)
+}
+
+func noMemory(n int, err error) error {
+	return &wray.Error{Code: wray.CodeOutOfMemory, Message: fmt.Sprintf("write a value of %d bytes: %v", n, err)}
+}
+
+// putFile stores a value whose payload of n bytes is a sealed file.
+func (s *Session) putFile(ctx context.Context, v *Value, n int64, f *os.File) (*Ref, error) {
 	h := &handle{s: s, ready: true}
 	r := &request{done: make(chan struct{})}
 	var failed error
@@ -265,8 +281,8 @@ func (s *Session) putLarge(ctx context.Context, v *Value) (*Ref, error) {
 		out := append(clientwire.Begin(s.out, clientwire.OpPutFile, h.n, b), zeros[:abi.ValueSize]...)
 		out = appendValue(out, start, 0, &Value{Encoding: v.Encoding, Elem: v.Elem, Refs: v.Refs})
 		mem := out[start+clientwire.HeaderSize:]
-		binary.LittleEndian.PutUint32(mem[abi.ValuePtr:], uint32(len(v.Data)))
-		binary.LittleEndian.PutUint32(mem[abi.ValueLen:], uint32(uint64(len(v.Data))>>32))
+		binary.LittleEndian.PutUint32(mem[abi.ValuePtr:], uint32(n))
+		binary.LittleEndian.PutUint32(mem[abi.ValueLen:], uint32(uint64(n)>>32))
 		s.out = clientwire.End(out, start)
 	}, f)
 	if failed != nil {
@@ -444,6 +460,39 @@ func (h *handle) kill(restart bool) error {
 	return h.s.ask(context.Background(), &request{}, func(b uint32) {
 		h.s.out = clientwire.Append(h.s.out, clientwire.OpKill, h.n, b, binary.LittleEndian.AppendUint32(nil, flags))
 	})
+}
+
+// free drops the value for everybody.
+func (h *handle) free() error {
+	s := h.s
+	err := s.ask(context.Background(), &request{}, func(b uint32) {
+		s.out = clientwire.Append(s.out, clientwire.OpFree, h.n, b, nil)
+	})
+	if err == nil {
+		s.mu.Lock()
+		defer s.mu.Unlock()
+		h.kept, h.window, h.reading = nil, weak.Pointer[byte]{}, nil
+	}
+	return err
+}
+
+// stat says what is known of the object.
+func (h *handle) stat() (Stat, error) {
+	s, r := h.s, &request{}
+	err := s.ask(context.Background(), r, func(b uint32) {
+		s.out = clientwire.Append(s.out, clientwire.OpStat, h.n, b, nil)
+	})
+	if err != nil {
+		return Stat{}, err
+	}
+	b := r.value.Data
+	u32 := func(at int) uint32 { return binary.LittleEndian.Uint32(b[at:]) }
+	name := b[abi.StatSize:]
+	return Stat{
+		State: u32(abi.StatState), Encoding: abi.Encoding(u32(abi.StatEncoding)), Elem: abi.Elem(u32(abi.StatMeta)),
+		Len: int64(binary.LittleEndian.Uint64(b[abi.StatLen:])), References: int64(binary.LittleEndian.Uint64(b[abi.StatReferences:])),
+		Away: u32(abi.StatFlags)&abi.StatAway != 0, Task: string(name[:min(uint64(len(name)), uint64(u32(abi.StatNameLen)))]),
+	}, nil
 }
 
 // waitFor waits until n of refs are ready.

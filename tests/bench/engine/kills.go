@@ -14,6 +14,7 @@ import (
 	"github.com/wray-project/wray"
 	"github.com/wray-project/wray/host/sandbox"
 	"github.com/wray-project/wray/host/wasi"
+	"github.com/wray-project/wray/host/worker"
 	"github.com/wray-project/wray/tests/hostile"
 )
 
@@ -45,20 +46,33 @@ func kills(ctx context.Context, c *Config) error {
 		return err
 	}
 	defer e.Close(ctx)
+	// Guests that speak wray_v1 run in jobs of a worker.
+	w, err := worker.New(ctx, worker.Config{Node: "bench", StoreBytes: 2 << 30,
+		Capacity: wray.Resources{CPU: wray.CPU(runtime.NumCPU()) * wray.OneCPU, Memory: 4 << 30}})
+	if err != nil {
+		return err
+	}
+	defer w.Close(context.WithoutCancel(ctx))
 	var guests []adversary
 	for _, h := range hostile.Cases() {
 		if h.Stage != hostile.Run || h.Want != wray.CodeTimeout {
 			continue
 		}
 		a, err := sandbox.Rewrite(h.Wasm(), sandbox.CompileOptions{})
-		if err != nil || a.Meta.StartExport != "" {
-			continue // the passes refuse it, or it never gets as far as a call
+		if err != nil {
+			if a, err = sandbox.Rewrite(h.Wasm(), sandbox.CompileOptions{Modules: []sandbox.HostModule{worker.HostModule()}}); err == nil {
+				guests = append(guests, adversary{h.Name, jobOf(ctx, w, h.Name, a)})
+			}
+			continue // or the passes refuse it
+		}
+		if a.Meta.StartExport != "" {
+			continue // it never gets as far as a call
 		}
 		m, err := prepare(ctx, e, a)
 		if err != nil {
 			return fmt.Errorf("%s: %w", h.Name, err)
 		}
-		guests = append(guests, adversary{h.Name, m})
+		guests = append(guests, adversary{h.Name, commandOf(m, h.Name)})
 	}
 	if late {
 		var p50, p99, worst []float64
@@ -94,10 +108,11 @@ func kills(ctx context.Context, c *Config) error {
 	return c.emit(casePauses, "ms", pauses)
 }
 
-// adversary is a hostile module.
+// adversary is a hostile module. run reports by how much its guest outlived its
+// deadline, and whether it was the deadline that ended it.
 type adversary struct {
 	name string
-	m    *sandbox.Module
+	run  func() (late time.Duration, ended bool, err error)
 }
 
 // attack runs each guest once with a deadline, as many at once as there are
@@ -137,25 +152,34 @@ func attack(guests []adversary) (ms []float64, last string, err error) {
 	return ms, last, err
 }
 
-// run reports by how much the guest outlived its deadline, and whether it was
-// the deadline that ended it.
-func (a adversary) run() (late time.Duration, ended bool, err error) {
-	sb, err := a.m.New(sandbox.Limits{})
-	if err != nil {
-		return 0, false, fmt.Errorf("%s: %w", a.name, err)
+// commandOf runs a command in a sandbox.
+func commandOf(m *sandbox.Module, name string) func() (time.Duration, bool, error) {
+	return func() (time.Duration, bool, error) {
+		sb, err := m.New(sandbox.Limits{})
+		if err != nil {
+			return 0, false, fmt.Errorf("%s: %w", name, err)
+		}
+		defer sb.Close()
+		if err := sb.Configure(&wasi.Config{Args: []string{name}, Stdout: discard, Stderr: discard}); err != nil {
+			return 0, false, err
+		}
+		begin := time.Now()
+		sb.SetDeadline(killAfter)
+		_, err = sb.Start()
+		// It may have been refused memory instead.
+		return time.Since(begin) - killAfter, errors.Is(err, wray.ErrTimeout), nil
 	}
-	defer sb.Close()
-	if err := sb.Configure(&wasi.Config{Args: []string{a.name}, Stdout: discard, Stderr: discard}); err != nil {
-		return 0, false, err
+}
+
+// jobOf runs a driver in a job. What the job leaves behind is cleaned up before
+// the next begins, and is no part of how late the guest was.
+func jobOf(ctx context.Context, w *worker.Worker, name string, a *sandbox.Artifact) func() (time.Duration, bool, error) {
+	return func() (time.Duration, bool, error) {
+		var begin, end time.Time
+		_, err := w.Run(ctx, worker.JobSpec{Name: name, Modules: []worker.ModuleSpec{{Name: name, Artifact: a}},
+			Limits: worker.Limits{Timeout: killAfter}, Began: func() { begin = time.Now() }, Ended: func() { end = time.Now() }})
+		return end.Sub(begin) - killAfter, errors.Is(err, wray.ErrTimeout) && !end.IsZero(), nil
 	}
-	begin := time.Now()
-	sb.SetDeadline(killAfter)
-	_, err = sb.Start()
-	late = time.Since(begin) - killAfter
-	if !errors.Is(err, wray.ErrTimeout) {
-		return 0, false, nil // refused memory, mostly
-	}
-	return late, true, nil
 }
 
 // collect forces collections until the returned function is called.

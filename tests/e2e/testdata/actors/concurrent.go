@@ -71,6 +71,8 @@ func (g *gate) end(_ context.Context, how string) (int, error) {
 	switch how {
 	case "panic":
 		panic("a method may panic")
+	case "leave":
+		runtime.Goexit()
 	case "stay":
 		select {}
 	}
@@ -115,6 +117,8 @@ func concurrent(ctx context.Context) error {
 	get(ctx, "all wait", awaitGate.Remote(ctx, g, len(refs)))
 	get(ctx, "fails alone", endGate.Remote(ctx, g, ""))
 	get(ctx, "panics alone", endGate.Remote(ctx, g, "panic"))
+	get(ctx, "leaves alone", endGate.Remote(ctx, g, "leave"))
+	get(ctx, "and again", endGate.Remote(ctx, g, "leave"))
 	if err := refs[2].Cancel(); err != nil {
 		return err
 	}

@@ -9,6 +9,7 @@ import (
 	"fmt"
 	"os"
 	"runtime"
+	"strings"
 	"time"
 
 	"github.com/wray-project/wray"
@@ -64,6 +65,110 @@ func want[T comparable](what string, got T, err error, want T) error {
 		return fmt.Errorf("%s: %v, %v; want %v", what, got, err, want)
 	}
 	return nil
+}
+
+// more frees, asks about, makes in place, and takes checkpoints.
+func more(ctx context.Context) error {
+	var errs []error
+	check := func(err error) { errs = append(errs, err) }
+
+	// What is known of a value, before and after it is dropped.
+	r, err := sdk.Put(ctx, make([]byte, 1<<20))
+	check(err)
+	small, err := sdk.Put(ctx, "small")
+	check(err)
+	i, err := sdk.Info(r)
+	check(want("info", i, err, sdk.ObjectInfo{Ready: true, Encoding: "raw bytes", Size: 1 << 20, References: 1}))
+	kept, err := r.Get(ctx)
+	check(err)
+	_, err = small.Get(ctx)
+	check(err)
+	check(sdk.Free[sdk.AnyRef](r, small))
+	if _, err := r.Get(ctx); !errors.Is(err, wray.ErrObjectLost) {
+		check(fmt.Errorf("a value that was freed: %v", err))
+	}
+	if _, err := small.Get(ctx); !errors.Is(err, wray.ErrObjectLost) {
+		check(fmt.Errorf("a small value that was freed: %v", err))
+	}
+	if _, err := sum.RemoteArgs(ctx, r).Get(ctx); !errors.Is(err, wray.ErrBadArgument) || !strings.Contains(err.Error(), "freed") {
+		check(fmt.Errorf("a task of a value that was freed: %v", err))
+	}
+	i, err = sdk.Info(r)
+	check(want("info", i.Ready && i.Failed, err, true))
+	check(want("what was got", bytes.Count(kept, []byte{0}), nil, 1<<20))
+	pending := forever.Remote(ctx)
+	for i.Task == "" && err == nil { // it has begun, or waits
+		i, err = sdk.Info(pending)
+	}
+	check(want("info of what is not there", i, err, sdk.ObjectInfo{References: i.References, Task: "forever"}))
+	if err := sdk.Free(pending); !errors.Is(err, wray.ErrBadArgument) {
+		check(fmt.Errorf("free what is not there: %v", err))
+	}
+	check(pending.Cancel())
+
+	// Slices whose memory becomes the object.
+	for _, n := range []int{1000, 64 << 10, 1<<20 + 1} {
+		b, err := sdk.Make[byte](ctx, n)
+		check(want("made", bytes.Count(b, []byte{0}), err, n))
+		for i := range b {
+			b[i] = 5
+		}
+		r, err := sdk.Put(ctx, b)
+		check(err)
+		for i := range b {
+			b[i]++ // ours alone from now on
+		}
+		s, err := sum.RemoteArgs(ctx, r).Get(ctx)
+		check(want("sum of what was made", s, err, 5*n))
+		check(want("what was made", bytes.Count(b, []byte{6}), nil, n))
+		s, err = sum.Remote(ctx, b).Get(ctx)
+		check(want("sum of it again", s, err, 6*n))
+		s, err = sum.Remote(ctx, b[:n/2]).Get(ctx)
+		check(want("sum of a half", s, err, 6*(n/2)))
+	}
+	part, err := sdk.Make[byte](ctx, 1<<20)
+	check(err)
+	s, err := sum.Remote(ctx, part[:1<<19]).Get(ctx)
+	check(want("sum of a part", s, err, 0))
+	for i := range part {
+		part[i] = 1 // it is no object yet
+	}
+	s, err = sum.Remote(ctx, part).Get(ctx)
+	check(want("sum of the whole", s, err, 1<<20))
+
+	for _, n := range []int64{10, 5 << 20} {
+		b, err := sdk.NewBuilder(ctx, n)
+		check(err)
+		for range 3 {
+			_, err = b.Write(bytes.Repeat([]byte{1}, int(n/4)))
+			check(err)
+		}
+		if _, err = b.Write(make([]byte, n/2)); !errors.Is(err, wray.ErrBadArgument) {
+			check(fmt.Errorf("more than the builder is for: %v", err))
+		}
+		r, err := b.Seal()
+		check(err)
+		s, err := sum.RemoteArgs(ctx, r).Get(ctx)
+		check(want("sum of what was built", s, err, int(3*(n/4))))
+	}
+
+	// Checkpoints.
+	saved := counter.With(sdk.MaxRestarts(-1), sdk.CheckpointEvery(2)).New(ctx, 0)
+	for range 4 {
+		_, err = add.Remote(ctx, saved, 1).Get(ctx)
+		check(err)
+	}
+	check(saved.Restart())
+	n, err := add.Remote(ctx, saved, 1).Get(ctx)
+	check(want("add after a restart", n, err, 5))
+	check(saved.Checkpoint(ctx))
+	check(saved.Restart())
+	n, err = add.Remote(ctx, saved, 1).Get(ctx)
+	check(want("add after a checkpoint", n, err, 6))
+	if err := counter.With(sdk.MaxConcurrency(2)).New(ctx, 0).Checkpoint(ctx); !errors.Is(err, wray.ErrBadArgument) {
+		check(fmt.Errorf("a checkpoint of an actor with several calls: %v", err))
+	}
+	return errors.Join(errs...)
 }
 
 func all(ctx context.Context) error {
@@ -167,6 +272,8 @@ func all(ctx context.Context) error {
 	if _, err := add.Remote(ctx, c, 1).Get(ctx); !errors.Is(err, wray.ErrActorDied) {
 		check(fmt.Errorf("an actor that was killed: %v", err))
 	}
+
+	check(more(ctx))
 
 	// What cannot be.
 	running := forever.Remote(ctx)

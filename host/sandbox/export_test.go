@@ -1,0 +1,10 @@
+package sandbox
+
+// Turns returns how many sandboxes of the module's engine have a turn, and how
+// many wait for one.
+func (m *Module) Turns() (have, wait int) {
+	g := m.engine.gate
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	return g.running, int(g.waiting.Load())
+}
