@@ -74,7 +74,7 @@ is: in a checkout, or in a module that requires it.`,
 	f.BoolVar(&asJSON, "json", false, "print one JSON object a line")
 	f.IntVar(&rounds, "rounds", 5, "rounds of each case, of which the median counts")
 	f.Float64Var(&seconds, "seconds", 2, "length of a round")
-	cmd.AddCommand(core, newBenchScale())
+	cmd.AddCommand(core, newBenchScale(), newBenchClient())
 	return cmd
 }
 

@@ -82,6 +82,27 @@ func benchCore(t *testing.T, args ...string) (cases []string) {
 	return cases
 }
 
+// TestBenchClient holds that a case is run from a driver and from a native
+// client.
+func TestBenchClient(t *testing.T) {
+	r := run(t, "", "bench", "client", "--json", "--rounds", "1", "--seconds", "0.05", "1:1 actor calls sync")
+	var cases []string
+	for line := range strings.Lines(r.stdout) {
+		var l struct {
+			Case, Unit string
+			Median     float64
+		}
+		if err := json.Unmarshal([]byte(line), &l); err != nil || l.Median <= 0 {
+			t.Errorf("%v: %s", err, line)
+		}
+		cases = append(cases, l.Case+" in "+l.Unit)
+	}
+	want := "1:1 actor calls sync in call/s, client: 1:1 actor calls sync in call/s"
+	if got := strings.Join(cases, ", "); r.code != 0 || got != want {
+		t.Errorf("exit %d, printed %q, want %q\n%s", r.code, got, want, r.stderr)
+	}
+}
+
 // TestBenchScale runs its cases small, and holds that docs/CLI.md lists them.
 func TestBenchScale(t *testing.T) {
 	doc, err := os.ReadFile(filepath.Join(root, "docs", "CLI.md"))

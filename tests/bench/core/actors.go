@@ -9,18 +9,18 @@ import (
 // server is Ray's Actor of the microbenchmarks.
 type server struct{}
 
-// client is Ray's Client: an actor that calls servers.
-type client struct{ servers []sdk.Handle[server] }
+// caller is Ray's Client: an actor that calls servers.
+type caller struct{ servers []sdk.Handle[server] }
 
 var (
 	servers    = sdk.Actor0("server", func(context.Context) (*server, error) { return &server{}, nil })
 	smallValue = sdk.Method0(servers, "small_value", func(*server, context.Context) ([]byte, error) { return []byte("ok"), nil })
 	smallArg   = sdk.Method(servers, "small_value_arg", func(_ *server, _ context.Context, _ int) ([]byte, error) { return []byte("ok"), nil })
 
-	clients = sdk.Actor("client", func(_ context.Context, servers []sdk.Handle[server]) (*client, error) { return &client{servers}, nil })
-	batch   = sdk.Method(clients, "small_value_batch", (*client).batch)
-	argMany = sdk.Method(clients, "small_value_batch_arg", (*client).batchArg)
-	tasking = sdk.Method(clients, "task_batch", (*client).tasks)
+	clients = sdk.Actor("client", func(_ context.Context, servers []sdk.Handle[server]) (*caller, error) { return &caller{servers}, nil })
+	batch   = sdk.Method(clients, "small_value_batch", (*caller).batch)
+	argMany = sdk.Method(clients, "small_value_batch_arg", (*caller).batchArg)
+	tasking = sdk.Method(clients, "task_batch", (*caller).tasks)
 
 	// work calls each of the actors in turn, n times in all.
 	work = sdk.Func2("work", func(ctx context.Context, actors []sdk.Handle[server], n int) (int, error) {
@@ -33,7 +33,7 @@ var (
 	})
 )
 
-func (c *client) batch(ctx context.Context, n int) (int, error) {
+func (c *caller) batch(ctx context.Context, n int) (int, error) {
 	refs := make([]sdk.Ref[[]byte], 0, n*len(c.servers))
 	for _, s := range c.servers {
 		for range n {
@@ -44,7 +44,7 @@ func (c *client) batch(ctx context.Context, n int) (int, error) {
 	return len(refs), err
 }
 
-func (c *client) batchArg(ctx context.Context, n int) (int, error) {
+func (c *caller) batchArg(ctx context.Context, n int) (int, error) {
 	x, err := sdk.Put(ctx, 0)
 	if err != nil {
 		return 0, err
@@ -59,7 +59,7 @@ func (c *client) batchArg(ctx context.Context, n int) (int, error) {
 	return len(refs), err
 }
 
-func (c *client) tasks(ctx context.Context, n int) (int, error) {
+func (c *caller) tasks(ctx context.Context, n int) (int, error) {
 	refs := make([]sdk.Ref[[]byte], n)
 	for i := range refs {
 		refs[i] = small.Remote(ctx)
@@ -83,7 +83,7 @@ func actors(ctx context.Context, b *bench) error {
 		_, err := sdk.GetAll(ctx, refs)
 		return err
 	}
-	none := make([]sdk.Handle[client], clientsN)
+	none := make([]sdk.Handle[caller], clientsN)
 	for i := range none {
 		none[i] = clients.New(ctx, nil)
 	}
@@ -177,9 +177,9 @@ func actors(ctx context.Context, b *bench) error {
 	}); err != nil {
 		return err
 	}
-	caller := clients.New(ctx, many)
+	allCaller := clients.New(ctx, many)
 	if err := b.time("1:n actor calls async", "call/s", n*actorsN, func() error {
-		_, err := batch.Remote(ctx, caller, n).Get(ctx)
+		_, err := batch.Remote(ctx, allCaller, n).Get(ctx)
 		return err
 	}); err != nil {
 		return err
@@ -193,7 +193,7 @@ func actors(ctx context.Context, b *bench) error {
 	}); err != nil {
 		return err
 	}
-	own := make([]sdk.Handle[client], actorsN)
+	own := make([]sdk.Handle[caller], actorsN)
 	for i := range own {
 		own[i] = clients.New(ctx, []sdk.Handle[server]{many[i]})
 	}

@@ -4,10 +4,12 @@
 // driver inside a sandbox. It prints one JSON object a line.
 //
 // Arguments: the rounds of each case, the seconds of a round, and optionally a
-// part of the names of the cases to run. For the cases of tests/bench/engine
-// it is also a guest of others: with the argument first it runs one task, with
-// touch it puts a GiB once, with churn and a number it puts that many bytes and
-// forgets them.
+// part of the names of the cases to run, and then anything where it is to be those
+// of a native client alone. For the cases of tests/bench/engine it is also a guest
+// of others: with the argument first it runs one task, with touch it puts a GiB
+// once, with churn and a number it puts that many bytes and forgets them. Built
+// for the machine itself and given the argument client, a node's address and the
+// module, it is the native client of "wray bench client".
 package main
 
 import (
@@ -70,6 +72,7 @@ type bench struct {
 	rounds int
 	round  time.Duration
 	only   string
+	native bool // those that bench client has alone
 }
 
 // time runs f, which does n things, over and over, and prints how many things
@@ -105,7 +108,13 @@ func emit(name, unit string, xs []float64) error {
 	return json.NewEncoder(os.Stdout).Encode(result{name, unit, xs[len(xs)/2], xs[0], xs[len(xs)-1]})
 }
 
-func main() { sdk.Main(run) }
+func main() {
+	if len(os.Args) > 3 && os.Args[1] == "client" {
+		client(os.Args[2], os.Args[3])
+		return
+	}
+	sdk.Main(run)
+}
 
 func run(ctx context.Context) error {
 	b := &bench{rounds: 5, round: time.Second}
@@ -134,7 +143,12 @@ func run(ctx context.Context) error {
 	if len(os.Args) > 3 {
 		b.only = os.Args[3]
 	}
-	for _, f := range []func(context.Context, *bench) error{objects, tasks, actors, large, fresh} {
+	b.native = len(os.Args) > 4
+	cases := []func(context.Context, *bench) error{objects, tasks, actors, large, fresh}
+	if b.native {
+		cases = cases[:4]
+	}
+	for _, f := range cases {
 		if err := f(ctx, b); err != nil {
 			return err
 		}
