@@ -99,7 +99,7 @@ func (g *segment) mappable() bool { return g != nil && g.fd >= 0 }
 // nil, and is called between parts of StepBytes; when it panics, g is as it was
 // but for bytes that count as dirty. sums, where it is not nil, has an element
 // for each chunk of a record, which becomes its checksum: on the way, while the
-// bytes are in the processor's cache, it costs a quarter of what it does later.
+// bytes are in the processor's cache, it costs less than it does later.
 func (g *segment) fill(m memory, p []byte, step func(), sums []uint32) {
 	n := int64(len(p))
 	for from := int64(0); from < n; {

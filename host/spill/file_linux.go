@@ -102,7 +102,7 @@ func punch(f *os.File, off, n int64) error {
 }
 
 // pipes are kept for the next transfer. A pipe is what splice moves pages
-// through; a MiB of them at once is a quarter faster than the 64 KiB of sendfile.
+// through, more of them at once than the 64 KiB of sendfile.
 var pipes = make(chan *pipe, 4)
 
 type pipe struct{ r, w int }

@@ -58,7 +58,7 @@ func (d *Dir) Remote() bool { return false }
 
 // Create implements Place. The room is taken at once, where the file system
 // can: that says early when there is none, and what is then written there costs
-// a third less.
+// less.
 func (d *Dir) Create(n int64) (Pen, error) {
 	f, err := unnamed(d.path)
 	if err != nil {
