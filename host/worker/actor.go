@@ -318,9 +318,12 @@ func (a *actor) begin() *wray.Error {
 		<-w.begins
 		return err
 	}
-	if err := w.residents.add(a); err != nil {
+	if !w.residents.tryAdd(a) {
 		<-w.begins
-		return err
+		if err := w.residents.add(a); err != nil { // which may wait
+			return err
+		}
+		w.begins <- struct{}{}
 	}
 	sb, err := t.fn.module.takeClean(t.memory)
 	<-w.begins

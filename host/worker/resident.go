@@ -56,6 +56,18 @@ func (r *residents) add(a *actor) *wray.Error {
 	return nil
 }
 
+// tryAdd is add where nobody has to wait for room. False: somebody has.
+func (r *residents) tryAdd(a *actor) bool {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if len(r.ring) >= r.limit {
+		return false
+	}
+	a.place = len(r.ring)
+	r.ring = append(r.ring, a)
+	return true
+}
+
 // makeRoomLocked returns when there is a place for one more.
 func (r *residents) makeRoomLocked() *wray.Error {
 	r.waiting.Add(1)
