@@ -111,7 +111,7 @@ func (s *Scheduler) dispatch() {
 	for t := s.resume.first; t != nil && t.res.CPU <= s.free.CPU; t = s.resume.first {
 		s.dequeue(t)
 		s.move(t, running)
-		s.emit(Decision{Kind: Resume, Task: t.id, Job: t.job.id, Attempt: t.attempt})
+		s.emit(Decision{Kind: Resume, Task: t.id, Job: t.job.id, Attempt: t.attempt, Value: t.value})
 	}
 	for {
 		t := s.pick()
@@ -131,7 +131,7 @@ func (s *Scheduler) start(t *task) {
 	if t.timeout > 0 {
 		s.setTimer(t, t.timeout)
 	}
-	s.emit(Decision{Kind: Start, Task: t.id, Job: t.job.id, Attempt: t.attempt})
+	s.emit(Decision{Kind: Start, Task: t.id, Job: t.job.id, Attempt: t.attempt, Value: t.value})
 }
 
 // pick returns the task to start next, or nil. Jobs come in the order of their

@@ -25,7 +25,7 @@ func (s *Scheduler) cancel(t *task, why string, recursive bool) {
 	if t.stop != wray.CodeCanceled {
 		if t.stop == wray.CodeOK {
 			s.stopTimer(t)
-			s.emit(Decision{Kind: Stop, Code: wray.CodeCanceled, Task: t.id, Job: t.job.id, Attempt: t.attempt})
+			s.emit(Decision{Kind: Stop, Code: wray.CodeCanceled, Task: t.id, Job: t.job.id, Attempt: t.attempt, Value: t.value})
 		}
 		t.stop, t.why = wray.CodeCanceled, why // a task being stopped for its deadline is not retried now
 	}
@@ -82,7 +82,7 @@ func (s *Scheduler) leave(t *task) {
 func (s *Scheduler) finish(t *task, err *wray.Error) {
 	j := t.job
 	s.leave(t)
-	done := Decision{Kind: Done, Task: t.id, Job: j.id, Attempt: t.attempt, Err: err}
+	done := Decision{Kind: Done, Task: t.id, Job: j.id, Attempt: t.attempt, Err: err, Value: t.value}
 	switch {
 	case err == nil:
 		j.totals.finished++

@@ -172,6 +172,14 @@ func (s *Scheduler) emit(d Decision) {
 	s.out = append(s.out, d)
 }
 
+// Value returns the [Spec]'s Value of a task that is not done, or nil.
+func (s *Scheduler) Value(id wray.ID) any {
+	if t := s.tasks.get(id); t != nil {
+		return t.value
+	}
+	return nil
+}
+
 // Tick tells that time passed: attempts past their deadline are stopped, and
 // retries whose backoff is over are queued. Calling it early or often is
 // harmless.
@@ -184,7 +192,7 @@ func (s *Scheduler) Tick(now int64) {
 			continue
 		}
 		t.stop = wray.CodeTimeout
-		s.emit(Decision{Kind: Stop, Code: wray.CodeTimeout, Task: t.id, Job: t.job.id, Attempt: t.attempt})
+		s.emit(Decision{Kind: Stop, Code: wray.CodeTimeout, Task: t.id, Job: t.job.id, Attempt: t.attempt, Value: t.value})
 	}
 	if s.deadlock.due(s.now) {
 		s.sweep()

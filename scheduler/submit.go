@@ -49,7 +49,7 @@ func (s *Scheduler) Submit(now int64, spec *Spec) error {
 	results := t.results // recycled capacity
 	*t = task{
 		entry: entry[task]{id: spec.ID}, name: spec.Name, job: j, parent: parent, depth: depth,
-		res: spec.Resources, retries: spec.Retries, timeout: spec.Timeout, bytes: spec.Bytes,
+		res: spec.Resources, retries: spec.Retries, timeout: spec.Timeout, bytes: spec.Bytes, value: spec.Value,
 		results: results, timerIndex: -1,
 	}
 	if err := s.claim(t, spec.Results); err != nil {

@@ -40,6 +40,7 @@ type task struct {
 	retries int
 	timeout int64
 	bytes   int64
+	value   any
 
 	seq     uint64 // of its submission: greater is younger
 	turn    uint64 // of its last arrival in its queue

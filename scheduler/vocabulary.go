@@ -33,6 +33,10 @@ type Spec struct {
 	Retries int   // attempts beyond the first, for retryable failures; Forever
 	Timeout int64 // nanoseconds an attempt may take from its Start, waits included; 0: no bound
 	Bytes   int64 // what the caller keeps in memory for the task while it is queued
+
+	// Value is the caller's own record of the task: every Decision about the
+	// task has it, so that the caller need not look for it.
+	Value any
 }
 
 // Outcome is how an attempt ended.
@@ -102,4 +106,5 @@ type Decision struct {
 	Job     wray.ID
 	Err     *wray.Error // of Done
 	Stats   *Stats      // of JobEnded
+	Value   any         // the Spec's, of Task; nil where there is none
 }

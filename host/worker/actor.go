@@ -417,7 +417,7 @@ func (a *actor) publish() {
 	w.step(nil, func(s *scheduler.Scheduler) { s.ObjectReady(w.now(), o.ID()) })
 	if t.flags&abi.SpecDetached == 0 {
 		w.mu.Lock() // the census reads it
-		t.results = nil
+		t.results, t.one[0] = nil, nil
 		w.mu.Unlock()
 		o.Release()
 	}
@@ -658,26 +658,29 @@ func (j *job) takeQueued(bytes int64) {
 // callTable finds calls by their ID, to cancel them.
 type callTable struct {
 	mu sync.Mutex
-	m  map[wray.ID]*task // guarded by mu
+	m  map[uint64]*task // by the number in their IDs, whose owner is the worker; guarded by mu
 }
 
 func (c *callTable) add(t *task) {
 	c.mu.Lock()
 	if c.m == nil {
-		c.m = make(map[wray.ID]*task)
+		c.m = make(map[uint64]*task)
 	}
-	c.m[t.id] = t
+	c.m[t.id.Seq] = t
 	c.mu.Unlock()
 }
 
 func (c *callTable) get(id wray.ID) *task {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	return c.m[id]
+	if t := c.m[id.Seq]; t != nil && t.id == id {
+		return t
+	}
+	return nil
 }
 
 func (c *callTable) remove(t *task) {
 	c.mu.Lock()
-	delete(c.m, t.id)
+	delete(c.m, t.id.Seq)
 	c.mu.Unlock()
 }

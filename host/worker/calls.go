@@ -118,6 +118,13 @@ func (g *guest) copyStep() {
 	g.step()
 }
 
+// steps has the copy of a long value be made in steps.
+func (g *guest) steps(v *objectstore.Value) {
+	if len(v.Payload) > objectstore.StepBytes {
+		v.Step = g.copyStep
+	}
+}
+
 const (
 	stepBytes   = 1 << 20
 	stepHandles = 1 << 10
@@ -332,7 +339,7 @@ func objectPut(g *guest, v view, s []uint64) abi.Errno {
 	if e != abi.Success {
 		return e
 	}
-	val.Step = g.copyStep
+	g.steps(&val)
 	o, err := g.w.store.TryPut(g.w.newID(), val)
 	if err != nil {
 		return g.storeErrno(err, val.Size())

@@ -144,8 +144,13 @@ func (g *guest) submitOne(v view, b []byte) abi.Errno {
 		return g.callActor(t, out)
 	}
 	spec.Bytes = t.bytes()
+	ids := g.ids[:0]
 	for _, o := range t.results {
-		spec.Results = append(spec.Results, o.ID())
+		ids = append(ids, o.ID())
+	}
+	spec.Results = ids
+	if len(ids) <= idStep/16 {
+		g.ids = ids
 	}
 	err := g.w.submit(g, t, &spec)
 	switch {
@@ -230,7 +235,7 @@ func (g *guest) readAllArgs(v view, t *task, p, n uint32) abi.Errno {
 				return e
 			}
 			g.wantsRoom = false
-			val.Step = g.copyStep
+			g.steps(&val)
 			o, err := g.w.store.TryPut(g.w.newID(), val)
 			if err != nil {
 				return g.storeErrno(err, val.Size())
@@ -254,6 +259,7 @@ func (g *guest) declareResults(t *task, out []byte) abi.Errno {
 		}
 		return abi.Success
 	}
+	t.results = t.one[:0]
 	for i := 0; i < len(out)/4; i++ {
 		o, err := g.w.declare(t, i)
 		if err == nil {
@@ -463,7 +469,7 @@ func taskReturn(g *guest, v view, s []uint64) abi.Errno {
 	if e != abi.Success {
 		return e
 	}
-	val.Step = g.copyStep
+	g.steps(&val)
 	return g.resultErrno(result.TrySeal(val), val.Size())
 }
 
@@ -551,7 +557,7 @@ func taskYield(g *guest, v view, s []uint64) abi.Errno {
 			return e
 		}
 		size = val.Size()
-		val.Step = g.copyStep
+		g.steps(&val)
 		err = g.w.store.PutItem(t.stream, g.w.newID(), t.items, val)
 	}
 	switch {

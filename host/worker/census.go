@@ -136,7 +136,7 @@ func (h *holders) walk() (jobs []*job) {
 		jobs = append(jobs, j)
 	}
 	var streams []*objectstore.Stream
-	for _, t := range w.tasks {
+	for t := range w.tasks.all {
 		h.ofTask(t)
 		if t.stream != nil {
 			streams = append(streams, t.stream)

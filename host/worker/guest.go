@@ -66,7 +66,8 @@ type guest struct {
 	used    bool            // has run a task since it was clean
 	resumed chan struct{}   // the task has its CPU again; one at most
 
-	work           int64 // ns of host work in this call that were not charged yet
+	ids            []wray.ID // of a submission's results, used again by the next
+	work           int64     // ns of host work in this call that were not charged yet
 	stdout, stderr lineWriter
 	log            logBucket
 	printing       bool // waits in print

@@ -110,7 +110,7 @@ func (h *jobs) start(t testing.TB) (driver *guest, stop func() error) {
 		g.close()
 		j.end()
 		w.mu.Lock()
-		tasks, st := len(w.tasks), w.store.Stats()
+		tasks, st := w.tasks.n, w.store.Stats()
 		var sched scheduler.Stats = w.sched.Stats(w.now())
 		w.mu.Unlock()
 		if tasks != 0 || st.Objects != 0 || st.Used != 0 || st.Windows != 0 || sched.Running != 0 || sched.Waiting != 0 {

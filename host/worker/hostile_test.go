@@ -126,7 +126,7 @@ func TestManyArguments(t *testing.T) {
 		t.Fatalf("submit: %d", e)
 	}
 	h.w.mu.Lock()
-	for _, task := range h.w.tasks {
+	for task := range h.w.tasks.all {
 		if n := task.bytes(); n < 16*args {
 			t.Errorf("%d empty arguments count as %d bytes", args, n)
 		}

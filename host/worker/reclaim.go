@@ -15,7 +15,7 @@ func (w *Worker) onPressure(int64) {
 	for _, j := range w.jobs {
 		jobs = append(jobs, j)
 	}
-	for _, t := range w.tasks {
+	for t := range w.tasks.all {
 		if t.runner != nil {
 			if t.makes != nil {
 				actors = append(actors, t.makes)

@@ -123,7 +123,7 @@ func (w *Worker) letGoStale() {
 			guests = append(guests, g)
 		}
 	}
-	for _, t := range w.tasks {
+	for t := range w.tasks.all {
 		if t.runner != nil {
 			guests = append(guests, t.runner)
 		}

@@ -26,83 +26,80 @@ func (w *Worker) step(self *guest, f func(*scheduler.Scheduler)) *task {
 	return w.actLocked(self, nil)
 }
 
-// action is a decision with what is needed to carry it out.
-type action struct {
-	scheduler.Decision
-	task   *task
-	runner *guest
-	job    *job // of Space and JobEnded
-}
-
 // actLocked carries out what the scheduler decided, and releases w.mu. It
 // returns a task for self to run, or nil. holder, where not nil, is a guest
 // that submits: it keeps the last started task for a moment, see hold.
 func (w *Worker) actLocked(self, holder *guest) (mine *task) {
 	// Acting calls the store and other guests, which needs the lock free, so
-	// decisions are copied out. Most steps make one or none.
-	var few [4]action
-	acts := few[:0]
-	w.decisions = w.sched.Ready(w.decisions[:0])
-	for _, d := range w.decisions {
-		a := action{Decision: d}
-		if t := w.tasks[d.Task]; t != nil {
-			a.task, a.runner = t, t.runner
-			switch d.Kind {
-			case scheduler.Start:
-				t.attempt = d.Attempt
-			case scheduler.Stop:
-				t.stopped = d.Code
-			case scheduler.Done:
-				delete(w.tasks, d.Task)
-			}
-		}
+	// what it needs is taken out first. Most steps make one decision, or two.
+	var few [2]scheduler.Decision
+	acts := w.sched.Ready(few[:0])
+	for i := range acts {
+		d := &acts[i]
+		t, _ := d.Value.(*task)
 		switch d.Kind {
+		case scheduler.Start:
+			t.attempt = d.Attempt
+		case scheduler.Stop:
+			t.stopped = d.Code
+			d.Value = stopping{t, t.runner}
+		case scheduler.Resume:
+			d.Value = t.runner
+		case scheduler.Done:
+			w.tasks.remove(t)
 		case scheduler.Space:
-			a.job = w.jobs[d.Job]
+			d.Value = w.jobs[d.Job]
 		case scheduler.JobEnded:
-			a.job = w.jobs[d.Job]
+			d.Value = w.jobs[d.Job]
 			delete(w.jobs, d.Job)
 		}
-		acts = append(acts, a)
 	}
-	clear(w.decisions) // lets go of errors
 	w.pokeTickerLocked()
 	w.mu.Unlock()
 
 	for i := range acts {
-		a := &acts[i]
-		switch a.Kind {
+		d := &acts[i]
+		switch d.Kind {
 		case scheduler.Start:
-			if mine == nil && self != nil && self.fits(a.task) {
-				mine = a.task
+			t := d.Value.(*task)
+			if mine == nil && self != nil && self.fits(t) {
+				mine = t
 			} else if holder != nil {
-				holder.hold(a.task)
+				holder.hold(t)
 			} else {
-				a.task.dispatch()
+				t.dispatch()
 			}
 		case scheduler.Stop:
-			if a.runner != nil {
-				a.runner.stop(a.task, a.Code)
+			if s := d.Value.(stopping); s.runner != nil {
+				s.runner.stop(s.task, d.Code)
 			}
 		case scheduler.Resume:
-			a.runner.resumed <- struct{}{} // buffered
+			d.Value.(*guest).resumed <- struct{}{} // buffered
 		case scheduler.Done:
-			if a.task.makes != nil {
-				a.task.makes.ended(a.Err)
+			t := d.Value.(*task)
+			if t.makes != nil {
+				t.makes.ended(d.Err)
 			}
-			if a.Err != nil {
-				a.task.fail(a.task.job.named(a.Err, a.task.name, a.Attempt))
-			} else if a.task.stream != nil {
-				_ = a.task.stream.End()
+			if d.Err != nil {
+				t.fail(t.job.named(d.Err, t.name, d.Attempt))
+			} else if t.stream != nil {
+				_ = t.stream.End()
 			}
-			a.task.release()
+			t.release()
 		case scheduler.Space:
-			a.job.space()
+			d.Value.(*job).space()
 		case scheduler.JobEnded:
-			close(a.job.tasks)
+			close(d.Value.(*job).tasks)
 		}
 	}
 	return mine
+}
+
+// stopping is a task that is to be stopped, and the guest that ran it when that
+// was decided, or nil.
+type stopping struct {
+	task   *task
+	runner *guest
 }
 
 // submit gives a task to the scheduler. On an error the task was not taken and
@@ -123,11 +120,12 @@ func (w *Worker) submit(g *guest, t *task, spec *scheduler.Spec) error {
 		}
 	}
 	waits := len(spec.Deps) > 0
+	spec.Value = t
 	if err := w.sched.Submit(w.now(), spec); err != nil {
 		w.mu.Unlock()
 		return err
 	}
-	w.tasks[t.id] = t
+	w.tasks.add(t)
 	var objects []*objectstore.Object
 	if waits {
 		// Once the lock is free the task may end and release its arguments.

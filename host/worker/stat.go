@@ -75,7 +75,7 @@ func (w *Worker) makerName(o *objectstore.Object) string {
 	}
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	if t := w.tasks[id]; t != nil {
+	if t, _ := w.sched.Value(id).(*task); t != nil {
 		return t.name
 	}
 	return ""

@@ -53,6 +53,47 @@ type task struct {
 
 	runner  *guest    // the guest that runs it; guarded by Worker.mu
 	stopped wray.Code // stopped before it had a runner; guarded by Worker.mu
+
+	older, younger *task                  // in Worker.tasks; guarded by Worker.mu
+	one            [1]*objectstore.Object // results, where there is one
+}
+
+// taskList is tasks in the order of their submission.
+type taskList struct {
+	oldest, youngest *task
+	n                int
+}
+
+func (l *taskList) add(t *task) {
+	t.older, t.younger = l.youngest, nil
+	if l.youngest != nil {
+		l.youngest.younger = t
+	} else {
+		l.oldest = t
+	}
+	l.youngest = t
+	l.n++
+}
+
+func (l *taskList) remove(t *task) {
+	if t.older != nil {
+		t.older.younger = t.younger
+	} else {
+		l.oldest = t.younger
+	}
+	if t.younger != nil {
+		t.younger.older = t.older
+	} else {
+		l.youngest = t.older
+	}
+	t.older, t.younger = nil, nil
+	l.n--
+}
+
+// all calls yield for each task until it returns false.
+func (l *taskList) all(yield func(*task) bool) {
+	for t := l.oldest; t != nil && yield(t); t = t.younger {
+	}
 }
 
 // arg is an argument: a small value copied at submission, or an object.
@@ -85,7 +126,7 @@ func (t *task) release() {
 	for _, o := range t.results {
 		o.Release()
 	}
-	t.args, t.results, t.stream = nil, nil, nil
+	t.args, t.results, t.stream, t.one[0] = nil, nil, nil, nil
 }
 
 // fail makes everybody who waits for the task's results see err.

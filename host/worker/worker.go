@@ -56,14 +56,13 @@ type Worker struct {
 
 	// mu guards the scheduler and the tasks. It is held for microseconds, never
 	// across a call into a guest or the store's callbacks.
-	mu        sync.Mutex
-	sched     *scheduler.Scheduler // guarded by mu
-	tasks     map[wray.ID]*task    // guarded by mu; not finished
-	jobs      map[wray.ID]*job     // guarded by mu
-	decisions []scheduler.Decision // guarded by mu; reused
-	closed    bool                 // guarded by mu
-	nextTick  int64                // guarded by mu; when the ticker wakes, 0 for not
-	wakeTick  chan struct{}        // tells the ticker of an earlier deadline
+	mu       sync.Mutex
+	sched    *scheduler.Scheduler // guarded by mu
+	tasks    taskList             // guarded by mu; not finished
+	jobs     map[wray.ID]*job     // guarded by mu
+	closed   bool                 // guarded by mu
+	nextTick int64                // guarded by mu; when the ticker wakes, 0 for not
+	wakeTick chan struct{}        // tells the ticker of an earlier deadline
 
 	windows    atomic.Int64 // of all sandboxes
 	maxWindows int64
@@ -114,7 +113,7 @@ func New(ctx context.Context, cfg Config) (*Worker, error) {
 		cfg.Windows = Mappings() / mappingsPerSlot
 	}
 	w := &Worker{cfg: cfg, start: time.Now(), residents: newResidents(cfg.Residents), begins: make(chan struct{}, 2*cmp.Or(max(cfg.Slots, 0), runtime.NumCPU())), places: newPlaces(cfg.Sandboxes), maxWindows: int64(cfg.Windows),
-		tasks: map[wray.ID]*task{}, jobs: map[wray.ID]*job{}, wakeTick: make(chan struct{}, 1)}
+		jobs: map[wray.ID]*job{}, wakeTick: make(chan struct{}, 1)}
 	var seed [8]byte
 	if _, err := rand.Read(seed[:]); err != nil {
 		return nil, fmt.Errorf("draw the worker's identity: %w", err)
