@@ -268,6 +268,11 @@ func (m MethodOf0[S, R]) With(opts ...Option) MethodOf0[S, R] { return MethodOf0
 // Remote calls the method of h and returns a reference to its result, without
 // waiting for it.
 func (m MethodOf0[S, R]) Remote(ctx context.Context, h Handle[S]) Ref[R] {
+	if h.p != nil {
+		if r := m.t.quick(ctx, nil, h.p); r != nil {
+			return Ref[R]{r}
+		}
+	}
 	return Ref[R]{h.remote(ctx, m.t, newPacket(0), nil)}
 }
 

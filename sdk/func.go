@@ -57,6 +57,9 @@ func (t Task0[R]) With(opts ...Option) Task0[R] { return Task0[R]{t.t.with(opts)
 // while too much is queued, until ctx is done. What goes wrong is told by the
 // Ref.
 func (t Task0[R]) Remote(ctx context.Context) Ref[R] {
+	if r := t.t.quick(ctx, nil, nil); r != nil {
+		return Ref[R]{r}
+	}
 	return Ref[R]{t.t.submit(ctx, newPacket(0), nil)}
 }
 

@@ -154,10 +154,12 @@ func (d *decl) lookup(ctx context.Context, actor *rt.Ref) (uint32, error) {
 type task struct {
 	d    *decl
 	opts options
+	//lint:ignore U1000 the wasip1 build uses it
+	prepared prepared
 }
 
 func (t *task) with(opts []Option) *task {
-	c := *t
+	c := task{d: t.d, opts: t.opts}
 	for _, o := range opts {
 		o(&c.opts)
 	}
@@ -218,6 +220,12 @@ func badArgument(i int, err error) error {
 
 // submit submits p, which it frees, and returns the Ref for all results.
 func (t *task) submit(ctx context.Context, p *packet, err error) *rt.Ref {
+	if err == nil {
+		if r := t.quick(ctx, p.spec.Args, p.actor); r != nil {
+			p.free()
+			return r
+		}
+	}
 	r, err := t.send(ctx, p, err)
 	p.free()
 	if err != nil {

@@ -73,6 +73,7 @@ var tracking struct {
 	exact  bool       // checkTracking has passed
 	pages  []*refSpan // by address
 	spans  []*refSpan // all of pages
+	last   *refSpan   // where the last Ref was put
 	since  int        // Refs since the scheduler was last given a turn
 	hooked bool
 }
@@ -123,6 +124,18 @@ func untrack(r *Ref) {
 
 // slotOf returns where r lies.
 func slotOf(r *Ref) (*refSpan, uintptr) {
+	// Most come from the span that the last one came from.
+	if s := tracking.last; s != nil && !s.gone() {
+		if off := uintptr(unsafe.Pointer(r)) - s.start; off < 1<<pageShift {
+			return s, off / unsafe.Sizeof(Ref{})
+		}
+	}
+	s, slot := findSlot(r)
+	tracking.last = s
+	return s, slot
+}
+
+func findSlot(r *Ref) (*refSpan, uintptr) {
 	base, span, slot := findObject(uintptr(unsafe.Pointer(r)), 0, 0)
 	page := int(base >> pageShift)
 	for page >= len(tracking.pages) {

@@ -21,8 +21,9 @@ type (
 	Call  = guest.Call
 	Errno = guest.Errno
 
-	Builder = guest.Builder
-	Stat    = guest.Stat
+	Builder  = guest.Builder
+	Stat     = guest.Stat
+	Prepared = guest.Prepared
 )
 
 // Flags of a Spec.
@@ -62,6 +63,9 @@ func Lookup(_ context.Context, _ *Ref, module, name string) (uint32, error) {
 func Submit(ctx context.Context, t *Spec, into []*Ref) ([]*Ref, error) {
 	return guest.Submit(ctx, t, into)
 }
+
+// Prepare describes a task that is submitted many times.
+func Prepare(t *Spec) *Prepared { return guest.Prepare(t) }
 
 // Put stores a value.
 func Put(ctx context.Context, v *Value) (*Ref, error) { return guest.Put(ctx, v) }
