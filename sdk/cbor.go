@@ -1,10 +1,11 @@
 package sdk
 
 import (
-	"bytes"
+	"encoding/binary"
 	"errors"
 	"math"
 	"reflect"
+	"slices"
 	"sync"
 
 	"github.com/fxamacker/cbor/v2"
@@ -145,26 +146,51 @@ func unmarshalRefs(v *rt.Value, out *[]*rt.Ref) bool {
 	if !ok || major != 0x80 || n > uint64(len(b)) {
 		return false
 	}
-	refs := make([]*rt.Ref, n)
+	// Each of the value's references once, in their order, is what most are.
+	refs, same := v.Refs, n > 0 && n == uint64(len(v.Refs))
+	if !same {
+		refs = make([]*rt.Ref, n)
+	}
 	for k := range refs {
+		var p *rt.Ref
 		if len(b) > 0 && b[0] == 0xf6 {
 			b = b[1:]
-			continue
+		} else {
+			i, rest, ok := cutRef(b)
+			if !ok || i >= uint64(len(v.Refs)) {
+				return false
+			}
+			p, b = v.Refs[i], rest
 		}
-		if !bytes.HasPrefix(b, refHead) {
-			return false
+		if same && p != refs[k] {
+			refs, same = append(make([]*rt.Ref, 0, n), refs[:k]...)[:n], false
 		}
-		major, i, rest, ok := cutHead(b[len(refHead):])
-		if !ok || major != 0 || i >= uint64(len(v.Refs)) {
-			return false
+		if !same {
+			refs[k] = p
 		}
-		refs[k], b = v.Refs[i], rest
 	}
 	if len(b) > 0 {
 		return false
 	}
+	if same {
+		refs = slices.Clone(refs) // the value's may be somebody else's, too
+	}
 	*out = refs
 	return true
+}
+
+// cutRef reads an encoded reference: its index in the value's table.
+func cutRef(b []byte) (i uint64, rest []byte, ok bool) {
+	if len(b) < 6 || b[0] != 0xda || binary.BigEndian.Uint32(b[1:]) != abi.RefTag {
+		return 0, nil, false
+	}
+	if n := b[5]; n < 24 {
+		return uint64(n), b[6:], true
+	} else if n == 0x19 && len(b) >= 8 {
+		return uint64(binary.BigEndian.Uint16(b[6:])), b[8:], true
+	}
+	major, i, rest, ok := cutHead(b[5:])
+	return i, rest, ok && major == 0
 }
 
 // UnmarshalCBOR decodes a Ref inside a value; it is called by the sdk.

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"math"
 	"reflect"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -270,6 +271,26 @@ func TestSlicesOfRefs(t *testing.T) {
 					t.Error("a reference without an object, or a byte too many, was accepted")
 				}
 			}
+		}
+	}
+	// Another language may name them in another order.
+	name := func(i byte) []byte { return []byte{0xda, 0x77, 0x72, 0x61, 0x79, i} }
+	for what, v := range map[string]struct {
+		items [][]byte
+		want  refs
+	}{
+		"in turn":     {[][]byte{name(0), name(1), name(2)}, refs{{p[0]}, {p[1]}, {p[2]}}},
+		"turned":      {[][]byte{name(0), name(2), name(1)}, refs{{p[0]}, {p[2]}, {p[1]}}},
+		"with a null": {[][]byte{name(0), {0xf6}, name(2)}, refs{{p[0]}, {}, {p[2]}}},
+	} {
+		enc := rt.Value{Encoding: abi.EncodingCBOR, Data: append([]byte{0x80 | byte(len(v.items))}, bytes.Join(v.items, nil)...), Refs: slices.Clone(p)}
+		var out refs
+		if err := decode(&enc, &out); err != nil || !reflect.DeepEqual(out, v.want) {
+			t.Errorf("%s: got %v, want %v, %v", what, out, v.want, err)
+		}
+		clear(out)
+		if !slices.Equal(enc.Refs, p) {
+			t.Errorf("%s: the value's references are the program's to write to", what)
 		}
 	}
 	gone := refs{{rt.Failed(errors.New("lost"))}}
