@@ -13,7 +13,7 @@ import (
 // was a small result that has been read, its bytes. Copies of the pointer are
 // the same Ref.
 type Ref struct {
-	handle   uint32 // 0 where the Ref holds its bytes, or failed
+	handle   uint32 // first, see track; 0 where the Ref holds its bytes, or failed
 	task     uint32 // taskNumber when the handle was given
 	flags    refFlags
 	slot     uint8 // in its span, see track

@@ -15,8 +15,9 @@ import (
 // A slot that is free held a Ref that is dead. A slot that is not free holds
 // that Ref still, or something that was allocated there since. If that is a
 // Ref, track finds the slot taken and knows that the one before is dead. If it
-// is another object, the dead Ref's handle is kept until that object dies, too:
-// late, but never too early. This holds at every moment, also while the
+// is another object, its first bytes are not the dead Ref's handle, which those
+// of a live one are; where they happen to be, the handle is kept until that
+// object dies, too: late, but never too early. This holds at every moment, also while the
 // collector runs, since a slot is not freed before it is swept.
 //
 // The layout of a span differs between releases of Go. checkTracking tries it
@@ -185,7 +186,8 @@ func sweepRefs() {
 				continue
 			}
 			if s.span.startAddr == s.start && s.span.state == spanInUse && s.span.spanclass == s.class &&
-				(i < int(s.span.freeindex) || s.span.allocBits[i/8]>>(i%8)&1 != 0) {
+				(i < int(s.span.freeindex) || s.span.allocBits[i/8]>>(i%8)&1 != 0) &&
+				*(*uint32)(unsafe.Pointer(s.start + uintptr(i)*s.span.elemsize)) == h {
 				continue
 			}
 			s.handles[i] = 0
