@@ -75,7 +75,7 @@ type player struct {
 }
 
 // play starts the guest of tests/random. Stop it.
-func play(t *testing.T, w *Worker, guest compiled) *player {
+func play(t *testing.T, w *Worker, guest compiled, args ...string) *player {
 	t.Helper()
 	r, in, err := os.Pipe()
 	if err != nil {
@@ -89,7 +89,7 @@ func play(t *testing.T, w *Worker, guest compiled) *player {
 	ctx, cancel := context.WithCancel(context.Background())
 	p := &player{w: w, in: in, out: bufio.NewReader(out), said: said, cancel: cancel, ended: make(chan error, 1)}
 	go func() {
-		code, err := w.Run(ctx, JobSpec{Name: "random", Stdin: stdin, Modules: []ModuleSpec{guest.module},
+		code, err := w.Run(ctx, JobSpec{Name: "random", Args: args, Stdin: stdin, Modules: []ModuleSpec{guest.module},
 			Output: func(_ string, _ Stream, b []byte) { _, _ = said.Write(b) }})
 		if err == nil && code != 0 {
 			err = fmt.Errorf("exit %d", code)

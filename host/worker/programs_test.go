@@ -16,6 +16,8 @@ import (
 
 var programSeed = flag.Uint64("programs.seed", 0, "seed of the random programs; 0: another each time")
 
+var programTimes = flag.Int("programs.times", 1, "how many times as many random programs")
+
 // TestRandomPrograms runs random programs of tasks, actors, values, nested
 // references, cancels and kills, each against a model in memory, and looks
 // whether anything is left of them.
@@ -33,10 +35,13 @@ func TestRandomPrograms(t *testing.T) {
 		name     string
 		cfg      Config
 		programs int
+		args     []string // of the guest
 	}{
-		{"plain", Config{StoreBytes: 256 << 20}, 25},
-		{"few residents", Config{StoreBytes: 256 << 20, Residents: 2}, 15},
-		{"spilling", Config{StoreBytes: 2 << 20, Disk: storetest.NewMemDisk(1 << 30)}, 15},
+		{"plain", Config{StoreBytes: 256 << 20}, 25, nil},
+		{"few residents", Config{StoreBytes: 256 << 20, Residents: 2}, 15, nil},
+		{"spilling", Config{StoreBytes: 2 << 20, Disk: storetest.NewMemDisk(1 << 30)}, 15, nil},
+		{"checkpoints", Config{StoreBytes: 256 << 20}, 15, []string{"checkpoints"}},
+		{"all", Config{StoreBytes: 4 << 20, Residents: 2, Disk: storetest.NewMemDisk(1 << 30)}, 10, []string{"checkpoints"}},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			ctx := context.Background()
@@ -48,16 +53,16 @@ func TestRandomPrograms(t *testing.T) {
 				t.Fatal(err)
 			}
 			rng := rand.New(rand.NewPCG(seed, 1))
-			p := play(t, w, guest)
-			for i := range c.programs {
-				ops := program.Generate(rng, 20+rng.IntN(100), false)
+			p := play(t, w, guest, c.args...)
+			for i := range c.programs * *programTimes {
+				ops := program.Generate(rng, 20+rng.IntN(100), len(c.args) > 0)
 				err := p.run(ops, hung)
 				if err == nil {
 					continue
 				}
 				if stopped := p.stop(); !errors.Is(stopped, errStuck) {
 					ops, err = shrink(ops, err, func(less []program.Op, patience time.Duration) error {
-						q := play(t, w, guest)
+						q := play(t, w, guest, c.args...)
 						return errors.Join(q.run(less, patience), q.stop())
 					})
 				}

@@ -91,6 +91,11 @@ func begin(t *testing.T, line string, name string, args ...string) *process {
 
 // buildClient builds both sides of testdata/client.
 func buildClient(t *testing.T) (client, module string) {
+	return buildBoth(t, "./tests/e2e/testdata/client")
+}
+
+// buildBoth builds a program natively and for sandboxes.
+func buildBoth(t *testing.T, program string) (client, module string) {
 	t.Helper()
 	dir := t.TempDir()
 	client, module = filepath.Join(dir, "client"), filepath.Join(dir, "client.wasm")
@@ -101,7 +106,7 @@ func buildClient(t *testing.T) (client, module string) {
 		{nil, []string{"-o", client}},
 		{[]string{"GOOS=wasip1", "GOARCH=wasm"}, []string{"-buildmode=c-shared", "-ldflags=-checklinkname=0", "-o", module}},
 	} {
-		cmd := exec.Command("go", append(append([]string{"build"}, b.args...), "./tests/e2e/testdata/client")...)
+		cmd := exec.Command("go", append(append([]string{"build"}, b.args...), program)...)
 		cmd.Dir, cmd.Env = root, append(os.Environ(), b.env...)
 		if out, err := cmd.CombinedOutput(); err != nil {
 			t.Fatalf("%v\n%s", err, out)

@@ -2,6 +2,9 @@
 // line each, and prints what each gave on a line. After each it drops all that
 // it holds, says "dropped", and waits for a line before it goes on: then the
 // test looks whether anything is left.
+//
+// Built natively it is given a node's address and this module, and runs the
+// programs from outside of the sandboxes; without, it runs all in itself.
 package main
 
 import (
@@ -12,6 +15,8 @@ import (
 	"fmt"
 	"os"
 	"runtime"
+	"slices"
+	"sync/atomic"
 
 	"github.com/wray-project/wray"
 	"github.com/wray-project/wray/sdk"
@@ -77,24 +82,131 @@ var (
 	})
 )
 
+// said is the result of something that may fail, as a value.
+func said(b []byte, err error) []byte {
+	if err != nil {
+		return []byte(outcome("", err))
+	}
+	return b
+}
+
+// toRelay is what relay is told.
+type toRelay struct{ To sdk.Handle[state] }
+
+var (
+	via = sdk.Func2("via", func(ctx context.Context, h toRelay, b box) ([]byte, error) {
+		return said(call.RemoteArgs(ctx, h.To, b.Refs[0]).Get(ctx)), nil
+	}).With(sdk.CPU(0))
+	relay = sdk.Method(actors, "relay", func(s *state, ctx context.Context, h toRelay) ([]byte, error) {
+		b := said(call.Remote(ctx, h.To, program.RelayValue).Get(ctx))
+		s.sum = program.Sum(program.Mixed(s.sum, program.Sum(b)))
+		return s.result()
+	})
+	items = sdk.StreamMethod(actors, "items", func(s *state, _ context.Context, n int, yield func([]byte) error) error {
+		for i := range n {
+			if err := yield(program.Item(s.sum, i)); err != nil {
+				return err
+			}
+		}
+		return nil
+	})
+)
+
+// common is the state of an actor that has several calls under way.
+type common struct{ key, sum uint64 }
+
+var (
+	shared = sdk.Actor("shared", func(_ context.Context, key uint64) (*common, error) { return &common{key: key}, nil }).
+		With(sdk.MaxConcurrency(4))
+	add = sdk.Method(shared, "add", func(s *common, ctx context.Context, b box) ([]byte, error) {
+		v, err := b.Refs[0].Get(ctx)
+		if err != nil {
+			return program.Bytes(s.key, 16), nil
+		}
+		atomic.AddUint64(&s.sum, program.Sum(v)) // natively calls run in parallel
+		return program.Mixed(s.key, program.Sum(v)), nil
+	})
+	total = sdk.Method0(shared, "total", func(s *common, _ context.Context) ([]byte, error) {
+		return program.Bytes(atomic.LoadUint64(&s.sum), 16), nil
+	})
+)
+
 // slot is what a step made: one of its fields.
 type slot struct {
-	bytes sdk.Ref[[]byte]
-	box   sdk.Ref[box]
-	actor *handle
+	bytes  sdk.Ref[[]byte]
+	box    sdk.Ref[box]
+	actor  *handle
+	shared sdk.Handle[common]
+	calls  *[]sdk.Ref[[]byte] // of shared, that nobody has waited for
 }
 
 type handle struct {
 	sdk.Handle[state]
-	calls []sdk.Ref[[]byte] // that nobody has waited for
+	calls *[]sdk.Ref[[]byte] // that nobody has waited for
+}
+
+// name is what was made under a name: handles, which keep the actors alive, and
+// calls that nobody has waited for.
+type name struct {
+	handles []sdk.Handle[state]
+	calls   []sdk.Ref[[]byte]
 }
 
 // settle waits for the calls that are under way.
-func (h *handle) settle(ctx context.Context) {
-	for _, r := range h.calls {
+func (h *handle) settle(ctx context.Context) { settle(ctx, h.calls) }
+
+func settle(ctx context.Context, calls *[]sdk.Ref[[]byte]) {
+	for _, r := range *calls {
 		_, _ = r.Get(ctx)
 	}
-	h.calls = nil
+	*calls = nil
+}
+
+// build makes a value in one of the ways there are.
+func build(ctx context.Context, o program.Op) (r sdk.Ref[[]byte], err error) {
+	b := program.Bytes(o.Key, o.N)
+	switch o.Kind {
+	case program.Build:
+		w, err := sdk.NewBuilder(ctx, int64(o.N)+int64(o.Key%100))
+		if err != nil {
+			return r, err
+		}
+		for _, part := range [][]byte{b[:len(b)/3], b[len(b)/3:]} {
+			if _, err := w.Write(part); err != nil {
+				return r, err
+			}
+		}
+		return w.Seal()
+	case program.Fill:
+		in, err := sdk.Make[byte](ctx, o.N)
+		if err != nil {
+			return r, err
+		}
+		copy(in, b)
+		b = in
+	}
+	if r, err = sdk.Put(ctx, b); err == nil && o.Kind == program.Free {
+		err = sdk.Free(r)
+	}
+	return r, err
+}
+
+// stream reads some of an actor's stream.
+func stream(ctx context.Context, h sdk.Handle[state], n int) (string, error) {
+	s := items.Remote(ctx, h, n/8)
+	defer s.Close()
+	var sum uint64
+	for range n % 8 {
+		b, err := s.Next(ctx)
+		if errors.Is(err, wray.ErrEndOfStream) {
+			break
+		}
+		if err != nil {
+			return "", err
+		}
+		sum = program.Sum(program.Mixed(sum, program.Sum(b)))
+	}
+	return program.Value(program.Bytes(sum, 8)), nil
 }
 
 func outcome(s string, err error) string {
@@ -113,14 +225,15 @@ func play(ctx context.Context, ops []program.Op, class sdk.Class1[uint64, state]
 	var slots [program.Slots]slot
 	var blocks []sdk.Ref[[]byte]
 	var got []program.Outcome
+	var names [3]name
 	for _, o := range ops {
 		a, b := slots[o.A], slots[o.B]
 		var made *slot
 		var err error
 		switch o.Kind {
-		case program.Put:
+		case program.Put, program.Build, program.Fill, program.Free:
 			made = &slot{}
-			made.bytes, err = sdk.Put(ctx, program.Bytes(o.Key, o.N))
+			made.bytes, err = build(ctx, o)
 		case program.Mix:
 			made = &slot{bytes: mix.RemoteArgs(ctx, a.bytes, b.bytes)}
 		case program.Nest:
@@ -140,7 +253,7 @@ func play(ctx context.Context, ops []program.Op, class sdk.Class1[uint64, state]
 				made = &slot{bytes: v.Refs[o.N]}
 			}
 		case program.Actor:
-			made = &slot{actor: &handle{Handle: class.New(ctx, o.Key)}}
+			made = &slot{actor: &handle{Handle: class.New(ctx, o.Key), calls: new([]sdk.Ref[[]byte])}}
 		case program.Call, program.Hold, program.Read:
 			h := a.actor
 			var r sdk.Ref[[]byte]
@@ -152,13 +265,46 @@ func play(ctx context.Context, ops []program.Op, class sdk.Class1[uint64, state]
 			default:
 				r = read.Remote(ctx, h.Handle)
 			}
-			h.calls = append(h.calls, r)
+			*h.calls = append(*h.calls, r)
 			made = &slot{bytes: r}
+		case program.Named:
+			n := &names[o.N]
+			h := class.With(sdk.Name(fmt.Sprint("name ", o.N)), sdk.GetIfExists()).New(ctx, o.Key)
+			n.handles = append(n.handles, h)
+			made = &slot{actor: &handle{Handle: h, calls: &n.calls}}
+		case program.Via, program.Relay:
+			h := a.actor
+			h.settle(ctx)
+			var r sdk.Ref[[]byte]
+			if o.Kind == program.Via {
+				r = via.Remote(ctx, toRelay{h.Handle}, box{[]sdk.Ref[[]byte]{b.bytes}})
+			} else {
+				b.actor.settle(ctx)
+				r = relay.Remote(ctx, h.Handle, toRelay{b.actor.Handle})
+			}
+			_, _ = r.Get(ctx) // so that the actors' calls have an order
+			made = &slot{bytes: r}
+		case program.Stream:
+			var s string
+			s, err = stream(ctx, a.actor.Handle, o.N)
+			got, err = append(got, program.Outcome{Step: o.Step, Got: outcome(s, err)}), nil
+		case program.Shared:
+			made = &slot{shared: shared.New(ctx, o.Key), calls: new([]sdk.Ref[[]byte])}
+		case program.Add:
+			made = &slot{bytes: add.Remote(ctx, a.shared, box{[]sdk.Ref[[]byte]{b.bytes}})}
+			*a.calls = append(*a.calls, made.bytes)
+		case program.Total:
+			settle(ctx, a.calls)
+			made = &slot{bytes: total.Remote(ctx, a.shared)}
 		case program.Kill:
+			if a.actor == nil {
+				settle(ctx, a.calls)
+				err = a.shared.Kill()
+				break
+			}
 			a.actor.settle(ctx)
 			err = a.actor.Kill()
 		case program.Restart:
-			a.actor.settle(ctx)
 			err = a.actor.Restart()
 		case program.Drop:
 			slots[o.A] = slot{}
@@ -190,10 +336,11 @@ func play(ctx context.Context, ops []program.Op, class sdk.Class1[uint64, state]
 	return got, nil
 }
 
-func main() { sdk.Main(run) }
-
 func run(ctx context.Context) error {
 	class := actors
+	if slices.Contains(os.Args, "checkpoints") {
+		class = class.With(sdk.CheckpointEvery(1), sdk.MaxRestarts(-1), sdk.MaxTaskRetries(-1))
+	}
 	in := bufio.NewReader(os.Stdin)
 	for {
 		line, err := in.ReadBytes('\n')

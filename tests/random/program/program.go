@@ -38,6 +38,16 @@ const (
 	Kill    = "kill"    // kill the actor A
 	Restart = "restart" // end the sandbox of the actor A, which starts again
 	Drop    = "drop"    // forget A
+	Build   = "build"   // Out: a value of N bytes made from Key, written piece by piece
+	Fill    = "fill"    // Out: the same, filled in place
+	Free    = "free"    // Out: a value that is freed at once
+	Via     = "via"     // Out: as Call, by a task that was given the actor A and the value B
+	Relay   = "relay"   // Out: the actor A's state after what its call of the actor B gave was mixed in
+	Named   = "named"   // Out: the actor of the name N, which is made with Key where there is none
+	Stream  = "stream"  // read N%8 items of the actor A's stream of N/8
+	Shared  = "shared"  // Out: an actor that has several calls under way
+	Add     = "add"     // Out: what the shared actor A makes of B, which it adds to its state
+	Total   = "total"   // Out: the shared actor A's state when all its calls are over
 	Get     = "get"     // read A
 
 	CancelAll = "cancel all" // cancel every Block; only Model makes these
@@ -50,15 +60,16 @@ const Slots = 24
 // restarted, which is for those that keep their state when they are.
 func Generate(rng *rand.Rand, n int, restarts bool) []Op {
 	kinds := []string{Put, Put, Put, Mix, Mix, Mix, Mix, Nest, Fail, Block, Cancel, Box, Box, Unbox, Unbox,
-		Actor, Actor, Call, Call, Call, Call, Call, Hold, Hold, Read, Read, Kill, Drop, Drop, Get, Get, Get, Get}
+		Actor, Actor, Call, Call, Call, Call, Call, Hold, Hold, Read, Read, Kill, Drop, Drop, Get, Get, Get, Get,
+		Build, Fill, Free, Via, Via, Relay, Relay, Named, Named, Stream, Stream, Shared, Add, Add, Add, Total}
 	if restarts {
-		kinds = append(kinds, Restart, Restart)
+		kinds = append(kinds, Restart, Restart, Restart)
 	}
 	ops := make([]Op, n)
 	for i := range ops {
 		o := Op{Kind: kinds[rng.IntN(len(kinds))], Out: rng.IntN(Slots), A: rng.IntN(Slots), B: rng.IntN(Slots), Key: rng.Uint64() >> 1}
 		switch o.Kind {
-		case Put:
+		case Put, Build, Fill, Free:
 			o.N = rng.IntN(200)
 			if rng.IntN(3) == 0 {
 				o.N = rng.IntN(300 << 10) // some with memory of their own
@@ -67,6 +78,10 @@ func Generate(rng *rand.Rand, n int, restarts bool) []Op {
 			o.N = rng.IntN(4)
 		case Unbox:
 			o.N = rng.IntN(2)
+		case Named:
+			o.N = rng.IntN(3)
+		case Stream:
+			o.N = rng.IntN(64)
 		}
 		ops[i] = o
 	}
@@ -140,3 +155,9 @@ func Check(want, got []Outcome) error {
 	}
 	return nil
 }
+
+// RelayValue is what one actor calls another with.
+var RelayValue = []byte("of an actor")
+
+// Item is item i of an actor's stream.
+func Item(state uint64, i int) []byte { return Mixed(state, uint64(i)) }
