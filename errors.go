@@ -2,7 +2,9 @@ package wray
 
 import (
 	"fmt"
+	"strconv"
 	"strings"
+	"time"
 )
 
 // Code classifies a failure. Callers branch on codes; people read messages.
@@ -97,6 +99,28 @@ type Limit struct {
 	Flag  string `cbor:"4,keyasint,omitempty"` // the flag that raises it
 }
 
+// Units in which people do not count.
+const (
+	UnitCPU    = "ten-thousandths of a core" // see CPU
+	UnitAmount = "ten-thousandths of one"    // see Amount
+	UnitTime   = "ns"
+)
+
+// amount writes the bound for people: "2 cores", "100ms".
+func (l *Limit) amount() string {
+	switch l.Unit {
+	case "":
+		return strconv.FormatInt(l.Value, 10)
+	case UnitCPU:
+		return CPU(l.Value).String() + " cores"
+	case UnitAmount:
+		return Amount(l.Value).String()
+	case UnitTime:
+		return time.Duration(l.Value).String()
+	}
+	return strconv.FormatInt(l.Value, 10) + " " + l.Unit
+}
+
 // Errorf returns an Error of code with a formatted message.
 func Errorf(code Code, format string, args ...any) *Error {
 	return &Error{Code: code, Message: fmt.Sprintf(format, args...)}
@@ -122,11 +146,7 @@ func (e *Error) Error() string {
 		b.WriteString(e.Message)
 	}
 	if l := e.Limit; l != nil {
-		fmt.Fprintf(&b, " (limit %s = %d", l.Name, l.Value)
-		if l.Unit != "" {
-			b.WriteByte(' ')
-			b.WriteString(l.Unit)
-		}
+		fmt.Fprintf(&b, " (limit %s = %s", l.Name, l.amount())
 		if l.Flag != "" {
 			fmt.Fprintf(&b, ", raise it with %s", l.Flag)
 		}

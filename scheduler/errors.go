@@ -48,7 +48,7 @@ func unschedulable(spec *Spec, capacity wray.Resources) *wray.Error {
 	e := &wray.Error{Code: wray.CodeUnschedulable, Task: spec.Name}
 	if spec.Resources.CPU > capacity.CPU {
 		e.Message = fmt.Sprintf("it asks for %v CPUs, all there is are %v", spec.Resources.CPU, capacity.CPU)
-		e.Limit = &wray.Limit{Name: "cpu", Value: int64(capacity.CPU), Unit: "ten-thousandths of a core", Flag: FlagCPU}
+		e.Limit = &wray.Limit{Name: "cpu", Value: int64(capacity.CPU), Unit: wray.UnitCPU, Flag: FlagCPU}
 		e.Hint = "ask for less CPU, or give this node's jobs more with " + FlagCPU
 		return e
 	}
@@ -66,7 +66,7 @@ func unschedulableCustom(spec *Spec, c wray.Custom, capacity wray.Amount) *wray.
 }
 
 func limitOf(resource string, capacity wray.Amount) *wray.Limit {
-	return &wray.Limit{Name: resource, Value: int64(capacity), Unit: "ten-thousandths of one", Flag: FlagResource}
+	return &wray.Limit{Name: resource, Value: int64(capacity), Unit: wray.UnitAmount, Flag: FlagResource}
 }
 
 func tooDeep(spec *Spec, depth int) *wray.Error {
@@ -195,8 +195,8 @@ func (t *task) blame(err *wray.Error) *wray.Error {
 		e.Message = t.why
 		return e
 	}
-	e.Message = "it ran past its deadline"
-	e.Limit = &wray.Limit{Name: "timeout", Value: t.timeout, Unit: "ns"}
+	e.Message = "ran longer than its timeout"
+	e.Limit = &wray.Limit{Name: "timeout", Value: t.timeout, Unit: wray.UnitTime}
 	e.Hint = "give the task a longer timeout, or make it do less"
 	return e
 }

@@ -84,8 +84,8 @@ func CPU(cores float64) Option {
 	}
 }
 
-// Memory sets the bytes of linear memory that the task's sandbox may grow to.
-// The default is the job's.
+// Memory sets the bytes of linear memory that the task's sandbox may grow to,
+// 4 GiB at most. The default is the job's.
 func Memory(bytes int64) Option {
 	return func(o *options) {
 		if bytes <= 0 {
@@ -169,7 +169,9 @@ func RetryOn(errs ...error) Option {
 }
 
 // Timeout bounds how long one attempt of the task may run. After it the task
-// is stopped and fails with wray.ErrTimeout. The default is no bound.
+// is stopped and fails with wray.ErrTimeout, which is not
+// context.DeadlineExceeded: that is a wait of the caller's own that was cut
+// short. The default is no bound.
 func Timeout(d time.Duration) Option {
 	return func(o *options) {
 		if d <= 0 {

@@ -351,7 +351,7 @@ func give(c *rt.Call, i int, v *rt.Value, err error) bool {
 	if err := c.Return(i, v); err != nil {
 		e := failureOf(c, local("return", err))
 		if e.Cause != nil {
-			e.Code, e.Message, e.Hint, e.Cause = e.Cause.Code, e.Cause.Message, e.Cause.Hint, nil
+			e.Code, e.Message, e.Limit, e.Hint, e.Cause = e.Cause.Code, e.Cause.Message, e.Cause.Limit, e.Cause.Hint, nil
 		}
 		fail(c, e)
 		return false

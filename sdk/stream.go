@@ -39,8 +39,8 @@ func (s *Items[T]) NextRef(ctx context.Context) (Ref[T], error) {
 }
 
 // All returns an iterator over the values that are still to come. An error,
-// of the task or of ctx, is the last. A loop that is left early closes the
-// stream.
+// of the task or of ctx, is the last, with a zero value: look at it before the
+// value. A loop that is left early closes the stream.
 func (s *Items[T]) All(ctx context.Context) iter.Seq2[T, error] {
 	return func(yield func(T, error) bool) {
 		defer s.Close()

@@ -25,9 +25,9 @@ func loadProgram(ctx context.Context, arg, cacheDir string) (*program, error) {
 	st, err := os.Stat(arg)
 	if err != nil {
 		if !strings.Contains(arg, "/") {
-			return nil, withHint(fmt.Errorf("there is no file or package %s", arg), "name a package directory as ./%s", arg)
+			return nil, &usageError{withHint(fmt.Errorf("there is no file or package %s", arg), "name a package by its directory, such as ./%s", arg)}
 		}
-		return nil, fmt.Errorf("there is no file or package %s", arg)
+		return nil, &usageError{withHint(fmt.Errorf("there is no file or package %s", arg), "name a package's directory, or a .wasm file")}
 	}
 	if !st.IsDir() {
 		b, err := os.ReadFile(arg)
@@ -71,7 +71,11 @@ func buildPackage(ctx context.Context, dir, cacheDir string) (*program, error) {
 		if ctx.Err() != nil {
 			return nil, ctx.Err()
 		}
-		return nil, fmt.Errorf("go build of %s failed:\n%s", dir, indent(string(msg)))
+		err := fmt.Errorf("go build of %s failed:\n%s", dir, indent(string(msg)))
+		if hint := buildHint(string(msg)); hint != "" {
+			return nil, withHint(err, "%s", hint)
+		}
+		return nil, err
 	}
 	wasm, err := os.ReadFile(out)
 	if err != nil {
@@ -83,6 +87,21 @@ func buildPackage(ctx context.Context, dir, cacheDir string) (*program, error) {
 	}
 	return &program{name: filepath.Base(abs), wasm: wasm, dirs: dirs}, nil
 }
+
+// buildHint is what to do next about what the Go tool says, where that is not
+// plain.
+func buildHint(msg string) string {
+	switch {
+	case strings.Contains(msg, "go.mod file not found"), strings.Contains(msg, "cannot find main module"):
+		return "a program is in a module, which these make there: go mod init NAME && go mod tidy"
+	case strings.Contains(msg, "no required module provides package "+modulePath):
+		return "say where the module is, as in: go mod edit -replace " + modulePath + "=/PATH/TO/ITS/CHECKOUT && go mod tidy"
+	}
+	return ""
+}
+
+// modulePath is the module that programs import.
+const modulePath = "github.com/wray-project/wray"
 
 // directives reads the //wray:dir lines of a package's main.go: directories
 // the program wants when it is run from its source, which the user has before

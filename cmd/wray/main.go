@@ -9,6 +9,7 @@ import (
 	"io"
 	"os"
 	"os/signal"
+	"strings"
 	"syscall"
 
 	"github.com/spf13/cobra"
@@ -113,7 +114,17 @@ func newRoot(stdin io.Reader, stdout, stderr io.Writer) *cobra.Command {
   wray module inspect tool.wasm          what a module wants and gets
   wray doctor                            what this machine offers`,
 		SilenceUsage: true, SilenceErrors: true,
-		Args: cobra.NoArgs,
+		SuggestionsMinimumDistance: 2,
+		Args: func(cmd *cobra.Command, args []string) error {
+			if len(args) == 0 {
+				return nil
+			}
+			err := fmt.Errorf("there is no command %q", args[0])
+			if near := cmd.SuggestionsFor(args[0]); len(near) > 0 {
+				return &usageError{withHint(err, "did you mean wray %s?", strings.Join(near, " or wray "))}
+			}
+			return &usageError{withHint(err, "see wray --help")}
+		},
 		RunE: func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
 	}
 	root.SetIn(stdin)

@@ -26,6 +26,9 @@ type remote struct {
 
 // dialNode connects to a node.
 func dialNode(ctx context.Context, address string) (*remote, error) {
+	if _, err := nodeaddr.Socket(address); err != nil {
+		return nil, &usageError{err}
+	}
 	conn, err := nodeaddr.Dial(ctx, address)
 	if err != nil {
 		return nil, err

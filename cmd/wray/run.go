@@ -2,7 +2,9 @@ package main
 
 import (
 	"context"
+	"errors"
 	"fmt"
+	"io/fs"
 	"os"
 	"path/filepath"
 	"strconv"
@@ -16,31 +18,32 @@ import (
 	"github.com/wray-project/wray/host/node"
 	"github.com/wray-project/wray/host/spill/s3"
 	"github.com/wray-project/wray/host/worker"
+	"github.com/wray-project/wray/objectstore"
 )
 
 // nodeOptions are the flags of a node.
 type nodeOptions struct {
 	store     size
-	residents int
-	sandboxes int
+	residents count
+	sandboxes count
 	spill     []string
 	spillMax  size
 	spillS3   s3.Config
-	cpus      float64
+	cpus      cores
 	resources []string
 	weak      bool
 }
 
 func (o *nodeOptions) flags(f *pflag.FlagSet) {
-	f.Var(&o.store, "object-store-memory", "memory of the object store (default three tenths of the machine's)")
+	f.Var(bounded{&o.store, 1 << 20, 1 << 50, "an object store"}, "object-store-memory", "memory of the object store (default three tenths of the machine's)")
 	f.StringArrayVar(&o.spill, "spill-dir", nil, "`DIR` for objects that the object store has no room for, or s3://BUCKET/PREFIX, or none (default spill in the cache directory)")
 	f.StringVar(&o.spillS3.Endpoint, "spill-endpoint", "", "`URL` of the S3 server (default $AWS_ENDPOINT_URL_S3, $AWS_ENDPOINT_URL, or Amazon's)")
 	f.StringVar(&o.spillS3.Region, "spill-region", "", "region of the bucket (default $AWS_REGION, $AWS_DEFAULT_REGION, or us-east-1)")
 	f.StringVar(&o.spillS3.Credentials, "spill-credentials", "", "`FILE` with credentials for S3, as ~/.aws/credentials (default $AWS_ACCESS_KEY_ID and its kin, or that file)")
 	f.Var(&o.spillMax, "spill-limit", "most bytes of such objects on disk (default half of what is free there)")
-	f.IntVar(&o.residents, "max-resident-actors", 0, fmt.Sprintf("actors that have a sandbox at once; others sleep (default %d)", worker.DefaultResidents))
-	f.IntVar(&o.sandboxes, "max-live-sandboxes", 0, fmt.Sprintf("sandboxes that tasks have at once; others queue (default %d)", worker.DefaultSandboxes))
-	f.Float64Var(&o.cpus, "cpus", 0, "cores that tasks may hold (default all)")
+	f.Var(&o.residents, "max-resident-actors", fmt.Sprintf("actors that have a sandbox at once; others sleep (default %d)", worker.DefaultResidents))
+	f.Var(&o.sandboxes, "max-live-sandboxes", fmt.Sprintf("sandboxes that tasks have at once; others queue, and fail where all of half as many more wait for others (default %d)", worker.DefaultSandboxes))
+	f.Var(&o.cpus, "cpus", "cores that tasks may hold (default all)")
 	f.StringArrayVar(&o.resources, "resource", nil, "what tasks may hold of a resource of any name, as `NAME=AMOUNT`; tasks ask for it with sdk.Resource")
 	f.BoolVar(&o.weak, "allow-weak-jail", false, "run on a machine that cannot lock the worker up: a guest that breaks out of its sandbox then has your rights")
 }
@@ -51,8 +54,14 @@ func (o *nodeOptions) node(cache string) (*node.Node, error) {
 	if err != nil {
 		return nil, err
 	}
-	return node.New(node.Config{CacheDir: cache, StoreBytes: int64(o.store), Residents: o.residents, Sandboxes: o.sandboxes, AllowWeak: o.weak, SpillDirs: o.spill, SpillLimit: int64(o.spillMax), SpillS3: o.spillS3,
-		Capacity: wray.Resources{CPU: wray.CPUs(o.cpus)}, Custom: custom})
+	for _, dir := range o.spill {
+		parent := filepath.Dir(dir)
+		if _, err := os.Stat(parent); !strings.Contains(dir, "://") && errors.Is(err, fs.ErrNotExist) {
+			return nil, &usageError{withHint(fmt.Errorf("%s %s: there is no directory %s", objectstore.SpillDirFlag, dir, parent), "make it, where the name is right: mkdir -p %s", dir)}
+		}
+	}
+	return node.New(node.Config{CacheDir: cache, StoreBytes: int64(o.store), Residents: int(o.residents), Sandboxes: int(o.sandboxes), AllowWeak: o.weak, SpillDirs: o.spill, SpillLimit: int64(o.spillMax), SpillS3: o.spillS3,
+		Capacity: wray.Resources{CPU: wray.CPUs(float64(o.cpus))}, Custom: custom})
 }
 
 // runner runs jobs: a node of this process, or one elsewhere.
@@ -72,23 +81,25 @@ type runOptions struct {
 	with    []string
 	memory  size
 	stack   size
-	files   int
-	handles int
-	windows int
+	files   count
+	handles count
+	windows count
 	logRate size
-	timeout time.Duration
+	timeout span
 }
 
 func newRun() *cobra.Command {
 	var o runOptions
 	cmd := &cobra.Command{
-		Use:   "run PACKAGE|FILE.wasm [-- ARG...]",
+		Use:   "run PACKAGE|FILE.wasm [--] [ARG...]",
 		Short: "Run a program's tasks in sandboxes on this machine",
 		Long: `Run builds a Go package for WebAssembly, or takes a .wasm file, and runs it: the
 driver and each of its tasks in a sandbox that reaches nothing it is not granted.
 
 The exit code is the driver's. What tasks print is headed with their name; what
-the driver prints is not, so that it can be piped.`,
+the driver prints is not, so that it can be piped.
+
+What follows the program is the driver's; flags of its own come after --.`,
 		Example: `  wray run ./examples/wordcount
   wray run ./examples/wordcount --dir .:/here:ro -- /here/README.md
   wray run tool.wasm --env LEVEL=3 -- --verbose`,
@@ -106,17 +117,24 @@ the driver prints is not, so that it can be piped.`,
 		},
 		RunE: func(cmd *cobra.Command, args []string) error { return o.run(cmd, args) },
 	}
+	cmd.SetFlagErrorFunc(func(cmd *cobra.Command, err error) error {
+		var unknown *pflag.NotExistError
+		if errors.As(err, &unknown) {
+			return &usageError{withHint(err, "see wray run --help; flags of the program itself come after --, as in: wray run PROGRAM -- -v")}
+		}
+		return &usageError{withHint(err, "see wray run --help")}
+	})
 	f := cmd.Flags()
 	f.StringArrayVar(&o.dirs, "dir", nil, "grant a directory, as `HOST:GUEST[:ro]`")
 	f.StringArrayVar(&o.env, "env", nil, "set a variable of the driver's environment, as `KEY=VALUE`")
 	f.StringArrayVar(&o.with, "with", nil, "submit another module with the job, as `[NAME=]FILE.wasm` or a package")
-	f.Var(&o.memory, "memory", "most memory of one sandbox (default 1GiB)")
-	f.Var(&o.stack, "stack", "most native stack of one sandbox (default 32MiB)")
-	f.IntVar(&o.files, "max-files", 0, "most open files of one sandbox (default 64)")
-	f.IntVar(&o.handles, "max-handles", 0, fmt.Sprintf("most references that one sandbox holds (default %d)", worker.DefaultHandles))
-	f.IntVar(&o.windows, "max-windows", 0, fmt.Sprintf("most large values that one sandbox has mapped at once (default %d)", worker.DefaultWindows))
+	f.Var(bounded{&o.memory, 1, 4 << 30, "a sandbox"}, "memory", "most memory of one sandbox (default 1GiB)")
+	f.Var(bounded{&o.stack, 1, 1 << 30, "a sandbox"}, "stack", "most native stack of one sandbox (default 32MiB)")
+	f.Var(&o.files, "max-files", "most open files of one sandbox (default 64)")
+	f.Var(&o.handles, "max-handles", fmt.Sprintf("most references that one sandbox holds (default %d)", worker.DefaultHandles))
+	f.Var(&o.windows, "max-windows", fmt.Sprintf("most large values that one sandbox has mapped at once (default %d)", worker.DefaultWindows))
 	f.Var(&o.logRate, "log-rate", "bytes a second that the tasks of one sandbox may print for long (default 4MiB)")
-	f.DurationVar(&o.timeout, "timeout", 0, "end the job after this time")
+	f.Var(&o.timeout, "timeout", "end the job after this time")
 	f.StringVar(&o.address, "address", "", "run in the node at this `ADDRESS` (unix:///PATH; see wray start) instead of one of its own")
 	o.nodeOptions.flags(f)
 	return cmd
@@ -139,8 +157,8 @@ func (o *runOptions) run(cmd *cobra.Command, args []string) error {
 	}
 	job := node.Job{
 		Name: p.name, Modules: []node.Module{{Name: p.name, Wasm: p.wasm}}, Args: args[1:], Env: o.env,
-		Limits: worker.Limits{Memory: int64(o.memory), Stack: int32(min(int64(o.stack), 1<<30)),
-			Files: o.files, Handles: o.handles, Windows: o.windows, LogRate: int64(o.logRate), Timeout: o.timeout},
+		Limits: worker.Limits{Memory: int64(o.memory), Stack: int32(o.stack),
+			Files: int(o.files), Handles: int(o.handles), Windows: int(o.windows), LogRate: int64(o.logRate), Timeout: time.Duration(o.timeout)},
 	}
 	for _, e := range o.env {
 		if !strings.Contains(e, "=") {
@@ -244,6 +262,9 @@ func parseDir(s string) (node.Dir, error) {
 	}
 	d.Host, d.Guest = rest[:i], rest[i+1:]
 	if !strings.HasPrefix(d.Guest, "/") {
+		if strings.Count(rest, ":") > 1 {
+			return bad("after the guest's path, :ro is all that can follow, not :" + d.Guest)
+		}
 		return bad("the guest's path must begin with /")
 	}
 	st, err := os.Stat(d.Host)
@@ -278,7 +299,7 @@ func (s *size) Set(text string) error {
 		*s = size(x * float64(u.bytes))
 		return nil
 	}
-	return fmt.Errorf("%q is not a size: write 512MiB or 2GiB", text)
+	return fmt.Errorf("%q is not a size: write 512MiB or 2GiB, more than 0", text)
 }
 
 // String implements pflag.Value.

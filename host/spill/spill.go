@@ -14,6 +14,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io/fs"
 	"os"
 	"path/filepath"
 	"strings"
@@ -26,14 +27,15 @@ const prefix = "wray-spill-"
 // Dir is a directory that keeps batches.
 type Dir struct{ path string }
 
-// OpenDir returns the place that dir is. It is made where it is missing; one in
-// which no file can be made is an error.
+// OpenDir returns the place that dir is. It is made where it is missing, what it
+// is in is not: that is a mistyped name more often than not. One in which no file
+// can be made is an error.
 func OpenDir(dir string) (*Dir, error) {
 	abs, err := filepath.Abs(dir)
 	if err != nil {
 		return nil, err
 	}
-	if err := os.MkdirAll(abs, 0o700); err != nil {
+	if err := os.Mkdir(abs, 0o700); err != nil && !errors.Is(err, fs.ErrExist) {
 		return nil, err
 	}
 	sweep(abs)

@@ -2,6 +2,7 @@ package worker
 
 import (
 	"errors"
+	"fmt"
 	"strings"
 	"time"
 
@@ -71,8 +72,15 @@ func (g *guest) submitOne(v view, b []byte) abi.Errno {
 		timeout:   time.Duration(u64(b, abi.SpecTimeout)),
 		memory:    int64(u64(b, abi.SpecMemory)),
 	}
-	if t.timeout < 0 || t.memory < 0 || t.memory > 4<<30 {
+	if t.timeout < 0 || t.memory < 0 {
 		return abi.EINVAL
+	}
+	if t.memory > maxMemory {
+		return g.refuse(&wray.Error{
+			Code: wray.CodeLimitExceeded, Message: fmt.Sprintf("the task asks for %d bytes of memory, more than a sandbox can have", t.memory),
+			Limit: &wray.Limit{Name: "memory of a WebAssembly module", Value: maxMemory, Unit: "bytes"},
+			Hint:  "ask for less: data beyond it goes into several tasks, or stays in objects that are read in parts",
+		}, abi.E2BIG)
 	}
 	if flags&abi.SpecHasCPU != 0 {
 		t.resources.CPU = wray.CPU(u32(b, abi.SpecCPU))
@@ -526,6 +534,9 @@ func taskFail(g *guest, v view, s []uint64) abi.Errno {
 	t.failure = err
 	return abi.Success
 }
+
+// maxMemory is where the addresses of a wasm32 module end.
+const maxMemory = 4 << 30
 
 // maxFailure bounds what a guest may say of a failure.
 const maxFailure = 1 << 20

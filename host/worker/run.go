@@ -262,6 +262,12 @@ func (g *guest) fits(t *task) bool {
 	return t.makes == nil && g.module == t.fn.module && g.memory == t.memory
 }
 
+// overran is the failure of an attempt that took more than the task's timeout.
+func (t *task) overran() *wray.Error {
+	return &wray.Error{Code: wray.CodeTimeout, Message: "ran longer than its timeout of " + t.timeout.String(),
+		Hint: "give it more time with the option Timeout"}
+}
+
 // stop ends the guest's attempt of t, if it still runs it. A task is told
 // first, and killed when it has not ended a moment later; one past its
 // deadline is killed at once.
@@ -271,8 +277,7 @@ func (g *guest) stop(t *task, code wray.Code) {
 		return
 	}
 	if code == wray.CodeTimeout {
-		g.killTask(t, &wray.Error{Code: code, Message: "ran longer than its timeout of " + t.timeout.String(),
-			Hint: "give it more time with sdk.Timeout, or --timeout"})
+		g.killTask(t, t.overran())
 		return
 	}
 	err := wray.Errorf(wray.CodeCanceled, "the task was canceled")

@@ -170,6 +170,12 @@ func (g *guest) execute(t *task) *wray.Error {
 	e := t.failure
 	if err != nil {
 		e = t.asError(err)
+		if e.Code == wray.CodeTimeout && t.timeout > 0 {
+			// Its sandbox, which does not know how much it was, came first.
+			late := t.overran()
+			late.Trace = e.Trace
+			e = late
+		}
 	}
 	e = t.job.named(e, t.name, t.attempt)
 	return e

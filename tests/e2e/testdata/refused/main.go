@@ -15,6 +15,7 @@ import (
 var (
 	double = sdk.Func("double", func(_ context.Context, n int) (int, error) { return 2 * n, nil })
 	fill   = sdk.Func("fill", func(ctx context.Context, n int) (int, error) { return n, hold(ctx, n) })
+	fat    = sdk.Func("fat", func(_ context.Context, n int) ([]byte, error) { return make([]byte, n), nil })
 	// lengths has a handle of each argument, which are too large to travel with
 	// it.
 	lengths = sdk.Func4("lengths", func(_ context.Context, a, b, c, d []byte) (int, error) {
@@ -33,6 +34,14 @@ func run(ctx context.Context) error {
 				refs = append(refs, double.Remote(ctx, i))
 			}
 			_, err := sdk.GetAll(ctx, refs)
+			return err
+		},
+		"memory": func(ctx context.Context) error {
+			_, err := double.With(sdk.Memory(1<<50)).Remote(ctx, 1).Get(ctx)
+			return err
+		},
+		"return": func(ctx context.Context) error {
+			_, err := fat.Remote(ctx, 4<<20).Get(ctx)
 			return err
 		},
 		"task": func(ctx context.Context) error {
