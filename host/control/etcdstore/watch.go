@@ -1,0 +1,146 @@
+package etcdstore
+
+import (
+	"context"
+	"fmt"
+	"sync"
+	"time"
+
+	"github.com/wray-project/wray/host/control"
+	"go.etcd.io/etcd/api/v3/mvccpb"
+	clientv3 "go.etcd.io/etcd/client/v3"
+)
+
+// retryPause is between two attempts to watch, where etcd is not there.
+const retryPause = 100 * time.Millisecond
+
+// watcher is a control.Watcher. Next starts a watch of etcd's where there is
+// none, at the place that was come to.
+type watcher struct {
+	s      *Store
+	prefix string
+	next   control.Revision // of Next alone
+	events clientv3.WatchChan
+	stop   context.CancelFunc // of events
+	failed bool               // the last one ended by itself
+
+	once    sync.Once
+	closing context.Context // done when Close was called, or the store closed
+	close   context.CancelFunc
+}
+
+// Watch implements control.Store.
+func (s *Store) Watch(ctx context.Context, prefix string, from control.Revision) (control.Watcher, error) {
+	if err := control.CheckWatch(prefix, from); err != nil {
+		return nil, err
+	}
+	if from == 0 {
+		// Say where now is, so that a watch that is cut goes on from there.
+		p, err := s.List(ctx, control.ListRequest{Prefix: prefix, Limit: 1})
+		if err != nil {
+			return nil, err
+		}
+		from = p.Revision + 1
+	} else if err := s.closing.Err(); err != nil {
+		return nil, fmt.Errorf("watch %q: %w", prefix, control.ErrClosed)
+	}
+	w := &watcher{s: s, prefix: prefix, next: from}
+	w.closing, w.close = context.WithCancel(s.closing)
+	return w, nil
+}
+
+// Next implements control.Watcher.
+func (w *watcher) Next(ctx context.Context) (control.Batch, error) {
+	doing := "watch the control state"
+	for {
+		if w.closing.Err() != nil {
+			return control.Batch{}, fmt.Errorf("watch of %q: %w", w.prefix, control.ErrClosed)
+		}
+		if err := ctx.Err(); err != nil {
+			return control.Batch{}, control.Unavailable(doing, err)
+		}
+		if w.failed {
+			select {
+			case <-time.After(retryPause):
+			case <-ctx.Done():
+				continue
+			case <-w.closing.Done():
+				continue
+			}
+			w.failed = false
+		}
+		if w.events == nil {
+			w.start()
+		}
+		select {
+		case <-ctx.Done():
+			continue
+		case <-w.closing.Done():
+			continue
+		case r, ok := <-w.events:
+			if !ok || r.Canceled && r.CompactRevision == 0 {
+				w.end()
+				err := r.Err()
+				if w.closing.Err() != nil {
+					continue
+				}
+				return control.Batch{}, control.Unavailable(doing, err)
+			}
+			if r.CompactRevision != 0 {
+				w.end()
+				return control.Batch{}, &control.CompactedError{Asked: w.next, Oldest: control.Revision(r.CompactRevision)}
+			}
+			if len(r.Events) == 0 {
+				continue
+			}
+			var b control.Batch
+			for _, e := range r.Events {
+				b.Events = append(b.Events, event(e))
+			}
+			// The header may be ahead of the events that are still to come.
+			b.Revision = b.Events[len(b.Events)-1].Record.Modified
+			w.next = b.Revision + 1
+			return b, nil
+		}
+	}
+}
+
+func (w *watcher) start() {
+	var ctx context.Context
+	ctx, w.stop = context.WithCancel(w.closing)
+	opts := []clientv3.OpOption{clientv3.WithRev(int64(w.next))}
+	if w.prefix == "" {
+		opts = append(opts, clientv3.WithFromKey())
+	} else {
+		opts = append(opts, clientv3.WithPrefix())
+	}
+	w.events = w.s.watch.Watch(clientv3.WithRequireLeader(ctx), w.prefix, opts...)
+}
+
+func (w *watcher) end() {
+	w.stop()
+	w.events, w.failed = nil, true
+}
+
+// Close implements control.Watcher.
+func (w *watcher) Close() error {
+	w.once.Do(w.close)
+	return nil
+}
+
+func event(e *clientv3.Event) control.Event {
+	if e.Type == clientv3.EventTypeDelete {
+		return control.Event{Record: control.Record{Key: string(e.Kv.Key), Modified: control.Revision(e.Kv.ModRevision)}, Deleted: true}
+	}
+	return control.Event{Record: record(e.Kv)}
+}
+
+func record(kv *mvccpb.KeyValue) control.Record {
+	return control.Record{
+		Key:      string(kv.Key),
+		Value:    kv.Value,
+		Created:  control.Revision(kv.CreateRevision),
+		Modified: control.Revision(kv.ModRevision),
+		Lease:    control.LeaseID(kv.Lease),
+	}
+}
