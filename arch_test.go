@@ -57,7 +57,7 @@ var rules = []rule{
 		why: "the object store knows bytes and references, not tasks or sandboxes"},
 	{from: []string{"./..."}, except: []string{"host/sandbox/..."}, not: []string{"github.com/tetratelabs/wazero/..."}, direct: true,
 		why: "one package knows the engine, so that its traps are handled in one place"},
-	{from: []string{"host/wasi/...", "host/jail/...", "host/codecache/...", "host/doctor/..."},
+	{from: []string{"host/wasi/...", "host/jail/...", "host/statelog/...", "host/codecache/...", "host/doctor/..."},
 		not: []string{"github.com/tetratelabs/wazero/...", "host/sandbox/...", "host/worker/...", "host/node/..."},
 		why: "these are parts of their own, tested without an engine"},
 	{from: []string{"internal/link/...", "internal/clientwire/...", "internal/nodeaddr/..."},

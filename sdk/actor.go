@@ -362,6 +362,23 @@ func GetIfExists() Option { return func(o *options) { o.actorFlags |= rt.GetIfEx
 // is killed or the job ends. It is found again by its [Name].
 func Detached() Option { return func(o *options) { o.actorFlags |= rt.Detached } }
 
+// Durable keeps the actor on a disk: a call is answered when all that the actor
+// is by then, memory, references to values and all, is on stable storage. The
+// actor survives whatever ends its sandbox, the worker, or the node: New, with
+// the same [Name], in a later run of the same program gives the actor that was.
+// No call that was answered is lost, and none is applied twice; one that was not
+// answered has been applied whole or not at all. What a method does elsewhere,
+// in files, by tasks and other actors, is not undone when the call is lost.
+//
+// The node keeps durable actors where it is told to (wray run --state DIR).
+// Durable implies [Detached] and [GetIfExists], needs a Name, and does not go
+// with [MaxConcurrency] or methods that return streams. Unless [MaxRestarts]
+// says otherwise it starts again as often as needed. [Handle.Kill] forgets it.
+// In one process (go run) it lasts as long as the process.
+func Durable() Option {
+	return func(o *options) { o.actorFlags |= rt.Durable | rt.Detached | rt.GetIfExists }
+}
+
 // MaxRestarts sets how often an actor is started again after its sandbox was
 // lost: by a trap, a limit, a timeout, a failure of the system, or
 // [Handle.Restart]. It starts from its constructor. The default is 0; -1 is

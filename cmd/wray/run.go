@@ -29,6 +29,7 @@ type nodeOptions struct {
 	spill     []string
 	spillMax  size
 	spillS3   s3.Config
+	state     string
 	cpus      cores
 	resources []string
 	weak      bool
@@ -41,6 +42,7 @@ func (o *nodeOptions) flags(f *pflag.FlagSet) {
 	f.StringVar(&o.spillS3.Region, "spill-region", "", "region of the bucket (default $AWS_REGION, $AWS_DEFAULT_REGION, or us-east-1)")
 	f.StringVar(&o.spillS3.Credentials, "spill-credentials", "", "`FILE` with credentials for S3, as ~/.aws/credentials (default $AWS_ACCESS_KEY_ID and its kin, or that file)")
 	f.Var(&o.spillMax, "spill-limit", "most bytes of such objects on disk (default half of what is free there)")
+	f.StringVar(&o.state, "state", "", "`DIR` that keeps durable actors (sdk.Durable), on a disk; no other node may have it")
 	f.Var(&o.residents, "max-resident-actors", fmt.Sprintf("actors that have a sandbox at once; others sleep (default %d)", worker.DefaultResidents))
 	f.Var(&o.sandboxes, "max-live-sandboxes", fmt.Sprintf("sandboxes that tasks have at once; others queue, and fail where all of half as many more wait for others (default %d)", worker.DefaultSandboxes))
 	f.Var(&o.cpus, "cpus", "cores that tasks may hold (default all)")
@@ -60,7 +62,7 @@ func (o *nodeOptions) node(cache string) (*node.Node, error) {
 			return nil, &usageError{withHint(fmt.Errorf("%s %s: there is no directory %s", objectstore.SpillDirFlag, dir, parent), "make it, where the name is right: mkdir -p %s", dir)}
 		}
 	}
-	return node.New(node.Config{CacheDir: cache, StoreBytes: int64(o.store), Residents: int(o.residents), Sandboxes: int(o.sandboxes), AllowWeak: o.weak, SpillDirs: o.spill, SpillLimit: int64(o.spillMax), SpillS3: o.spillS3,
+	return node.New(node.Config{CacheDir: cache, StoreBytes: int64(o.store), Residents: int(o.residents), Sandboxes: int(o.sandboxes), AllowWeak: o.weak, SpillDirs: o.spill, SpillLimit: int64(o.spillMax), SpillS3: o.spillS3, State: o.state,
 		Capacity: wray.Resources{CPU: wray.CPUs(float64(o.cpus))}, Custom: custom})
 }
 

@@ -57,7 +57,7 @@ func workerCalls(pid int) []rule {
 		allow(unix.SYS_MEMFD_CREATE, []check{unset(1, ^memfdFlags)}), allow(unix.SYS_FTRUNCATE), allow(unix.SYS_FALLOCATE),
 		// Descriptors it has, and files it may read (landlock says which).
 		allow(unix.SYS_READ), allow(unix.SYS_WRITE), allow(unix.SYS_READV), allow(unix.SYS_WRITEV),
-		allow(unix.SYS_PREAD64), allow(unix.SYS_PWRITE64), allow(unix.SYS_LSEEK),
+		allow(unix.SYS_PREAD64), allow(unix.SYS_PWRITE64), allow(unix.SYS_LSEEK), allow(unix.SYS_FSYNC),
 		allow(unix.SYS_CLOSE), allow(unix.SYS_FSTAT), allow(sysNewfstatat), allow(unix.SYS_GETDENTS64),
 		allow(unix.SYS_OPENAT, []check{unset(2, writeFlags)}),
 		allow(unix.SYS_FCNTL, fcntlCommands()...),
@@ -96,5 +96,5 @@ func compilerCalls(pid int) []rule {
 		}
 	}
 	return append(rules,
-		allow(unix.SYS_FSYNC), allow(unix.SYS_RENAMEAT), allow(unix.SYS_UNLINKAT), allow(unix.SYS_MKDIRAT))
+		allow(unix.SYS_RENAMEAT), allow(unix.SYS_UNLINKAT), allow(unix.SYS_MKDIRAT))
 }

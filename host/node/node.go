@@ -18,6 +18,7 @@ import (
 	"github.com/wray-project/wray/host/sandbox"
 	"github.com/wray-project/wray/host/spill"
 	"github.com/wray-project/wray/host/spill/s3"
+	"github.com/wray-project/wray/host/statelog"
 	"github.com/wray-project/wray/host/wasi"
 	"github.com/wray-project/wray/host/worker"
 	"github.com/wray-project/wray/internal/clientwire"
@@ -43,6 +44,8 @@ type Config struct {
 	SpillDirs  []string
 	SpillS3    s3.Config // how buckets are reached; URL is not used
 	SpillLimit int64     // bytes of all together; default half of what is free in directories, and defaultBucket with a bucket
+	// State is the directory of durable actors; none where it is empty.
+	State string
 	// AllowWeak lets a worker run on a machine that cannot lock it up. It opens
 	// the host to a guest that breaks out of its sandbox.
 	AllowWeak bool
@@ -53,6 +56,7 @@ type Node struct {
 	cfg   Config
 	cache *codecache.Cache
 	spill []spill.Place // none: objects stay in memory
+	state *statelog.Dir // nil: there are no durable actors
 
 	mu       sync.Mutex
 	worker   *workerProcess // guarded by mu; nil before the first job and after a death
@@ -89,6 +93,12 @@ func New(cfg Config) (*Node, error) {
 	if err := n.openSpill(); err != nil {
 		_ = cache.Close()
 		return nil, err
+	}
+	if cfg.State != "" {
+		if n.state, err = statelog.OpenDir(cfg.State); err != nil {
+			_ = cache.Close()
+			return nil, fmt.Errorf("%s: %w", worker.StateFlag, err)
+		}
 	}
 	return n, nil
 }
@@ -206,7 +216,11 @@ func (n *Node) Close() error {
 	}
 	n.ending.Wait()
 	n.places.Do(func() { closePlaces(n.spill) })
-	return n.cache.Close()
+	err := n.cache.Close()
+	if n.state != nil {
+		err = errors.Join(err, n.state.Close())
+	}
+	return err
 }
 
 // Job is a program to run.

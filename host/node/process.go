@@ -35,6 +35,7 @@ type workerProcess struct {
 	conn   *link.Conn
 	jail   string
 	spill  *spill.Host   // may be nil; its own
+	state  *stateFiles   // may be nil
 	served chan struct{} // closed when the link has ended
 
 	group     *jail.Cgroup // nil where none can be made
@@ -97,6 +98,9 @@ const startLimit = 30 * time.Second
 func (n *Node) finishStart(ctx context.Context, s *start) {
 	defer close(s.done)
 	defer s.cancel()
+	if n.state != nil {
+		n.ending.Wait() // who is dead may have durable actors open until its process is gone
+	}
 	w, err := n.spawnWorker(ctx)
 	n.mu.Lock()
 	n.starting = nil
@@ -143,14 +147,14 @@ func (n *Node) spawnWorker(ctx context.Context) (*workerProcess, error) {
 		closeGroup(group)
 		return nil, fmt.Errorf("start a worker: %w", err)
 	}
-	w := &workerProcess{spill: n.newHost(), proc: proc, conn: conn, group: group, served: make(chan struct{}), runs: map[uint64]*run{}}
+	w := &workerProcess{spill: n.newHost(), state: newStateFiles(n.state), proc: proc, conn: conn, group: group, served: make(chan struct{}), runs: map[uint64]*run{}}
 	go func() {
 		defer close(w.served)
 		_ = conn.Serve(context.Background(), w.handle) // the reason is in conn.Err
 	}()
 	b, err := link.Marshal(worker.StartBody{
-		Spills: w.spill != nil,
-		Node:   n.cfg.Name, CacheDir: dir, CPU: int64(n.cfg.Capacity.CPU), Memory: n.cfg.Capacity.Memory, Custom: worker.CustomBodies(n.cfg.Custom),
+		Spills: w.spill != nil, State: n.state != nil,
+		Node: n.cfg.Name, CacheDir: dir, CPU: int64(n.cfg.Capacity.CPU), Memory: n.cfg.Capacity.Memory, Custom: worker.CustomBodies(n.cfg.Custom),
 		StoreBytes: n.cfg.StoreBytes, Slots: n.cfg.Slots, Residents: n.cfg.Residents, Sandboxes: n.cfg.Sandboxes,
 	})
 	if err == nil {
@@ -181,6 +185,7 @@ func (w *workerProcess) close() {
 	if w.spill != nil {
 		w.spill.Close()
 	}
+	w.state.close()
 	w.groupOnce.Do(func() { closeGroup(w.group) })
 }
 
@@ -242,6 +247,13 @@ func (w *workerProcess) handle(ctx context.Context, m link.Message) (link.Messag
 		var err error
 		out.Body, err = link.Marshal(reply)
 		return out, err
+	}
+	if m.Kind == worker.KindState {
+		var b worker.StateBody
+		if err := link.Unmarshal(m.Body, &b); err != nil {
+			return link.Message{}, err
+		}
+		return w.state.do(b)
 	}
 	return link.Message{}, fmt.Errorf("%w: unknown message %d", link.ErrProtocol, m.Kind)
 }

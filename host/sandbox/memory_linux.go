@@ -310,6 +310,9 @@ func (i *image) page(at uint64) []byte {
 	return i.view[at : at+pageSize]
 }
 
+// all returns the image's bytes, which are its own.
+func (i *image) all() []byte { return i.view[:i.size] }
+
 // close frees the image. No sandbox made from it is left.
 func (i *image) close() error {
 	if i.view != nil {

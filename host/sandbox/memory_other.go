@@ -64,6 +64,8 @@ type image struct{ bytes []byte }
 func newImage(mem []byte) (*image, error) { return &image{bytes: append([]byte(nil), mem...)}, nil }
 func (i *image) close() error             { return nil }
 
+func (i *image) all() []byte { return i.bytes }
+
 func (i *image) page(at uint64) []byte {
 	if at >= uint64(len(i.bytes)) {
 		return nil

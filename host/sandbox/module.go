@@ -2,6 +2,7 @@ package sandbox
 
 import (
 	"context"
+	"crypto/sha256"
 	"errors"
 	"fmt"
 	"slices"
@@ -29,6 +30,10 @@ type Module struct {
 	// Set by Prepare, read-only afterwards. snap is nil where the module cannot
 	// be reset from memory and globals: then every sandbox is initialised anew.
 	snap *snapshot
+
+	imageOnce   sync.Once
+	imageSum    [sha256.Size]byte // set by imageOnce
+	imagePacked []byte            // likewise
 
 	mu   sync.Mutex
 	live int // guarded by mu; sandboxes that are not closed

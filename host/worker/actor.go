@@ -8,6 +8,7 @@ import (
 
 	"github.com/wray-project/wray"
 	"github.com/wray-project/wray/host/sandbox"
+	"github.com/wray-project/wray/host/statelog"
 	"github.com/wray-project/wray/objectstore"
 	"github.com/wray-project/wray/scheduler"
 	"github.com/wray-project/wray/wasm/abi"
@@ -29,6 +30,7 @@ type actor struct {
 	object wray.ID // that names it
 
 	tries      int // of a call, when the actor restarts under it
+	durable    bool
 	maxPending int
 
 	// wake holds one token when there may be something to do.
@@ -69,6 +71,7 @@ type actor struct {
 	ending  *wray.Error              // guarded by mu; why the attempt is to end
 	timer   *time.Timer              // of looksIdle; set by live under mu
 	final   bool                     // guarded by mu; and not to be followed by another
+	killed  bool                     // guarded by mu; and what a durable one was is to be forgotten
 	dead    *wray.Error              // guarded by mu; why there is no actor any more
 
 	named bool // has its name in job.actors; guarded by job.mu
@@ -80,6 +83,7 @@ type actor struct {
 	built    bool           // the constructor has ended well once
 	answered int            // calls that ended well in this attempt
 	dur      durability
+	log      *statelog.Log // of a durable actor, while it is open
 }
 
 // newActor returns the actor that t creates.
@@ -225,6 +229,11 @@ func (a *actor) cancel(t *task) {
 
 // kill ends the actor, or this attempt of it, with the call that it runs.
 func (a *actor) kill(restart bool) {
+	if !restart {
+		a.mu.Lock()
+		a.killed = true
+		a.mu.Unlock()
+	}
 	a.end(wray.Errorf(wray.CodeActorDied, "the actor was killed"), !restart)
 }
 
@@ -358,8 +367,31 @@ func (a *actor) begin() *wray.Error {
 		g.holder = t
 		return nil
 	}
+	if a.durable {
+		if there, err := a.comeBack(); err != nil {
+			return err
+		} else if there {
+			g.holder = t
+			if !a.built {
+				if err := t.results[0].TrySeal(objectstore.Value{Encoding: abi.EncodingCBOR, Payload: []byte{0xa0}}); err != nil {
+					return t.asError(err)
+				}
+				a.publish()
+			}
+			return nil
+		}
+	}
 	failure := g.execute(t)
 	g.endTask()
+	if a.durable {
+		if failure == nil {
+			failure = a.commit()
+		}
+		if failure == nil {
+			failure = t.give()
+		}
+		t.dropHeld()
+	}
 	if failure == nil && !a.built {
 		a.publish()
 	}
@@ -507,6 +539,9 @@ func (a *actor) answer(g *guest, c *task) *wray.Error {
 			a.answered++
 		}
 		ends := a.note(c)
+		if ends != nil && a.durable {
+			err = a.uncommitted(ends)
+		}
 		a.settle(c, err)
 		return ends
 	}
@@ -538,6 +573,11 @@ func (a *actor) died(c *task, what string, err *wray.Error, restarts bool) *wray
 	}
 	if restarts {
 		died.Lost = a.answered
+		if a.durable {
+			died.Lost = 0
+			died.Message += "; it starts again as it was before this call"
+			return died
+		}
 		if a.saves() {
 			died.Lost = int(a.dur.unsaved)
 			a.losing(c)
@@ -587,6 +627,13 @@ func (a *actor) ended(err *wray.Error) {
 		}
 	}
 	a.forgetCheckpoint()
+	if a.durable {
+		a.job.executors.Add(1) // the job waits for the actor's end before it waits for these
+		go func() {
+			defer a.job.executors.Done()
+			a.endLog()
+		}()
+	}
 	a.mu.Lock()
 	if a.dur.timer != nil {
 		a.dur.timer.Stop()
@@ -601,86 +648,4 @@ func (a *actor) ended(err *wray.Error) {
 		a.job.takeQueued(t.bytes())
 		a.settle(t, dead)
 	}
-}
-
-// bytes returns what a task keeps in memory while it waits, about. All of it is
-// as long as who submits wants it to be, and none is counted elsewhere.
-func (t *task) bytes() int64 {
-	const argument, result = 64, 256 // arg; Object and its place in the index
-	n := int64(len(t.name)) + argument*int64(len(t.args)) + result*int64(len(t.results))
-	for _, s := range t.retryOn {
-		n += int64(len(s)) + 16
-	}
-	for i := range t.args {
-		n += int64(len(t.args[i].payload))
-	}
-	return n
-}
-
-// queue bounds the calls that wait in all mailboxes of a job.
-type queue struct {
-	mu      sync.Mutex
-	n       int   // guarded by mu
-	bytes   int64 // guarded by mu
-	refused bool  // guarded by mu; somebody waits for room
-}
-
-// add takes note of one more call, or returns scheduler.ErrQueueFull.
-func (q *queue) add(bytes int64) error {
-	q.mu.Lock()
-	defer q.mu.Unlock()
-	if q.n >= scheduler.DefaultMaxQueuedTasks || q.bytes > scheduler.DefaultMaxQueuedBytes-bytes {
-		q.refused = true
-		return scheduler.ErrQueueFull
-	}
-	q.n++
-	q.bytes += bytes
-	return nil
-}
-
-// takeQueued takes note that a call waits no more, and tells those who wait
-// for room when a good part of it is there.
-func (j *job) takeQueued(bytes int64) {
-	q := &j.queued
-	q.mu.Lock()
-	q.n--
-	q.bytes -= bytes
-	room := q.refused && q.n <= scheduler.DefaultMaxQueuedTasks*3/4 && q.bytes <= scheduler.DefaultMaxQueuedBytes*3/4
-	if room {
-		q.refused = false
-	}
-	q.mu.Unlock()
-	if room {
-		j.space()
-	}
-}
-
-// callTable finds calls by their ID, to cancel them.
-type callTable struct {
-	mu sync.Mutex
-	m  map[uint64]*task // by the number in their IDs, whose owner is the worker; guarded by mu
-}
-
-func (c *callTable) add(t *task) {
-	c.mu.Lock()
-	if c.m == nil {
-		c.m = make(map[uint64]*task)
-	}
-	c.m[t.id.Seq] = t
-	c.mu.Unlock()
-}
-
-func (c *callTable) get(id wray.ID) *task {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	if t := c.m[id.Seq]; t != nil && t.id == id {
-		return t
-	}
-	return nil
-}
-
-func (c *callTable) remove(t *task) {
-	c.mu.Lock()
-	delete(c.m, t.id.Seq)
-	c.mu.Unlock()
 }

@@ -12,7 +12,7 @@ import (
 )
 
 const (
-	actorFlags = abi.SpecActor | abi.SpecNamed | abi.SpecGetIfExists | abi.SpecDetached
+	actorFlags = abi.SpecActor | abi.SpecNamed | abi.SpecGetIfExists | abi.SpecDetached | abi.SpecDurable
 	knownFlags = abi.SpecCheckpoint | abi.SpecFresh | abi.SpecStream | abi.SpecRetryErrors | abi.SpecHasCPU | abi.SpecHasRetries | actorFlags
 )
 
@@ -54,6 +54,11 @@ func (g *guest) readActor(b []byte, t *task) abi.Errno {
 		if n > 1 && (t.makes.dur.calls > 0 || t.makes.dur.every > 0) {
 			return abi.EINVAL // a checkpoint is what an actor is between two calls
 		}
+		if t.flags&abi.SpecDurable != 0 {
+			if e := g.readDurable(t); e != abi.Success {
+				return e
+			}
+		}
 		if t.flags&abi.SpecHasCPU == 0 {
 			t.resources.CPU = 0 // it holds none between calls, where it mostly is
 		}
@@ -67,6 +72,11 @@ func (g *guest) readActor(b []byte, t *task) abi.Errno {
 		}
 		if t.flags&abi.SpecCheckpoint != 0 && a.box.Width > 1 {
 			return abi.ENOTSUP
+		}
+		if a.durable {
+			if e := g.mayCallDurable(t); e != abi.Success {
+				return e
+			}
 		}
 		if a.create.fn.module != t.fn.module || t.flags&actorFlags != 0 || t.fn.command {
 			return abi.EINVAL

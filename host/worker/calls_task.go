@@ -98,6 +98,9 @@ func (g *guest) submitOne(v view, b []byte) abi.Errno {
 		spec.Retries = max(int(int32(u32(b, abi.SpecRetries))), scheduler.Forever)
 	} else if t.makes != nil {
 		spec.Retries = 0
+		if t.makes.durable {
+			spec.Retries = scheduler.Forever // what it is, is not lost
+		}
 	}
 	t.restarts = spec.Retries
 	if spec.Custom, e = g.readCustom(v, u32(b, abi.SpecCustomPtr), u32(b, abi.SpecCustomLen)); e != abi.Success {
@@ -452,7 +455,7 @@ func taskReturn(g *guest, v view, s []uint64) abi.Errno {
 		return abi.EINVAL
 	}
 	result := t.results[uint32(s[0])]
-	if t.actor != nil && t.actor.holds() {
+	if t.actor != nil && t.actor.holds() || t.makes != nil && t.makes.durable {
 		return g.holdResult(v, int(uint32(s[0])), uint32(s[1]))
 	}
 	if o, e := g.valueOf(v, uint32(s[1])); o != nil || e != abi.Success {

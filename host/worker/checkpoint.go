@@ -32,9 +32,9 @@ type awaited struct {
 var errBuffers = &wray.Error{Code: wray.CodeBadArgument, Message: "a checkpoint is not possible while the actor fills an object in place",
 	Hint: "seal or discard what sdk.NewBuilder and its kin opened before the call ends"}
 
-// record takes a checkpoint of the guest, whose sandbox sb is. No call is in
-// flight.
-func (g *guest) record(sb *sandbox.Sandbox) (*checkpoint, error) {
+// record takes a checkpoint of the guest, whose sandbox's state save returns. No
+// call is in flight.
+func (g *guest) record(save func([]sandbox.Base) (*sandbox.State, error)) (*checkpoint, error) {
 	c := &checkpoint{windows: make(map[uint32]*window, len(g.windows)), wants: g.wantsRoom || g.wantsSpace}
 	open := false
 	g.handles.Walk(func(_ uint32, r objectstore.Ref, _ uint32) {
@@ -69,12 +69,12 @@ func (g *guest) record(sb *sandbox.Sandbox) (*checkpoint, error) {
 	}
 	g.fetches.Unlock()
 	var err error
-	if c.state, err = sb.Checkpoint(bases); err != nil {
+	if c.state, err = save(bases); err != nil {
 		return nil, err
 	}
 	c.handles = g.handles.Clone()
 	for at, w := range g.windows {
-		c.windows[at] = &window{len: w.len, off: w.off, pin: w.pin.Again()}
+		c.windows[at] = &window{len: w.len, off: w.off, pin: w.pin.Again(), of: w.of}
 	}
 	return c, nil
 }
@@ -99,7 +99,7 @@ func (g *guest) restore(c *checkpoint) error {
 		if e := g.takeWindow(); e != abi.Success {
 			return g.refused
 		}
-		mine := &window{len: w.len, off: w.off, pin: w.pin.Again()}
+		mine := &window{len: w.len, off: w.off, pin: w.pin.Again(), of: w.of}
 		g.windows[at] = mine
 		if err := mine.lay(g.sb, at); err != nil {
 			return fmt.Errorf("map an object again: %w", err)
@@ -152,6 +152,9 @@ func (a *actor) saves() bool { return a.dur.calls > 0 || a.dur.every > 0 || a.du
 // note counts a call that is about to be answered, and takes a checkpoint where
 // one is due. The error is why the attempt must end.
 func (a *actor) note(c *task) *wray.Error {
+	if a.durable {
+		return a.commit()
+	}
 	d := &a.dur
 	asked := d.asked
 	d.asked = false
@@ -204,7 +207,7 @@ func (a *actor) checkpoint(sb *sandbox.Sandbox) error {
 		d.releaseRoom()
 		d.room = room
 	}
-	c, err := a.guest.record(sb)
+	c, err := a.guest.record(sb.Checkpoint)
 	if err != nil {
 		if errors.Is(err, sandbox.ErrTorn) {
 			a.forgetCheckpoint()
@@ -281,7 +284,11 @@ func (a *actor) lossOf(c *task) *wray.Error {
 // answerCheckpoint is a call that asks for a checkpoint and runs nothing.
 func (a *actor) answerCheckpoint(c *task) *wray.Error {
 	var err, ends *wray.Error
-	if e := a.checkpoint(a.guest.sb); e != nil {
+	var e error
+	if !a.durable { // else it is on record already
+		e = a.checkpoint(a.guest.sb)
+	}
+	if e != nil {
 		err = c.asError(e)
 		if errors.Is(e, sandbox.ErrTorn) {
 			ends = err

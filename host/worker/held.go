@@ -20,7 +20,7 @@ type held struct {
 
 // holds reports whether the results of the call that runs are to be held. It
 // belongs to the goroutine of live.
-func (a *actor) holds() bool { return a.dur.asked || a.saves() }
+func (a *actor) holds() bool { return a.durable || a.dur.asked || a.saves() }
 
 func (t *task) holding(i int) bool {
 	for k := range t.held {

@@ -123,6 +123,8 @@ type module struct {
 	closing bool               // guarded by mu
 
 	resetting atomic.Bool // a guest is in resetEarly
+
+	hashing // of its content, where a durable actor is of it
 }
 
 // declared is a function that a module offers.

@@ -67,9 +67,13 @@ func (s *server) start(m link.Message) (link.Message, error) {
 		return link.Message{}, errors.New("started twice")
 	}
 	// The worker outlives the call.
+	var state StateDir
+	if b.State {
+		state = remoteState{s.conn}
+	}
 	var err error
 	s.w, err = New(context.Background(), Config{
-		Disk: s.disk(b),
+		Disk: s.disk(b), State: state,
 		Node: b.Node, CacheDir: b.CacheDir, StoreBytes: b.StoreBytes, Slots: b.Slots, Residents: b.Residents, Sandboxes: b.Sandboxes,
 		Capacity: wray.Resources{CPU: wray.CPU(b.CPU), Memory: b.Memory}, Custom: customOf(b.Custom),
 	})
@@ -100,6 +104,41 @@ func (s *server) disk(b StartBody) objectstore.Disk {
 		}
 		return reply, m.Files, nil
 	})
+}
+
+// remoteState is the directory of durable actors, which the node has.
+type remoteState struct{ conn *link.Conn }
+
+func (r remoteState) call(op StateOp, name string) (link.Message, error) {
+	body, err := link.Marshal(StateBody{Op: op, Name: name})
+	if err != nil {
+		return link.Message{}, err
+	}
+	return r.conn.Call(context.Background(), link.Message{Kind: KindState, Body: body})
+}
+
+func (r remoteState) Open(name string) (files [2]*os.File, err error) {
+	m, err := r.call(StateOpen, name)
+	if err != nil {
+		return files, err
+	}
+	if len(m.Files) != 2 {
+		m.CloseFiles()
+		return files, errors.New("the node sent no files")
+	}
+	return [2]*os.File(m.Files), nil
+}
+
+func (r remoteState) Release(name string) {
+	if m, err := r.call(StateRelease, name); err == nil { // else the node is gone, or knows
+		m.CloseFiles()
+	}
+}
+
+func (r remoteState) Remove(name string) error {
+	m, err := r.call(StateRemove, name)
+	m.CloseFiles()
+	return err
 }
 
 func reply(v any) (link.Message, error) {

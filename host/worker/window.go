@@ -16,6 +16,7 @@ type window struct {
 	len uint64
 	off int64               // in the object
 	pin *objectstore.Window // of an object
+	of  wray.ID             // that object
 	buf *buffer             // with one reference; nil for an object
 }
 
@@ -102,6 +103,7 @@ func objectMap(g *guest, v view, s []uint64) abi.Errno {
 		case !o.Info().Mappable:
 			return abi.ENOTSUP
 		}
+		w.of = o.ID()
 		var err error
 		if w.pin, err = o.Pin(); err != nil {
 			if errors.Is(err, objectstore.ErrSpilled) {

@@ -17,6 +17,7 @@ const (
 	KindOutput link.Kind = 4 // worker: request OutputBody, replied to when it was read
 	KindFS     link.Kind = 5 // worker: request FSBody, reply FSReply and perhaps a file
 	KindSpill  link.Kind = 6 // worker: request spill.Request, reply spill.Reply, with files
+	KindState  link.Kind = 8 // worker: request StateBody, reply with the files of a durable actor's log, or empty
 	KindMemory link.Kind = 7 // node: request clientwire.MemoryBody, reply clientwire.Memory
 )
 
@@ -33,7 +34,25 @@ type StartBody struct {
 	Spills     bool   `cbor:"9,keyasint,omitempty"` // the node keeps what the store has no room for
 	// Custom are the custom resources, each name once.
 	Custom []CustomBody `cbor:"10,keyasint,omitempty"`
+	// State is set where the node keeps durable actors.
+	State bool `cbor:"12,keyasint,omitempty"`
 }
+
+// StateBody asks for the files of a durable actor.
+type StateBody struct {
+	Op   StateOp `cbor:"1,keyasint"`
+	Name string  `cbor:"2,keyasint"`
+}
+
+// StateOp is what to do with them; see StateDir.
+type StateOp uint8
+
+// The operations.
+const (
+	StateOpen StateOp = iota + 1
+	StateRelease
+	StateRemove
+)
 
 // StartedBody tells what the worker has put itself under.
 type StartedBody struct {

@@ -31,6 +31,7 @@ type Config struct {
 	Custom      []wray.Custom    // and of other resources, each name once
 	StoreBytes  int64            // the object store's capacity
 	Disk        objectstore.Disk // takes what the store has no room for; nil: there is none. Closed by its owner
+	State       StateDir         // keeps what durable actors are; nil: there are none
 	FullAfter   time.Duration    // how long a full store waits before it refuses; 0: DefaultFullAfter
 	Slots       int              // sandboxes that run at once; 0: one for each processor
 	Sandboxes   int              // of tasks at once; 0: DefaultSandboxes

@@ -152,7 +152,7 @@ func again(ctx context.Context, e uint32, call func() uint32) error {
 // called before the next call.
 func refused(e uint32) error {
 	switch abi.Errno(e) {
-	case abi.E2BIG, abi.ENOMEM, abi.ENOSPC, abi.EIO:
+	case abi.E2BIG, abi.ENOMEM, abi.ENOSPC, abi.EIO, abi.EPERM:
 	default:
 		return Errno(e)
 	}

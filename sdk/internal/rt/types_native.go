@@ -27,6 +27,7 @@ const (
 	Named       = abi.SpecNamed
 	GetIfExists = abi.SpecGetIfExists
 	Detached    = abi.SpecDetached
+	Durable     = abi.SpecDurable
 	Checkpoint  = abi.SpecCheckpoint
 )
 

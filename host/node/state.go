@@ -1,0 +1,80 @@
+package node
+
+import (
+	"fmt"
+	"os"
+	"sync"
+
+	"github.com/wray-project/wray"
+	"github.com/wray-project/wray/host/statelog"
+	"github.com/wray-project/wray/host/worker"
+	"github.com/wray-project/wray/internal/link"
+)
+
+// maxStates bounds the durable actors of a worker: each has two descriptors in
+// it.
+const maxStates = 10_000
+
+// stateFiles are the durable actors that a worker has open. When its process is
+// gone they are nobody's: until then no other worker gets them.
+type stateFiles struct {
+	dir *statelog.Dir
+
+	mu     sync.Mutex
+	open   map[string]bool // guarded by mu
+	closed bool            // guarded by mu
+}
+
+// newStateFiles returns nil where dir is.
+func newStateFiles(dir *statelog.Dir) *stateFiles {
+	if dir == nil {
+		return nil
+	}
+	return &stateFiles{dir: dir, open: map[string]bool{}}
+}
+
+// do does what the worker asks for, which may be anything.
+func (s *stateFiles) do(b worker.StateBody) (link.Message, error) {
+	if s == nil {
+		return link.Message{}, wray.Errorf(wray.CodeDenied, "no directory keeps durable actors")
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	switch {
+	case s.closed:
+		return link.Message{}, wray.Errorf(wray.CodeDenied, "the worker has ended")
+	case b.Op == worker.StateOpen && len(s.open) >= maxStates:
+		return link.Message{}, &wray.Error{Code: wray.CodeLimitExceeded, Message: fmt.Sprintf("there are %d durable actors", len(s.open)),
+			Limit: &wray.Limit{Name: "durable actors of a node", Value: maxStates}}
+	case b.Op == worker.StateOpen:
+		files, err := s.dir.Open(b.Name)
+		if err != nil {
+			return link.Message{}, err
+		}
+		s.open[b.Name] = true
+		return link.Message{Files: []*os.File{files[0], files[1]}}, nil
+	case b.Op == worker.StateRelease && s.open[b.Name]:
+		delete(s.open, b.Name)
+		s.dir.Release(b.Name)
+	case b.Op == worker.StateRemove:
+		if err := s.dir.Remove(b.Name, s.open[b.Name]); err != nil {
+			return link.Message{}, err
+		}
+		delete(s.open, b.Name)
+	}
+	return link.Message{}, nil
+}
+
+// close gives back what the worker, whose process is gone, had open.
+func (s *stateFiles) close() {
+	if s == nil {
+		return
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.closed = true
+	for name := range s.open {
+		s.dir.Release(name)
+	}
+	clear(s.open)
+}

@@ -1,0 +1,181 @@
+package statelog
+
+import (
+	"crypto/sha256"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"strings"
+	"sync"
+	"time"
+)
+
+// Dir is a directory of logs: two files for each actor. One process has it at a
+// time.
+type Dir struct {
+	path string
+	lock *os.File
+
+	mu   sync.Mutex
+	open map[string]bool // guarded by mu; by name
+}
+
+// Errors of Dir.
+var (
+	// ErrLocked says that another process has the directory.
+	ErrLocked = errors.New("another node has the directory")
+	// ErrOpen says that somebody has the actor's files.
+	ErrOpen = errors.New("the actor runs in another job of this node")
+)
+
+// maxName bounds the names of actors.
+const maxName = 1024
+
+// OpenDir opens a directory of logs, and makes it where it is missing, but
+// not what it is in. What is made in it is its user's alone.
+func OpenDir(path string) (*Dir, error) {
+	path, err := filepath.Abs(path)
+	if err != nil {
+		return nil, err
+	}
+	for _, dir := range []string{path, filepath.Join(path, "actors")} {
+		if err := os.Mkdir(dir, 0o700); err != nil && !errors.Is(err, os.ErrExist) {
+			return nil, err
+		}
+	}
+	lock, err := os.OpenFile(filepath.Join(path, "lock"), os.O_CREATE|os.O_RDWR, 0o600)
+	if err != nil {
+		return nil, err
+	}
+	if err := flock(lock); err != nil {
+		lock.Close()
+		return nil, fmt.Errorf("%s: %w", path, err)
+	}
+	return &Dir{path: path, lock: lock, open: map[string]bool{}}, nil
+}
+
+// Close lets another process have the directory. It is idempotent.
+func (d *Dir) Close() error {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if d.lock == nil {
+		return nil
+	}
+	err := d.lock.Close()
+	d.lock = nil
+	return err
+}
+
+// Path returns the directory.
+func (d *Dir) Path() string { return d.path }
+
+// files returns where the logs of the actor lie.
+func (d *Dir) files(name string) ([2]string, error) {
+	if name == "" || len(name) > maxName {
+		return [2]string{}, fmt.Errorf("an actor's name of %d bytes: 1 to %d are wanted", len(name), maxName)
+	}
+	// Readable, as far as it is harmless; the hash tells names apart.
+	plain := strings.Map(func(r rune) rune {
+		if r >= 'a' && r <= 'z' || r >= 'A' && r <= 'Z' || r >= '0' && r <= '9' || r == '-' || r == '_' {
+			return r
+		}
+		return '_'
+	}, name)
+	sum := sha256.Sum256([]byte(name))
+	base := filepath.Join(d.path, "actors", fmt.Sprintf("%s-%x", plain[:min(len(plain), 60)], sum[:12]))
+	return [2]string{base + ".a", base + ".b"}, nil
+}
+
+// Open opens the files of the actor called name, and makes them where they are
+// missing. They are not opened again before Release.
+func (d *Dir) Open(name string) (files [2]*os.File, err error) {
+	paths, err := d.files(name)
+	if err != nil {
+		return files, err
+	}
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if d.open[name] {
+		return files, ErrOpen
+	}
+	made := false
+	for i, p := range paths {
+		if _, err := os.Lstat(p); errors.Is(err, os.ErrNotExist) {
+			made = true
+		}
+		if files[i], err = os.OpenFile(p, os.O_CREATE|os.O_RDWR|noFollow, 0o600); err != nil {
+			if i > 0 {
+				files[0].Close()
+			}
+			return [2]*os.File{}, err
+		}
+	}
+	// The lock is of the open file, so it is held for as long as anybody has the
+	// descriptors: a worker, too, that has not noticed yet that its node is gone.
+	if err := lockSoon(files[0]); err != nil {
+		files[0].Close()
+		files[1].Close()
+		return [2]*os.File{}, fmt.Errorf("the actor's files are in use by a process that should be gone: %w", err)
+	}
+	if made { // a log is nothing without its name
+		if err := d.syncNames(); err != nil {
+			files[0].Close()
+			files[1].Close()
+			return [2]*os.File{}, err
+		}
+	}
+	d.open[name] = true
+	return files, nil
+}
+
+// maxLinger is how long a worker may take to end whose node is gone.
+const maxLinger = 5 * time.Second
+
+// lockSoon locks a file, which somebody may be about to let go.
+func lockSoon(f *os.File) error {
+	for until := time.Now().Add(maxLinger); ; time.Sleep(5 * time.Millisecond) {
+		err := flock(f)
+		if !errors.Is(err, ErrLocked) || time.Now().After(until) {
+			return err
+		}
+	}
+}
+
+// Release says that the files of the actor are closed.
+func (d *Dir) Release(name string) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	delete(d.open, name)
+}
+
+// Remove removes the files of the actor. mine says that the caller has them
+// open, and is done with them; ErrOpen: somebody else has.
+func (d *Dir) Remove(name string, mine bool) error {
+	paths, err := d.files(name)
+	if err != nil {
+		return err
+	}
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if d.open[name] && !mine {
+		return ErrOpen
+	}
+	delete(d.open, name)
+	for _, p := range paths {
+		if err := os.Remove(p); err != nil && !errors.Is(err, os.ErrNotExist) {
+			return err
+		}
+	}
+	return d.syncNames()
+}
+
+// syncNames returns when the names of the files are on stable storage.
+func (d *Dir) syncNames() error {
+	f, err := os.Open(filepath.Join(d.path, "actors"))
+	if err != nil {
+		return err
+	}
+	defer f.Close()
+	return f.Sync()
+}

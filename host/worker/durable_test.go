@@ -1,0 +1,116 @@
+package worker
+
+import (
+	"context"
+	"os"
+	"strings"
+	"sync"
+	"testing"
+
+	"github.com/wray-project/wray"
+	"github.com/wray-project/wray/host/statelog"
+)
+
+// ownDir is a directory of states in the process that uses it.
+type ownDir struct{ *statelog.Dir }
+
+func (d ownDir) Remove(name string) error { return d.Dir.Remove(name, true) }
+
+// runDurable runs the program durable in a worker of its own, as a node does
+// that is started anew each time, and returns what it printed.
+func runDurable(t *testing.T, guest compiled, dir string, args ...string) (string, error) {
+	t.Helper()
+	ctx := context.Background()
+	cfg := Config{CacheDir: guest.cache, Slots: 2, Residents: 2, Capacity: wray.Resources{CPU: wray.CPUs(2), Memory: 2 << 30}}
+	if dir != "" {
+		d, err := statelog.OpenDir(dir)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer d.Close()
+		cfg.State = ownDir{d}
+	}
+	w, err := New(ctx, cfg)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer w.Close(ctx)
+	var mu sync.Mutex
+	var said strings.Builder // guarded by mu
+	code, err := w.Run(ctx, JobSpec{Name: "durable", Args: args, Modules: []ModuleSpec{guest.module},
+		Output: func(_ string, _ Stream, p []byte) {
+			mu.Lock()
+			defer mu.Unlock()
+			said.Write(p)
+		}})
+	mu.Lock()
+	defer mu.Unlock()
+	if err != nil || code != 0 {
+		t.Logf("%v: exit %d, %v\n%s", args, code, err, said.String())
+		if err == nil {
+			err = wray.Errorf(wray.CodeExit, "exit %d", code)
+		}
+	}
+	st := w.Stats()
+	if st.Store.Objects != 0 || st.Store.Used != 0 || st.Store.Windows != 0 || st.AsleepBytes != 0 {
+		t.Errorf("%v left behind: store %+v, %d bytes of states", args, st.Store, st.AsleepBytes)
+	}
+	return said.String(), err
+}
+
+// TestDurable has a durable actor go on in one worker where it was in another.
+func TestDurable(t *testing.T) {
+	if testing.Short() {
+		t.Skip("SKIP: -short: it compiles a Go program")
+	}
+	guest := compileGuest(t, "durable")
+	dir := t.TempDir()
+	const kept = "a small value, inside, 38246529 of 300000, lost "
+	for _, step := range []struct{ args, want string }{
+		{"add 3", "1\n2\n3\n"},
+		{"add 2 keep check add 1", "4\n5\n" + kept + "false\n6\n"},
+		{"check add 1", kept + "true\n7\n"},
+		{"add 1 check", "8\n" + kept + "true\n"},
+		// What ends the sandbox undoes its call, and no other.
+		{"exit add 1 spin add 1 exit", "exit true\n9\nspin true\n10\nexit true\n"},
+		// A panic is the call's error, and what it had changed stays changed.
+		{"add 1 panic add 1", "11\npanic false\n1012\n"},
+		{"add 1", "1013\n"},
+		{"add 1 kill", "1014\n"},
+		{"add 1", "1\n"},
+	} {
+		got, err := runDurable(t, guest, dir, strings.Fields(step.args)...)
+		if err != nil || got != step.want {
+			t.Fatalf("%s: %q, %v\nwant %q", step.args, got, err, step.want)
+		}
+	}
+	if entries, err := os.ReadDir(dir + "/actors"); err != nil || len(entries) != 2 {
+		t.Errorf("files: %v, %v", entries, err)
+	}
+}
+
+// TestDurableRefused makes durable actors that cannot be.
+func TestDurableRefused(t *testing.T) {
+	if testing.Short() {
+		t.Skip("SKIP: -short: it compiles a Go program")
+	}
+	guest := compileGuest(t, "durable")
+	if got, err := runDurable(t, guest, ""); err == nil || !strings.Contains(got, "--state DIR") {
+		t.Errorf("without a directory: %v\n%s", err, got)
+	}
+	dir := t.TempDir()
+	for what, want := range map[string]string{"bare": "no name", "wide": "MaxConcurrency", "nested": "exactly once"} {
+		if got, err := runDurable(t, guest, dir, what); err != nil || !strings.Contains(got, want) {
+			t.Errorf("%s: %v\n%s", what, err, got)
+		}
+	}
+	another, other := guest, *guest.module.Artifact
+	another.module.Artifact = &other
+	other.Data = append(other.Data[:len(other.Data):len(other.Data)], other.Data[0])
+	if got, err := runDurable(t, another, dir); err == nil || !strings.Contains(got, "another program") {
+		t.Errorf("another program: %v\n%s", err, got)
+	}
+	if got, err := runDurable(t, guest, dir, "add", "1"); err != nil || got != "1\n" {
+		t.Errorf("after all that: %v\n%s", err, got)
+	}
+}

@@ -1,0 +1,154 @@
+// Command durable runs a durable actor. Its arguments are what to do, in turn:
+// add N (N calls, each answer printed), keep (a value, a large one that is
+// mapped, and what does not last), check (what was kept), exit, panic and spin
+// (a call that ends so), kill, nested, bare, wide.
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"strconv"
+	"time"
+
+	"github.com/wray-project/wray"
+	"github.com/wray-project/wray/sdk"
+)
+
+type tally struct {
+	n     int
+	small sdk.Ref[string]
+	large []byte
+	list  sdk.Ref[[]sdk.Ref[string]]
+	later sdk.Ref[string]
+}
+
+var (
+	slow = sdk.Func0("slow", func(ctx context.Context) (string, error) { <-ctx.Done(); return "", ctx.Err() })
+	// The constructor's argument counts only when the actor is new.
+	tallies = sdk.Actor("tally", func(_ context.Context, from int) (*tally, error) { return &tally{n: from}, nil })
+	add     = sdk.Method(tallies, "add", func(t *tally, _ context.Context, by int) (int, error) { t.n += by; return t.n, nil })
+	keep    = sdk.Method(tallies, "keep", func(t *tally, ctx context.Context, large []byte) (int, error) {
+		var err error
+		if t.small, err = sdk.Put(ctx, "a small value"); err != nil {
+			return 0, err
+		}
+		a, err := sdk.Put(ctx, "inside")
+		if err != nil {
+			return 0, err
+		}
+		if t.list, err = sdk.Put(ctx, []sdk.Ref[string]{a, t.small}); err != nil {
+			return 0, err
+		}
+		t.later = slow.Remote(ctx)
+		t.large = large
+		t.large[7] = 'x' // its own copy
+		return len(large), nil
+	})
+	check = sdk.Method0(tallies, "check", func(t *tally, ctx context.Context) (string, error) {
+		s, err := t.small.Get(ctx)
+		if err != nil {
+			return "", err
+		}
+		list, err := t.list.Get(ctx)
+		if err != nil {
+			return "", err
+		}
+		in, err := list[0].Get(ctx)
+		if err != nil {
+			return "", err
+		}
+		sum := 0
+		for _, b := range t.large {
+			sum += int(b)
+		}
+		limited, cancel := context.WithTimeout(ctx, time.Millisecond)
+		defer cancel()
+		_, later := t.later.Get(limited)
+		return fmt.Sprintf("%s, %s, %d of %d, lost %t", s, in, sum, len(t.large), errors.Is(later, wray.ErrObjectLost)), nil
+	})
+	ends = sdk.Method(tallies, "ends", func(t *tally, _ context.Context, how string) (int, error) {
+		t.n += 1000
+		switch how {
+		case "exit":
+			os.Exit(3)
+		case "panic":
+			panic("an error of the call")
+		}
+		for {
+			t.n++
+		}
+	})
+	nested = sdk.Method(tallies, "nested", func(t *tally, ctx context.Context, other sdk.Handle[tally]) (int, error) {
+		return add.Remote(ctx, other, 1).Get(ctx)
+	})
+)
+
+func main() { sdk.Main(run) }
+
+func run(ctx context.Context) error {
+	durable := tallies.With(sdk.Durable(), sdk.Name("the tally"))
+	t := durable.New(ctx, 0)
+	if err := t.Ready(ctx); err != nil {
+		return err
+	}
+	for i := 1; i < len(os.Args); i++ {
+		switch what := os.Args[i]; what {
+		case "add":
+			i++
+			n, err := strconv.Atoi(os.Args[i])
+			if err != nil {
+				return err
+			}
+			for range n {
+				v, err := add.Remote(ctx, t, 1).Get(ctx)
+				if err != nil {
+					return err
+				}
+				fmt.Println(v)
+			}
+		case "keep":
+			large := make([]byte, 300_000)
+			for i := range large {
+				large[i] = byte(i)
+			}
+			if _, err := keep.Remote(ctx, t, large).Get(ctx); err != nil {
+				return err
+			}
+		case "check":
+			s, err := check.Remote(ctx, t).Get(ctx)
+			if err != nil {
+				return err
+			}
+			fmt.Println(s)
+		case "exit", "panic", "spin":
+			_, err := ends.With(sdk.Timeout(100*time.Millisecond)).Remote(ctx, t, what).Get(ctx)
+			if err == nil {
+				return errors.New("it did not end")
+			}
+			fmt.Println(what, errors.Is(err, wray.ErrActorDied))
+		case "kill":
+			if err := t.Kill(); err != nil {
+				return err
+			}
+			if _, err := add.Remote(ctx, t, 1).Get(ctx); !errors.Is(err, wray.ErrActorDied) {
+				return fmt.Errorf("a call of one that was killed: %v", err)
+			}
+		case "nested":
+			other := tallies.With(sdk.Durable(), sdk.Name("another")).New(ctx, 0)
+			_, err := nested.Remote(ctx, t, other).Get(ctx)
+			fmt.Println(err)
+			if err := other.Kill(); err != nil {
+				return err
+			}
+		case "bare":
+			fmt.Println(tallies.With(sdk.Durable()).New(ctx, 0).Ready(ctx))
+		case "wide":
+			fmt.Println(tallies.With(sdk.Durable(), sdk.Name("wide"), sdk.MaxConcurrency(2)).New(ctx, 0).Ready(ctx))
+		default:
+			return fmt.Errorf("what is %q?", what)
+		}
+	}
+	return nil
+}
