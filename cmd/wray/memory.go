@@ -6,7 +6,9 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"maps"
 	"os"
+	"slices"
 	"strings"
 	"text/tabwriter"
 	"time"
@@ -103,6 +105,10 @@ func printMemory(out io.Writer, socket string, m clientwire.Memory) error {
 	for _, j := range m.Jobs {
 		fmt.Fprintf(out, "job %d: %s\n", j.Number, plain([]byte(j.Name)))
 	}
+	printResources(out, m.Resources)
+	if err := printActors(out, &m); err != nil {
+		return err
+	}
 	if len(m.Objects) == 0 {
 		return nil
 	}
@@ -137,6 +143,47 @@ func printMemory(out io.Writer, socket string, m clientwire.Memory) error {
 		fmt.Fprintf(out, "and %d smaller ones; see --limit\n", left)
 	}
 	return nil
+}
+
+// printResources prints what is free of what there is.
+func printResources(out io.Writer, list []clientwire.Resource) {
+	var parts []string
+	for _, r := range list {
+		total, free := short(r.Total), short(r.Free)
+		if r.Name == "memory" && !r.Custom {
+			total, free = bytesText(int64(r.Total)), bytesText(int64(r.Free))
+		}
+		parts = append(parts, fmt.Sprintf("%s %s of %s", plain([]byte(r.Name)), free, total))
+	}
+	if len(parts) > 0 {
+		fmt.Fprintf(out, "free: %s\n", strings.Join(parts, ", "))
+	}
+}
+
+func printActors(out io.Writer, m *clientwire.Memory) error {
+	if len(m.ActorStates) == 0 {
+		return nil
+	}
+	var parts []string
+	for _, state := range slices.Sorted(maps.Keys(m.ActorStates)) {
+		parts = append(parts, fmt.Sprintf("%d %s", m.ActorStates[state], plain([]byte(state))))
+	}
+	fmt.Fprintf(out, "actors: %s\n", strings.Join(parts, ", "))
+	w := tabwriter.NewWriter(out, 0, 8, 2, ' ', 0)
+	fmt.Fprintln(w, "ACTOR\tCLASS\tNAME\tJOB\tCALLS\tQUEUED\tSIZE\tSTATE")
+	for i := range m.Actors {
+		a := &m.Actors[i]
+		state := a.State
+		if a.Call != "" {
+			state += " in " + a.Call
+		}
+		if a.Why != "" {
+			state += ", " + a.Why
+		}
+		fmt.Fprintf(w, "%s\t%s\t%s\t%d\t%d\t%d\t%s\t%s\n", a.ID, plain([]byte(a.Class)), plain([]byte(a.Name)), a.Job, a.Calls, a.Waiting,
+			bytesText(a.Bytes), plain([]byte(state)))
+	}
+	return w.Flush()
 }
 
 func holderText(h *clientwire.Holder) string {

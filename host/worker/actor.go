@@ -57,6 +57,9 @@ type actor struct {
 	place int // in residents.ring; guarded by its lock
 	// unreferenced is set when nobody can call any more.
 	unreferenced atomic.Bool
+	// bytes is what the actor takes, for listings: asleep, what is kept of it; else
+	// its linear memory when it last rested.
+	bytes atomic.Int64
 	// due is set when a checkpoint is, for its age.
 	due atomic.Bool
 	// reclaim asks the actor to collect its garbage between two calls.
@@ -497,6 +500,7 @@ func (a *actor) next() (*task, todo) {
 			return nil, toReclaim
 		}
 		a.watchIdle()
+		a.bytes.Store(int64(len(a.guest.sb.Memory())))
 		a.resting.Store(true)
 		a.job.w.residents.changed()
 		<-a.wake

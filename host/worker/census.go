@@ -111,7 +111,10 @@ func (w *Worker) Memory(q clientwire.MemoryBody) clientwire.Memory {
 	if most <= 0 {
 		most = defaultListed
 	}
-	if most = min(most, maxListed); len(m.Objects) > most {
+	most = min(most, maxListed)
+	m.Resources = w.listResources()
+	w.listActors(&m, q, most)
+	if len(m.Objects) > most {
 		m.Objects = m.Objects[:most:most]
 	}
 	for i := range m.Objects {
@@ -187,6 +190,10 @@ func (h *holders) walk() (jobs []*job) {
 				kind, name = clientwire.HolderActor, t.name
 			case t != nil:
 				kind, name = clientwire.HolderTask, t.name
+			default:
+				if f := g.last.Load(); f != nil {
+					name = f.name // which left what is held
+				}
 			}
 			var mine []*objectstore.Stream
 			g.handles.Walk(func(_ uint32, r objectstore.Ref, since uint32) {

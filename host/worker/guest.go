@@ -30,11 +30,12 @@ type guest struct {
 	windows map[uint32]*window // mapped objects by address
 
 	driver bool
-	task   *task      // what it runs, nil for a driver; of several calls the selected one, or nil
-	holder *task      // what the scheduler knows it by: task, or the creation of the actor that it is
-	run    chan *task // an executor's next task; closed to end it
-	serves bool       // it runs the calls of an actor that takes several at once
-	held   *task      // submitted and started, and not yet given to an executor
+	task   *task                    // what it runs, nil for a driver; of several calls the selected one, or nil
+	last   atomic.Pointer[function] // that it ran or runs, for listings
+	holder *task                    // what the scheduler knows it by: task, or the creation of the actor that it is
+	run    chan *task               // an executor's next task; closed to end it
+	serves bool                     // it runs the calls of an actor that takes several at once
+	held   *task                    // submitted and started, and not yet given to an executor
 
 	watches    []*watch      // of objects that were not there
 	live       *atomic.Int64 // how many of them are under way; replaced by drop, nil before the first

@@ -163,6 +163,10 @@ func (w *Worker) Run(ctx context.Context, spec JobSpec) (int, error) {
 		if i == 0 {
 			j.byName[""] = m
 		}
+		if j.byName[ms.Name] != nil {
+			return 0, &wray.Error{Code: wray.CodeBadArgument, Message: fmt.Sprintf("two modules of the job are called %q", ms.Name),
+				Hint: "give one another name: --with NAME=FILE.wasm"}
+		}
 		j.byName[ms.Name] = m
 		m.m, err = w.engine.Load(ctx, ms.Artifact, sandbox.LoadOptions{Native: ms.Native, Attach: m.attach})
 		if err != nil {

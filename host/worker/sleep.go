@@ -180,6 +180,7 @@ func (a *actor) sleep() bool {
 	a.state = s
 	w.asleep.Add(1)
 	w.keeps(int64(s.Held()))
+	a.bytes.Store(int64(s.Held()))
 	w.residents.remove(a)
 	if a.watched.CompareAndSwap(true, false) {
 		a.timer.Stop()

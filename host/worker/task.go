@@ -144,6 +144,7 @@ func (g *guest) execute(t *task) *wray.Error {
 	g.task = t
 	if t.actor == nil {
 		g.holder = t
+		g.last.Store(t.fn)
 	}
 	t.failure, t.stdout, t.stderr, g.refused = nil, nil, nil, nil
 	t.dropHeld()

@@ -98,7 +98,42 @@ type Memory struct {
 	Leaked   int64    `cbor:"8,keyasint" json:"leaked"`        // of them, those that nobody will use again
 	Objects  []Object `cbor:"9,keyasint" json:"objects"`       // the largest first
 	Jobs     []Job    `cbor:"10,keyasint" json:"jobs"`
+
+	Resources   []Resource       `cbor:"11,keyasint" json:"resources"`
+	Actors      []Actor          `cbor:"12,keyasint" json:"actors"`       // those with the most waiting calls and the most memory first
+	ActorStates map[string]int64 `cbor:"13,keyasint" json:"actor_states"` // how many actors are in each state
 }
+
+// Resource is what a node has for tasks and actors to hold. CPU is in cores,
+// memory in bytes.
+type Resource struct {
+	Name   string  `cbor:"1,keyasint" json:"name"`
+	Custom bool    `cbor:"2,keyasint" json:"custom,omitempty"` // of wray run --resource
+	Total  float64 `cbor:"3,keyasint" json:"total"`
+	Free   float64 `cbor:"4,keyasint" json:"free"`
+}
+
+// Actor is an actor that has not ended.
+type Actor struct {
+	ID      string `cbor:"1,keyasint" json:"id"` // of the object that names it
+	Name    string `cbor:"2,keyasint" json:"name,omitempty"`
+	Class   string `cbor:"3,keyasint" json:"class"`
+	Job     uint32 `cbor:"4,keyasint" json:"job"`
+	State   string `cbor:"5,keyasint" json:"state"` // see the Actor constants
+	Why     string `cbor:"6,keyasint" json:"why,omitempty"`
+	Call    string `cbor:"7,keyasint" json:"call,omitempty"` // that is under way
+	Calls   int64  `cbor:"8,keyasint" json:"calls"`          // that were begun
+	Waiting int64  `cbor:"9,keyasint" json:"waiting"`        // calls in its queue
+	Bytes   int64  `cbor:"10,keyasint" json:"bytes"`         // asleep, what is kept of it; else its linear memory when it last rested
+}
+
+// States of actors.
+const (
+	ActorRunning  = "running"
+	ActorResting  = "resting"  // has a sandbox and nothing to do
+	ActorSleeping = "sleeping" // has given its sandbox up
+	ActorWaiting  = "waiting"  // Why says for what
+)
 
 // Job is a running job.
 type Job struct {

@@ -68,9 +68,18 @@ type process struct {
 // begin starts a program and waits for its first line.
 func begin(t *testing.T, line string, name string, args ...string) *process {
 	t.Helper()
+	return beginWith(t, nil, line, name, args...)
+}
+
+// beginWith is begin with a standard input.
+func beginWith(t *testing.T, in *os.File, line string, name string, args ...string) *process {
+	t.Helper()
 	ctx, cancel := context.WithTimeout(context.Background(), patience)
 	p := &process{cmd: exec.CommandContext(ctx, name, args...)}
 	p.cmd.Stderr = &p.errs
+	if in != nil {
+		p.cmd.Stdin = in
+	}
 	out, err := p.cmd.StdoutPipe()
 	if err != nil {
 		t.Fatal(err)
