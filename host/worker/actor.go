@@ -231,11 +231,15 @@ func (a *actor) cancel(t *task) {
 }
 
 // kill ends the actor, or this attempt of it, with the call that it runs.
+// One that ends has lost its name when its killer goes on.
 func (a *actor) kill(restart bool) {
 	if !restart {
 		a.mu.Lock()
 		a.killed = true
 		a.mu.Unlock()
+		if !a.durable { // else when its log is closed
+			a.unname()
+		}
 	}
 	a.end(wray.Errorf(wray.CodeActorDied, "the actor was killed"), !restart)
 }
@@ -615,14 +619,21 @@ func (a *actor) finish(err *wray.Error, restart bool) {
 	w.actLocked(nil, nil)
 }
 
-// ended is called when the actor is gone for good; err is nil where nobody
-// referred to it any more.
-func (a *actor) ended(err *wray.Error) {
+// unname takes the actor's name from it.
+func (a *actor) unname() {
 	a.job.mu.Lock()
+	defer a.job.mu.Unlock()
 	if a.named && a.job.actors[a.create.name] == a {
 		delete(a.job.actors, a.create.name)
 	}
-	a.job.mu.Unlock()
+}
+
+// ended is called when the actor is gone for good; err is nil where nobody
+// referred to it any more.
+func (a *actor) ended(err *wray.Error) {
+	if !a.durable {
+		a.unname()
+	}
 	dead := &wray.Error{Code: wray.CodeActorDied, Message: "the actor " + a.create.name + " is gone", Cause: err}
 	if err != nil {
 		dead.Hint = err.Hint
@@ -636,6 +647,7 @@ func (a *actor) ended(err *wray.Error) {
 		go func() {
 			defer a.job.executors.Done()
 			a.endLog()
+			a.unname() // the next of the name opens the log
 		}()
 	}
 	a.mu.Lock()
