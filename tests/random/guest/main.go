@@ -296,6 +296,7 @@ func play(ctx context.Context, ops []program.Op, class sdk.Class1[uint64, state]
 		case program.Total:
 			settle(ctx, a.calls)
 			made = &slot{bytes: total.Remote(ctx, a.shared)}
+			*a.calls = append(*a.calls, made.bytes)
 		case program.Kill:
 			if a.actor == nil {
 				settle(ctx, a.calls)
