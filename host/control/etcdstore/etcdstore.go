@@ -257,7 +257,7 @@ func (s *Store) wrap(ctx context.Context, doing string, err error) error {
 	case errors.Is(err, rpctypes.ErrFutureRev):
 		return fmt.Errorf("%s: %w: the revision is yet to come", doing, control.ErrInvalid)
 	case errors.Is(err, rpctypes.ErrRequestTooLarge), errors.Is(err, rpctypes.ErrTooManyOps):
-		return fmt.Errorf("%s: %w: %w; this etcd has smaller limits than its defaults: raise --max-request-bytes and --max-txn-ops", doing, control.ErrTooLarge, err)
+		return fmt.Errorf("%s: %w: %w; this etcd has smaller limits than its defaults: raise its max-request-bytes and max-txn-ops", doing, control.ErrTooLarge, err)
 	case errors.Is(err, rpctypes.ErrNoSpace):
 		return fmt.Errorf("%s: %w: %w; compact and defragment it, then disarm its alarm", doing, control.ErrUnavailable, err)
 	}
