@@ -56,7 +56,7 @@ func (o *options) check(k declKind) {
 	}
 	switch {
 	case k == declTask && ofActors:
-		o.bad("GetIfExists, Detached, MaxRestarts, MaxTaskRetries, MaxPendingCalls, MaxConcurrency, Idle, CheckpointEvery and CheckpointInterval are options of actors, not of tasks")
+		o.bad("GetIfExists, Detached, Durable, MaxRestarts, MaxTaskRetries, MaxPendingCalls, MaxConcurrency, Idle, CheckpointEvery and CheckpointInterval are options of actors, not of tasks")
 	case k == declClass && (ofTasks || o.window != 0 || o.timeout != 0):
 		o.bad("Fresh, Retries, RetryOn, Window and Timeout are options of tasks; an actor has MaxRestarts and MaxTaskRetries")
 	case k == declMethod && (ofActors || ofTasks || o.memory != 0 || o.flags&rt.HasCPU != 0 || o.custom != nil):

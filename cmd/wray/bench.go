@@ -80,15 +80,7 @@ is: in a checkout, or in a module that requires it.`,
 
 func benchCore(cmd *cobra.Command, rounds int, seconds float64, asJSON bool, args []string) error {
 	ctx := cmd.Context()
-	dir, err := packageDir(ctx, benchPackage)
-	if err != nil {
-		return err
-	}
-	cache, err := node.CacheDir()
-	if err != nil {
-		return err
-	}
-	p, err := buildPackage(ctx, dir, cache)
+	p, _, cache, err := benchProgram(ctx, benchPackage)
 	if err != nil {
 		return err
 	}
@@ -214,6 +206,19 @@ func short(x float64) string {
 		return strconv.FormatFloat(x, 'f', 1, 64)
 	}
 	return strconv.FormatFloat(x, 'f', 2, 64)
+}
+
+// benchProgram builds a package of this module for wasip1. dir is where its
+// source lies.
+func benchProgram(ctx context.Context, pkg string) (p *program, dir, cache string, err error) {
+	if dir, err = packageDir(ctx, pkg); err != nil {
+		return nil, "", "", err
+	}
+	if cache, err = node.CacheDir(); err != nil {
+		return nil, "", "", err
+	}
+	p, err = buildPackage(ctx, dir, cache)
+	return p, dir, cache, err
 }
 
 // packageDir finds the source of a package.

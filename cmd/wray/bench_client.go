@@ -45,15 +45,7 @@ driver in a sandbox. It builds both from source, so run it in a checkout.`,
 
 func benchClient(cmd *cobra.Command, args []string, t *benchTable) error {
 	ctx := cmd.Context()
-	src, err := packageDir(ctx, benchPackage)
-	if err != nil {
-		return err
-	}
-	cache, err := node.CacheDir()
-	if err != nil {
-		return err
-	}
-	p, err := buildPackage(ctx, src, cache)
+	p, src, cache, err := benchProgram(ctx, benchPackage)
 	if err != nil {
 		return err
 	}

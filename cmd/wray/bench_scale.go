@@ -29,15 +29,7 @@ driver in a sandbox, and cases about many actors. It takes minutes and up to
 8 GB of memory. It builds its driver from source, so run it in a checkout.`,
 		RunE: func(cmd *cobra.Command, args []string) error {
 			ctx := cmd.Context()
-			dir, err := packageDir(ctx, scalePackage)
-			if err != nil {
-				return err
-			}
-			cache, err := node.CacheDir()
-			if err != nil {
-				return err
-			}
-			p, err := buildPackage(ctx, dir, cache)
+			p, _, cache, err := benchProgram(ctx, scalePackage)
 			if err != nil {
 				return err
 			}

@@ -96,6 +96,7 @@ func New(cfg Config) (*Node, error) {
 	}
 	if cfg.State != "" {
 		if n.state, err = statelog.OpenDir(cfg.State); err != nil {
+			closePlaces(n.spill)
 			_ = cache.Close()
 			return nil, fmt.Errorf("%s: %w", worker.StateFlag, err)
 		}

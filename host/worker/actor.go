@@ -309,9 +309,9 @@ func (a *actor) live() {
 			failure = a.tryCheckpoint()
 		case toCall:
 			if loss := a.lossOf(c); loss != nil {
-				a.refuse(c, loss)
+				a.complete(c, loss)
 			} else if err := a.awake(); err != nil {
-				a.refuse(c, a.create.asError(err))
+				a.complete(c, a.create.asError(err))
 			} else if c.flags&abi.SpecCheckpoint != 0 {
 				failure = a.answerCheckpoint(c)
 			} else {
@@ -512,8 +512,15 @@ func (a *actor) next() (*task, todo) {
 	}
 }
 
-// refuse ends a call that the actor took and cannot run now.
-func (a *actor) refuse(c *task, err *wray.Error) {
+// say prints a line on the actor's standard error.
+func (a *actor) say(format string, args ...any) {
+	if a.job.out != nil {
+		a.job.out.put(a.create.name, Stderr, fmt.Appendf(nil, "wray: "+format+"\n", args...))
+	}
+}
+
+// complete ends a call that the actor took and runs no method for.
+func (a *actor) complete(c *task, err *wray.Error) {
 	a.mu.Lock()
 	a.running = nil
 	a.box.Done()

@@ -1,7 +1,6 @@
 package worker
 
 import (
-	"errors"
 	"fmt"
 	"time"
 
@@ -153,22 +152,10 @@ func (j *job) actorLocked(name string) *objectstore.Object {
 
 // callActor posts t. On an errno t has been released.
 func (g *guest) callActor(t *task, out []byte) abi.Errno {
-	err := t.actor.post(t)
-	switch {
-	case err == nil:
-		g.hold(t)
-		return abi.Success
-	case errors.Is(err, scheduler.ErrQueueFull):
-		g.undoResults(t, out)
-		g.awaitQueue()
-		return abi.EAGAIN
+	if err := t.actor.post(t); err != nil {
+		return g.notTaken(t, out, err)
 	}
-	var we *wray.Error
-	if !errors.As(err, &we) {
-		we = &wray.Error{Code: wray.CodeInternal, Message: err.Error()}
-	}
-	t.fail(g.job.named(we, t.name, 0))
-	t.release()
+	g.hold(t)
 	return abi.Success
 }
 

@@ -163,22 +163,22 @@ func (g *guest) submitOne(v view, b []byte) abi.Errno {
 	if len(ids) <= idStep/16 {
 		g.ids = ids
 	}
-	err := g.w.submit(g, t, &spec)
-	switch {
-	case err == nil:
-		return abi.Success
-	case errQueueFull(err):
+	if err := g.w.submit(g, t, &spec); err != nil {
+		return g.notTaken(t, out, err)
+	}
+	return abi.Success
+}
+
+// notTaken answers the submission of t, which ended with err. EAGAIN: there is
+// no room now. Otherwise the task is refused for good, and its results say why,
+// as those of one that ran and failed would.
+func (g *guest) notTaken(t *task, out []byte, err error) abi.Errno {
+	if errors.Is(err, scheduler.ErrQueueFull) {
 		g.undoResults(t, out)
 		g.awaitQueue()
 		return abi.EAGAIN
 	}
-	// The task is refused for good: its results say why, as those of one that
-	// ran and failed would.
-	var we *wray.Error
-	if !errors.As(err, &we) {
-		we = &wray.Error{Code: wray.CodeInternal, Message: err.Error()}
-	}
-	t.fail(g.job.named(we, t.name, 0))
+	t.fail(g.job.named(err, t.name, 0)) // which makes a typed error of any
 	t.release()
 	return abi.Success
 }
@@ -469,19 +469,25 @@ func taskReturn(g *guest, v view, s []uint64) abi.Errno {
 		}
 		return e
 	}
-	gv, e := v.valueAt(uint32(s[1]))
-	if e != abi.Success {
-		return e
-	}
-	if gv.encoding == abi.EncodingError {
-		return abi.EINVAL // that is what task_fail is for
-	}
-	val, e := g.storable(gv)
+	val, e := g.resultAt(v, uint32(s[1]))
 	if e != abi.Success {
 		return e
 	}
 	g.steps(&val)
 	return g.resultErrno(result.TrySeal(val), val.Size())
+}
+
+// resultAt returns the struct value at p, which has a payload of its own, as a
+// task's result.
+func (g *guest) resultAt(v view, p uint32) (objectstore.Value, abi.Errno) {
+	gv, e := v.valueAt(p)
+	if e != abi.Success {
+		return objectstore.Value{}, e
+	}
+	if gv.encoding == abi.EncodingError {
+		return objectstore.Value{}, abi.EINVAL // that is what task_fail is for
+	}
+	return g.storable(gv)
 }
 
 // resultErrno tells how sealing a result went. One that was given stays given,

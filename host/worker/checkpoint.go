@@ -188,8 +188,8 @@ func (a *actor) tryCheckpoint() *wray.Error {
 	if errors.Is(err, sandbox.ErrTorn) {
 		return a.create.asError(err)
 	}
-	if err != nil && !a.dur.failing && a.job.spec.Output != nil {
-		a.job.spec.Output(a.create.name, Stderr, fmt.Appendf(nil, "wray: no checkpoint: %v\n", err))
+	if err != nil && !a.dur.failing {
+		a.say("no checkpoint: %v", err)
 	}
 	a.dur.failing = err != nil
 	return nil
@@ -299,11 +299,6 @@ func (a *actor) answerCheckpoint(c *task) *wray.Error {
 	} else if e := c.results[0].TrySeal(objectstore.Value{Encoding: abi.EncodingCBOR, Payload: []byte{0xa0}}); e != nil {
 		err = c.asError(e)
 	}
-	a.mu.Lock()
-	a.running = nil
-	a.box.Done()
-	a.mu.Unlock()
-	a.job.takeQueued(c.bytes())
-	a.settle(c, err)
+	a.complete(c, err)
 	return ends
 }

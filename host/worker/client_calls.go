@@ -214,12 +214,9 @@ func (c *client) put(r clientwire.Record) error {
 			_ = o.Fail(g.job.named(err, "", 0))
 		}
 	}
-	o.SetOrigin(g.origin())
-	o.Retain()
 	defer o.Release()
-	if err := g.handles.Set(r.A, o); err != nil {
-		o.Release()
-		return errBadCommand
+	if err := g.nameObject(r.A, o); err != nil {
+		return err
 	}
 	if !late {
 		return nil
@@ -261,12 +258,9 @@ func (c *client) putFile(r clientwire.Record, f *os.File) error {
 	if err != nil {
 		return err
 	}
-	o.SetOrigin(g.origin())
-	o.Retain()
 	defer o.Release()
-	if err := g.handles.Set(r.A, o); err != nil {
-		o.Release()
-		return errBadCommand
+	if err := g.nameObject(r.A, o); err != nil {
+		return err
 	}
 	own, err := dupFile(f)
 	if err != nil {
@@ -441,5 +435,17 @@ func (c *client) actor(r clientwire.Record) error {
 		}
 	}
 	c.done(r.B, 0, e, nil)
+	return nil
+}
+
+// nameObject makes h, which the client chose, a handle of o, which is new. The
+// reference that the caller has stays its own.
+func (g *guest) nameObject(h uint32, o *objectstore.Object) error {
+	o.SetOrigin(g.origin())
+	o.Retain()
+	if err := g.handles.Set(h, o); err != nil {
+		o.Release()
+		return errBadCommand
+	}
 	return nil
 }

@@ -4,7 +4,6 @@ import (
 	"errors"
 	"fmt"
 	"os"
-	"sync"
 
 	"github.com/fxamacker/cbor/v2"
 
@@ -71,7 +70,7 @@ func (g *guest) mayCallDurable(t *task) abi.Errno {
 
 // program names the module's content.
 func (m *module) program() string {
-	m.hashOnce.Do(func() {
+	m.hashed.Do(func() {
 		for i, mm := range m.job.modules {
 			if mm == m {
 				m.hash = m.job.spec.Modules[i].Artifact.Hash()
@@ -192,13 +191,6 @@ func (a *actor) endLog() {
 	}
 	if err = errors.Join(err, a.job.w.cfg.State.Remove(a.create.name)); err != nil {
 		a.say("the durable actor was killed, and its files are not removed: %v", err)
-	}
-}
-
-// say prints a line on the actor's standard error.
-func (a *actor) say(format string, args ...any) {
-	if a.job.spec.Output != nil {
-		a.job.spec.Output(a.create.name, Stderr, fmt.Appendf(nil, "wray: "+format+"\n", args...))
 	}
 }
 
@@ -496,10 +488,4 @@ func (m *madeAgain) ref(r savedRef, depth int) (*objectstore.Object, error) {
 	o.Retain()
 	m.of[r.Object] = o
 	return o, nil
-}
-
-// hashing is a module's name, found once.
-type hashing struct {
-	hashOnce sync.Once
-	hash     string
 }

@@ -44,14 +44,7 @@ func (g *guest) holdResult(v view, i int, p uint32) abi.Errno {
 	case o != nil:
 		o.Retain()
 	default:
-		gv, e := v.valueAt(p)
-		if e != abi.Success {
-			return e
-		}
-		if gv.encoding == abi.EncodingError {
-			return abi.EINVAL // that is what task_fail is for
-		}
-		val, e := g.storable(gv)
+		val, e := g.resultAt(v, p)
 		if e != abi.Success {
 			return e
 		}

@@ -124,7 +124,8 @@ type module struct {
 
 	resetting atomic.Bool // a guest is in resetEarly
 
-	hashing // of its content, where a durable actor is of it
+	hashed sync.Once
+	hash   string // set by hashed; of the content, where a durable actor is of it
 }
 
 // declared is a function that a module offers.

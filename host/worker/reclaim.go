@@ -40,13 +40,7 @@ func (j *job) reclaim() {
 		g.tellReclaim()
 	}
 	for _, m := range j.modules {
-		m.mu.Lock()
-		idle := m.idle
-		m.idle = nil
-		m.mu.Unlock()
-		for _, g := range idle {
-			close(g.run)
-		}
+		m.letIdleGo(false)
 	}
 }
 

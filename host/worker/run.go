@@ -2,7 +2,6 @@ package worker
 
 import (
 	"context"
-	"errors"
 	"runtime"
 	"slices"
 	"time"
@@ -467,20 +466,18 @@ func (w *Worker) letIdleGo() {
 	}
 	w.mu.Unlock()
 	for _, m := range modules {
-		m.mu.Lock()
-		idle := m.idle
-		m.idle = nil
-		m.mu.Unlock()
-		for _, g := range idle {
-			close(g.run)
-		}
+		m.letIdleGo(false)
 	}
 }
 
 // closeIdle ends the executors that rest, and those that come to rest later.
-func (m *module) closeIdle() {
+func (m *module) closeIdle() { m.letIdleGo(true) }
+
+// letIdleGo ends the executors that rest; closing: and those that come to rest
+// later.
+func (m *module) letIdleGo(closing bool) {
 	m.mu.Lock()
-	m.closing = true
+	m.closing = m.closing || closing
 	idle := m.idle
 	m.idle = nil
 	m.mu.Unlock()
@@ -488,6 +485,3 @@ func (m *module) closeIdle() {
 		close(g.run)
 	}
 }
-
-// errQueueFull reports whether a submission is to be tried again later.
-func errQueueFull(err error) bool { return errors.Is(err, scheduler.ErrQueueFull) }
