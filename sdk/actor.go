@@ -374,15 +374,18 @@ func Detached() Option { return func(o *options) { o.actorFlags |= rt.Detached }
 // Durable implies [Detached] and [GetIfExists], needs a Name, and does not go
 // with [MaxConcurrency] or methods that return streams. Unless [MaxRestarts]
 // says otherwise it starts again as often as needed. [Handle.Kill] forgets it.
-// In one process (go run) it lasts as long as the process.
+// In one process (go run) it is as any detached actor: it lasts as long as the
+// process, starts again only with MaxRestarts, and what does not go with Durable
+// is not refused.
 func Durable() Option {
 	return func(o *options) { o.actorFlags |= rt.Durable | rt.Detached | rt.GetIfExists }
 }
 
 // MaxRestarts sets how often an actor is started again after its sandbox was
 // lost: by a trap, a limit, a timeout, a failure of the system, or
-// [Handle.Restart]. It starts from its constructor. The default is 0; -1 is
-// without end.
+// [Handle.Restart]. It starts from its last checkpoint (see
+// [CheckpointEvery]), or without one from its constructor. -1 is without end; the
+// default is 0, and -1 of a [Durable] actor.
 func MaxRestarts(n int) Option {
 	return func(o *options) {
 		if n < -1 || n > math.MaxInt32 {

@@ -353,6 +353,8 @@ func (n *Node) died(w *workerProcess, err error) error {
 	n.mu.Lock()
 	if n.worker == w {
 		n.worker = nil
+		n.ending.Add(1)
+		defer n.ending.Done()
 	}
 	n.mu.Unlock()
 	lied := errors.Is(err, link.ErrProtocol)

@@ -247,8 +247,7 @@ func (w *workerProcess) handle(ctx context.Context, m link.Message) (link.Messag
 		var err error
 		out.Body, err = link.Marshal(reply)
 		return out, err
-	}
-	if m.Kind == worker.KindState {
+	case worker.KindState:
 		var b worker.StateBody
 		if err := link.Unmarshal(m.Body, &b); err != nil {
 			return link.Message{}, err

@@ -38,31 +38,50 @@ func (s *stateFiles) do(b worker.StateBody) (link.Message, error) {
 	if s == nil {
 		return link.Message{}, wray.Errorf(wray.CodeDenied, "no directory keeps durable actors")
 	}
+	if b.Op == worker.StateOpen {
+		return s.openFiles(b.Name)
+	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	mine := s.open[b.Name]
+	delete(s.open, b.Name)
 	switch {
-	case s.closed:
-		return link.Message{}, wray.Errorf(wray.CodeDenied, "the worker has ended")
-	case b.Op == worker.StateOpen && len(s.open) >= maxStates:
-		return link.Message{}, &wray.Error{Code: wray.CodeLimitExceeded, Message: fmt.Sprintf("there are %d durable actors", len(s.open)),
-			Limit: &wray.Limit{Name: "durable actors of a node", Value: maxStates}}
-	case b.Op == worker.StateOpen:
-		files, err := s.dir.Open(b.Name)
-		if err != nil {
-			return link.Message{}, err
-		}
-		s.open[b.Name] = true
-		return link.Message{Files: []*os.File{files[0], files[1]}}, nil
-	case b.Op == worker.StateRelease && s.open[b.Name]:
-		delete(s.open, b.Name)
+	case b.Op == worker.StateRelease && mine:
 		s.dir.Release(b.Name)
-	case b.Op == worker.StateRemove:
-		if err := s.dir.Remove(b.Name, s.open[b.Name]); err != nil {
-			return link.Message{}, err
-		}
-		delete(s.open, b.Name)
+	case b.Op == worker.StateRemove && !s.closed:
+		return link.Message{}, s.dir.Remove(b.Name, mine)
 	}
 	return link.Message{}, nil
+}
+
+// openFiles opens an actor's files, which may take a while: the lock is not
+// held meanwhile.
+func (s *stateFiles) openFiles(name string) (link.Message, error) {
+	s.mu.Lock()
+	var err error
+	switch {
+	case s.closed:
+		err = wray.Errorf(wray.CodeDenied, "the worker has ended")
+	case s.open[name]:
+		err = statelog.ErrOpen
+	case len(s.open) >= maxStates:
+		err = &wray.Error{Code: wray.CodeLimitExceeded, Message: fmt.Sprintf("there are %d durable actors", len(s.open)),
+			Limit: &wray.Limit{Name: "durable actors of a node", Value: maxStates}}
+	default:
+		s.open[name] = true
+	}
+	s.mu.Unlock()
+	if err != nil {
+		return link.Message{}, err
+	}
+	files, err := s.dir.Open(name)
+	if err != nil {
+		s.mu.Lock()
+		delete(s.open, name)
+		s.mu.Unlock()
+		return link.Message{}, err
+	}
+	return link.Message{Files: []*os.File{files[0], files[1]}}, nil
 }
 
 // close gives back what the worker, whose process is gone, had open.

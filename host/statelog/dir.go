@@ -95,38 +95,48 @@ func (d *Dir) Open(name string) (files [2]*os.File, err error) {
 		return files, err
 	}
 	d.mu.Lock()
-	defer d.mu.Unlock()
-	if d.open[name] {
+	taken := d.open[name]
+	d.open[name] = true
+	d.mu.Unlock()
+	if taken {
 		return files, ErrOpen
 	}
+	if files, err = d.take(paths); err != nil {
+		d.Release(name)
+	}
+	return files, err
+}
+
+// take opens and locks the files of an actor that nobody else opens meanwhile.
+func (d *Dir) take(paths [2]string) (files [2]*os.File, err error) {
+	defer func() {
+		if err != nil {
+			for i, f := range files {
+				if f != nil {
+					f.Close()
+					files[i] = nil
+				}
+			}
+		}
+	}()
 	made := false
 	for i, p := range paths {
 		if _, err := os.Lstat(p); errors.Is(err, os.ErrNotExist) {
 			made = true
 		}
 		if files[i], err = os.OpenFile(p, os.O_CREATE|os.O_RDWR|noFollow, 0o600); err != nil {
-			if i > 0 {
-				files[0].Close()
-			}
-			return [2]*os.File{}, err
+			return files, err
 		}
 	}
 	// The lock is of the open file, so it is held for as long as anybody has the
 	// descriptors: a worker, too, that has not noticed yet that its node is gone.
-	if err := lockSoon(files[0]); err != nil {
-		files[0].Close()
-		files[1].Close()
-		return [2]*os.File{}, fmt.Errorf("the actor's files are in use by a process that should be gone: %w", err)
+	if err = lockSoon(files[0]); err != nil {
+		return files, fmt.Errorf("the actor's files are in use by a process that should be gone: %w", err)
 	}
 	if made { // a log is nothing without its name
-		if err := d.syncNames(); err != nil {
-			files[0].Close()
-			files[1].Close()
-			return [2]*os.File{}, err
-		}
+		err = d.syncNames()
 	}
-	d.open[name] = true
-	return files, nil
+	return files, err
 }
 
 // maxLinger is how long a worker may take to end whose node is gone.

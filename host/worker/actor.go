@@ -77,7 +77,7 @@ type actor struct {
 	killed  bool                     // guarded by mu; and what a durable one was is to be forgotten
 	dead    *wray.Error              // guarded by mu; why there is no actor any more
 
-	named bool // has its name in job.actors; guarded by job.mu
+	named bool // has a name in job.actors; set before it is submitted, and not changed
 
 	// The rest belongs to the goroutine of live, of which there is one at most.
 	guest    *guest         // of this attempt, nil before it

@@ -7,13 +7,12 @@ import (
 
 	"github.com/wray-project/wray"
 	"github.com/wray-project/wray/internal/clientwire"
-	"github.com/wray-project/wray/scheduler"
 )
 
 // listResources says what the worker has and what of it is free.
 func (w *Worker) listResources() []clientwire.Resource {
 	w.mu.Lock()
-	var st scheduler.Stats = w.sched.Stats(w.now())
+	st := w.sched.Stats(w.now())
 	w.mu.Unlock()
 	unit := float64(wray.OneUnit)
 	list := []clientwire.Resource{

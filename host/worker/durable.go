@@ -18,7 +18,7 @@ import (
 // A commit is a checkpoint as bytes: what the sandbox differs by from the image
 // of its module, and the host's record of handles and windows. The image, and
 // each object that the actor has a handle of, are blobs of the log, written
-// once. What was committed last is the actor, whatever ends the sandbox, the
+// once in a worker's life. What was committed last is the actor, whatever ends the sandbox, the
 // worker or the node; a call that is not committed has not been.
 
 // StateDir opens the files of durable actors' logs.
@@ -184,11 +184,13 @@ func (a *actor) endLog() {
 		a.closeLog()
 		return
 	}
-	var err error
-	if a.log != nil {
-		err = errors.Join(a.log.End(), a.log.Close())
-		a.log = nil
+	// Who has the log alone may remove it: it may be another job's.
+	if err := a.openLog(); err != nil {
+		a.say("the durable actor was killed, and its files are not removed: %v", err)
+		return
 	}
+	err := errors.Join(a.log.End(), a.log.Close())
+	a.log = nil
 	if err = errors.Join(err, a.job.w.cfg.State.Remove(a.create.name)); err != nil {
 		a.say("the durable actor was killed, and its files are not removed: %v", err)
 	}
@@ -203,9 +205,6 @@ func (a *actor) uncommitted(err *wray.Error) *wray.Error {
 // commit has the log say what the actor is. The error is why the attempt must
 // end: what the sandbox holds has not been.
 func (a *actor) commit() *wray.Error {
-	if err := a.openLog(); err != nil { // the constructor's commit, or after one that failed
-		return err
-	}
 	g := a.guest
 	c, err := g.record(g.sb.Save)
 	if err == nil {
@@ -246,8 +245,9 @@ func (a *actor) write(c *checkpoint) error {
 	}
 	blobs := []statelog.Blob{{Key: s.Image, Data: func() ([]byte, error) { return image, nil }}}
 	seen := map[statelog.Key]bool{}
-	var add func(r objectstore.Ref) savedRef
-	add = func(r objectstore.Ref) savedRef {
+	deep := false
+	var add func(r objectstore.Ref, depth int) savedRef
+	add = func(r objectstore.Ref, depth int) savedRef {
 		o, ok := r.(*objectstore.Object)
 		switch {
 		case ok && o.Attachment() == objectstore.Attachment(a):
@@ -256,19 +256,24 @@ func (a *actor) write(c *checkpoint) error {
 			return savedRef{Kind: refLost}
 		}
 		k := keyOf(o.ID())
-		if !seen[k] {
+		if deep = deep || depth > maxDepth; !seen[k] && !deep {
 			seen[k] = true
 			var refs []savedRef
 			for _, r := range o.Refs() {
-				refs = append(refs, add(r))
+				refs = append(refs, add(r, depth+1))
 			}
 			blobs = append(blobs, statelog.Blob{Key: k, Data: func() ([]byte, error) { return a.valueOf(o, refs) }})
 		}
 		return savedRef{Kind: refObject, Object: k}
 	}
 	c.handles.Walk(func(h uint32, r objectstore.Ref, _ uint32) {
-		s.Handles = append(s.Handles, savedHandle{h, add(r)})
+		s.Handles = append(s.Handles, savedHandle{h, add(r, 0)})
 	})
+	if deep {
+		return &wray.Error{Code: wray.CodeLimitExceeded, Message: fmt.Sprintf("a durable actor refers to a value through more than %d others", maxDepth),
+			Limit: &wray.Limit{Name: "values between a durable actor and a value", Value: maxDepth},
+			Hint:  "refer to what belongs together from one value"}
+	}
 	for at, w := range c.windows {
 		// The object may be gone but for this: then its bytes are what there is.
 		k := keyOf(w.of)
@@ -304,7 +309,7 @@ func (a *actor) valueOf(o *objectstore.Object, refs []savedRef) ([]byte, error) 
 		return nil, werr
 	}
 	defer v.Close()
-	return cbor.Marshal(savedObject{Encoding: uint32(info.Encoding), Meta: info.Meta, Payload: o.Bytes(), Refs: refs})
+	return cbor.Marshal(savedObject{Encoding: uint32(info.Encoding), Meta: info.Meta, Payload: v.Bytes(), Refs: refs})
 }
 
 // savedMode reads what a log says, which may be anything.
@@ -330,8 +335,11 @@ func (a *actor) comeBack() (there bool, failure *wray.Error) {
 		if errors.As(err, &e) {
 			return true, e
 		}
-		return true, &wray.Error{Code: wray.CodeInternal, Message: fmt.Sprintf("the durable actor %s cannot be made again from its log: %v", a.create.name, err),
-			Hint: "restore the directory of " + StateFlag + " from a copy, or remove the actor's files there"}
+		e = &wray.Error{Code: wray.CodeInternal, Message: fmt.Sprintf("the durable actor %s cannot be made again from its log: %v", a.create.name, err)}
+		if errors.Is(err, errBadRecord) || errors.Is(err, statelog.ErrDamaged) {
+			e.Hint = "restore the directory of " + StateFlag + " from a copy, or remove the actor's files there"
+		}
+		return true, e
 	}
 	return true, nil
 }
@@ -377,8 +385,14 @@ func (a *actor) revive(last []byte) error {
 		if err != nil {
 			return err
 		}
+		v, werr := g.viewOf(o) // it stays in memory until it is pinned
+		if werr != nil {
+			o.Release()
+			return werr
+		}
 		pin, err := o.Pin()
 		id := o.ID()
+		v.Close()
 		o.Release()
 		if err != nil {
 			return err
@@ -481,6 +495,9 @@ func (m *madeAgain) ref(r savedRef, depth int) (*objectstore.Object, error) {
 		v.Refs = append(v.Refs, o)
 	}
 	o, err := w.store.TryPut(w.newID(), v)
+	if errors.Is(err, objectstore.ErrFull) {
+		return nil, w.store.FullError(v.Size())
+	}
 	if err != nil {
 		return nil, err
 	}

@@ -20,16 +20,21 @@ func (d ownDir) Remove(name string) error { return d.Dir.Remove(name, true) }
 // that is started anew each time, and returns what it printed.
 func runDurable(t *testing.T, guest compiled, dir string, args ...string) (string, error) {
 	t.Helper()
-	ctx := context.Background()
-	cfg := Config{CacheDir: guest.cache, Slots: 2, Residents: 2, Capacity: wray.Resources{CPU: wray.CPUs(2), Memory: 2 << 30}}
-	if dir != "" {
-		d, err := statelog.OpenDir(dir)
-		if err != nil {
-			t.Fatal(err)
-		}
-		defer d.Close()
-		cfg.State = ownDir{d}
+	if dir == "" {
+		return runDurableIn(t, guest, nil, args...)
 	}
+	d, err := statelog.OpenDir(dir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer d.Close()
+	return runDurableIn(t, guest, ownDir{d}, args...)
+}
+
+func runDurableIn(t *testing.T, guest compiled, state StateDir, args ...string) (string, error) {
+	t.Helper()
+	ctx := context.Background()
+	cfg := Config{State: state, CacheDir: guest.cache, Slots: 2, Residents: 2, Capacity: wray.Resources{CPU: wray.CPUs(2), Memory: 2 << 30}}
 	w, err := New(ctx, cfg)
 	if err != nil {
 		t.Fatal(err)
@@ -106,11 +111,46 @@ func TestDurableRefused(t *testing.T) {
 	}
 	another, other := guest, *guest.module.Artifact
 	another.module.Artifact = &other
+	if got, err := runDurable(t, guest, dir, "deep", "add", "1"); err != nil || got != "500 false false\n2000 true true\n1\n" {
+		t.Errorf("values in values: %v\n%s", err, got)
+	}
 	other.Data = append(other.Data[:len(other.Data):len(other.Data)], other.Data[0])
 	if got, err := runDurable(t, another, dir); err == nil || !strings.Contains(got, "another program") {
 		t.Errorf("another program: %v\n%s", err, got)
 	}
-	if got, err := runDurable(t, guest, dir, "add", "1"); err != nil || got != "1\n" {
+	if got, err := runDurable(t, guest, dir, "add", "1"); err != nil || got != "2\n" {
 		t.Errorf("after all that: %v\n%s", err, got)
+	}
+}
+
+// TestDurableOfAnother kills a durable actor whose files another job has: they
+// stay that job's.
+func TestDurableOfAnother(t *testing.T) {
+	if testing.Short() {
+		t.Skip("SKIP: -short: it compiles a Go program")
+	}
+	guest, path := compileGuest(t, "durable"), t.TempDir()
+	if got, err := runDurable(t, guest, path, "add", "1"); err != nil || got != "1\n" {
+		t.Fatalf("%v\n%s", err, got)
+	}
+	d, err := statelog.OpenDir(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	files, err := d.Open("the tally")
+	if err != nil {
+		t.Fatal(err)
+	}
+	got, err := runDurableIn(t, guest, ownDir{d}, "kill")
+	if err != nil || !strings.Contains(got, "not removed") {
+		t.Errorf("killed: %v\n%s", err, got)
+	}
+	files[0].Close()
+	files[1].Close()
+	if err := d.Close(); err != nil {
+		t.Error(err)
+	}
+	if got, err := runDurable(t, guest, path, "add", "1"); err != nil || got != "2\n" {
+		t.Errorf("after somebody else was killed: %v\n%s", err, got)
 	}
 }

@@ -191,6 +191,8 @@ func (g *guest) viewOf(o *objectstore.Object) (objectstore.View, *wray.Error) {
 	full := make(chan struct{})
 	wait := g.w.room.add(g, sync.OnceFunc(func() { close(full) }))
 	defer g.w.room.remove(wait)
+	g.w.hostWaits.Add(1)
+	defer g.w.hostWaits.Add(-1)
 	select {
 	case a := <-c:
 		if a.err != nil {

@@ -53,10 +53,9 @@ func (g *guest) holdResult(v view, i int, p uint32) abi.Errno {
 				return abi.EINVAL // it could never be released
 			}
 		}
-		if o, err := g.w.store.TryPut(g.w.newID(), val); err != nil {
+		var err error
+		if o, err = g.w.store.TryPut(g.w.newID(), val); err != nil {
 			return g.storeErrno(err, val.Size())
-		} else {
-			return g.holdObject(i, o)
 		}
 	}
 	return g.holdObject(i, o)

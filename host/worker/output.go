@@ -109,11 +109,7 @@ func (o *output) pump() {
 			o.waiting = nil
 			o.mu.Unlock()
 			for _, g := range waiting {
-				g.out.Lock()
-				if g.sb != nil {
-					g.sb.Signal()
-				}
-				g.out.Unlock()
+				g.signal()
 			}
 		}
 		if closing {

@@ -106,11 +106,19 @@ func (r *rooms) pick() (w *roomWait) {
 	return w
 }
 
-// busy reports whether a task runs, which may yet drop what it holds.
+// busy reports whether a task runs, which may yet drop what it holds. To the
+// scheduler an actor that rests or sleeps runs, and so does a task for which the
+// host itself waits (viewOf).
 func (w *Worker) busy() bool {
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	return w.sched.Stats(w.now()).Running > 0
+	running := int64(w.sched.Stats(w.now()).Running) - w.hostWaits.Load()
+	for t := range w.tasks.all {
+		if a := t.makes; a != nil && (a.resting.Load() || a.asleep.Load()) {
+			running--
+		}
+	}
+	return running > 0
 }
 
 // letGoStale lets payloads go that were read back for guests that do not come

@@ -28,8 +28,8 @@ type serving struct {
 	held  bool             // no more calls are handed out, so that those that are under way end
 }
 
-// underWay is what is known of a call while it is under way. begun and ended
-// belong to the sandbox's goroutine, the rest to actor.mu.
+// underWay is what is known of a call while it is under way. begun
+// belongs to the sandbox's goroutine, the rest to actor.mu.
 type underWay struct {
 	order    uint64
 	round    int       // the operation that it was handed to

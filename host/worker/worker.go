@@ -69,7 +69,8 @@ type Worker struct {
 	maxWindows int64
 
 	room      rooms
-	calls     callTable // calls of actors that are not done
+	hostWaits atomic.Int64 // for payloads to come back, in tasks that run
+	calls     callTable    // calls of actors that are not done
 	residents *residents
 	begins    chan struct{} // one token for each actor that is given a sandbox
 	places    *places

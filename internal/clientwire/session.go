@@ -191,6 +191,20 @@ func Next(batch []byte) (r Record, rest []byte, err error) {
 	return r, batch[n:], nil
 }
 
+// Cut returns the records from the front of a batch that go into one notice: as
+// many as MaxBatch takes, and one at least. The batch is whole records.
+func Cut(batch []byte) []byte {
+	n := 0
+	for n < len(batch) {
+		next := n + int(binary.LittleEndian.Uint32(batch[n:]))
+		if next > MaxBatch && n > 0 {
+			break
+		}
+		n = next
+	}
+	return batch[:n]
+}
+
 // Begin appends a record's header to a batch. Its memory is appended after it,
 // and End ends it.
 func Begin(batch []byte, op Op, a, b uint32) []byte {

@@ -118,7 +118,9 @@ func (p *Pool[S, A, R]) next(ctx context.Context, which func() int) (r R, err er
 }
 
 // Map calls the method with each of args, as many at once as there are actors,
-// and gives the results in their order. It stops at the first error.
+// and gives the results in their order. It stops at the first error. What was
+// submitted before, or left by a loop that ended early, is given first: use a
+// new Pool then, or read until Len is 0.
 func (p *Pool[S, A, R]) Map(ctx context.Context, args iter.Seq[A]) iter.Seq2[R, error] {
 	return p.all(ctx, args, p.Next)
 }

@@ -22,6 +22,8 @@ func TestRefused(t *testing.T) {
 		{"input", []string{"--max-handles", "3"}, "", []string{"task lengths (attempt 1 on ", "the sandbox holds 3 handles (limit handles = 3, raise it with --max-handles)"}},
 		{"store", []string{"--object-store-memory", "16MiB"}, "StoreFull, object store memory = 16777216\n",
 			[]string{"an object of 33554432 bytes is larger than the object store", "--object-store-memory"}},
+		{"crowded", []string{"--object-store-memory", "16MiB", "--spill-dir", "none"}, "StoreFull, object store memory = 16777216\n",
+			[]string{"--object-store-memory"}},
 		{"return", []string{"--object-store-memory", "1MiB"}, "StoreFull, object store memory = 1048576\n",
 			[]string{"task fat (attempt 1 on ", "(limit object store memory = 1048576 bytes, raise it with --object-store-memory)"}},
 		{"memory", nil, "LimitExceeded, memory of a WebAssembly module = 4294967296\n",

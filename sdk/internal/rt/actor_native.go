@@ -358,8 +358,10 @@ func (a *actor) overLocked(lost bool, e *wray.Error) {
 func (a *actor) run(c *task) *wray.Error {
 	done := make(chan *wray.Error, 1)
 	c.state = a.state
+	state.Lock()
 	c.tries++
 	n := c.tries
+	state.Unlock()
 	go func() {
 		e := c.attempt(n)
 		state.Lock()

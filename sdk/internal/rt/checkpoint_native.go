@@ -34,7 +34,11 @@ func (a *actor) saves() bool {
 // save takes a checkpoint.
 func (a *actor) save() {
 	d := &a.dur
-	d.saved, d.has, d.unsaved = deepCopy(*a.state), true, 0
+	saved := deepCopy(*a.state)
+	state.Lock()
+	d.saved, d.has = saved, true // a call that outlived its actor may ask
+	state.Unlock()
+	d.unsaved = 0
 	clear(d.since)
 }
 
@@ -124,10 +128,13 @@ func (a *actor) holds() bool {
 
 // give gives the results that were held.
 func (t *task) give() {
-	for i, v := range t.held {
+	state.Lock()
+	held := t.held
+	t.held = nil
+	state.Unlock()
+	for i, v := range held {
 		t.results[i].seal(v)
 	}
-	t.held = nil
 }
 
 // CheckpointHere has the actor whose call c is take a checkpoint before it

@@ -370,10 +370,16 @@ func (c *Call) Return(i int, v *Value) error {
 		return Errno(abi.EINVAL)
 	}
 	if a := c.task.actor; a != nil && c.task != a.create && a.holds() {
+		v := v.clone()
+		state.Lock()
+		defer state.Unlock()
+		if c.attempt != c.task.tries {
+			return nil // the actor was lost under it, and the call runs again
+		}
 		if c.task.held == nil {
 			c.task.held = map[int]Value{}
 		}
-		c.task.held[i] = v.clone()
+		c.task.held[i] = v
 		return nil
 	}
 	c.task.results[i].seal(v.clone())

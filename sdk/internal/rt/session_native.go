@@ -309,8 +309,10 @@ func (s *Session) soonLocked() {
 
 // emitDrops says what is not needed any more. mu is held.
 func (s *Session) emitDrops() {
-	if n := len(s.drops); n > 0 {
-		s.out = appendNumbers(s.out, clientwire.OpDrop, 0, s.drops)
+	if len(s.drops) > 0 {
+		for some := range slices.Chunk(s.drops, maxNumbers) {
+			s.out = appendNumbers(s.out, clientwire.OpDrop, 0, some)
+		}
 		s.free = append(s.free, s.drops...)
 		s.drops = s.drops[:0]
 	}
@@ -319,6 +321,10 @@ func (s *Session) emitDrops() {
 		s.unmaps = s.unmaps[:0]
 	}
 }
+
+// maxNumbers bounds the handles that are dropped by one command, which is far
+// from filling a batch.
+const maxNumbers = 64 << 10
 
 func appendNumbers(out []byte, op clientwire.Op, a uint32, ns []uint32) []byte {
 	start := len(out)
@@ -347,12 +353,16 @@ func (s *Session) send(more func(), file *os.File) {
 	b := s.out
 	s.out, s.spare = s.spare[:0], nil
 	s.mu.Unlock()
-	if len(b) > 0 {
-		m := link.Message{Kind: clientwire.KindCommands, Body: b}
-		if file != nil {
+	for rest := b; len(rest) > 0; {
+		m := link.Message{Kind: clientwire.KindCommands, Body: clientwire.Cut(rest)}
+		rest = rest[len(m.Body):]
+		if file != nil && len(rest) == 0 { // its command is the last
 			m.Files = []*os.File{file}
 		}
-		_ = s.conn.Send(m) // an error has ended the connection, which the reader sees
+		if s.conn.Send(m) != nil {
+			s.conn.Close() // commands are lost, so the session is, which the reader sees
+			break
+		}
 	}
 	s.mu.Lock()
 	if cap(b) <= 4*sendSize {
@@ -470,7 +480,10 @@ func (s *Session) unmapped(number uint32) {
 	s.unmaps = append(s.unmaps, number)
 	late := s.closing
 	if late {
-		s.out = appendNumbers(s.out[:0], clientwire.OpUnmap, 0, s.unmaps)
+		if s.dead != nil {
+			s.out = s.out[:0] // nobody reads it any more
+		}
+		s.out = appendNumbers(s.out, clientwire.OpUnmap, 0, s.unmaps)
 		s.unmaps = s.unmaps[:0]
 	} else if s.dead == nil {
 		s.soonLocked()
@@ -516,14 +529,16 @@ func (s *Session) lookupActor(name string) (*Ref, error) {
 	})
 	if err != nil {
 		s.mu.Lock()
-		s.free = append(s.free, h.n)
+		if h.n != 0 { // else it was not asked
+			s.free = append(s.free, h.n)
+		}
 		s.mu.Unlock()
 		return nil, err
 	}
 	return newSessionRef(h), nil
 }
 
-// sameSession reports whether all of refs can be named in s.
+// mine returns an error unless all of refs can be named in s.
 func (s *Session) mine(refs ...*Ref) error {
 	if i := slices.IndexFunc(refs, func(r *Ref) bool { return r != nil && (r.h == nil || r.h.s != s) }); i >= 0 {
 		if err := refs[i].err; err != nil {

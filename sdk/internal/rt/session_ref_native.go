@@ -28,6 +28,7 @@ type handle struct {
 	ready   bool
 	watched bool
 	reading *request           // that somebody makes, or made and has not taken
+	taking  *request           // likewise, of a stream's next item
 	kept    *Value             // small, without references
 	window  weak.Pointer[byte] // of the value, while anybody has it
 	meta    Value              // of window, without Data
@@ -422,12 +423,26 @@ func (h *handle) nested(v *Value, n uint32) error {
 // next waits for the next item of a stream.
 func (h *handle) next(ctx context.Context) (*Ref, error) {
 	s := h.s
-	r := &request{}
-	err := s.ask(ctx, r, func(b uint32) {
-		r.number, _ = s.number() // 0 where there is none, which ends the session
-		s.out = clientwire.Append(s.out, clientwire.OpNext, h.n, b, binary.LittleEndian.AppendUint32(nil, r.number))
-	})
+	s.mu.Lock()
+	r := h.taking // of a caller that waited no longer: the item is the next one's
+	h.taking = nil
+	s.mu.Unlock()
+	var err error
+	if r != nil {
+		err = s.wait(ctx, r)
+	} else {
+		r = &request{}
+		err = s.ask(ctx, r, func(b uint32) {
+			r.number, _ = s.number() // 0 where there is none, which ends the session
+			s.out = clientwire.Append(s.out, clientwire.OpNext, h.n, b, binary.LittleEndian.AppendUint32(nil, r.number))
+		})
+	}
 	if err != nil {
+		if r.number != 0 && ctx.Err() != nil {
+			s.mu.Lock()
+			h.taking = r
+			s.mu.Unlock()
+		}
 		return nil, err
 	}
 	if r.result == 0 {

@@ -1,7 +1,8 @@
 // Command durable runs a durable actor. Its arguments are what to do, in turn:
 // add N (N calls, each answer printed), keep (a value, a large one that is
 // mapped, and what does not last), check (what was kept), exit, panic and spin
-// (a call that ends so), kill, nested, bare, wide.
+// (a call that ends so), kill, deep, nested, bare,
+// wide. With kill alone the actor is killed before it is there.
 package main
 
 import (
@@ -22,7 +23,11 @@ type tally struct {
 	large []byte
 	list  sdk.Ref[[]sdk.Ref[string]]
 	later sdk.Ref[string]
+	deep  sdk.Ref[[]link]
 }
+
+// link is a value that refers to others like it.
+type link struct{ Next sdk.Ref[[]link] }
 
 var (
 	slow = sdk.Func0("slow", func(ctx context.Context) (string, error) { <-ctx.Done(); return "", ctx.Err() })
@@ -80,6 +85,11 @@ var (
 			t.n++
 		}
 	})
+	// deep keeps a reference to a value that refers to others.
+	deep = sdk.Method(tallies, "deep", func(t *tally, _ context.Context, in []sdk.Ref[[]link]) (int, error) {
+		t.deep = in[0]
+		return len(in), nil
+	})
 	nested = sdk.Method(tallies, "nested", func(t *tally, ctx context.Context, other sdk.Handle[tally]) (int, error) {
 		return add.Remote(ctx, other, 1).Get(ctx)
 	})
@@ -90,6 +100,9 @@ func main() { sdk.Main(run) }
 func run(ctx context.Context) error {
 	durable := tallies.With(sdk.Durable(), sdk.Name("the tally"))
 	t := durable.New(ctx, 0)
+	if len(os.Args) == 2 && os.Args[1] == "kill" {
+		return t.Kill() // before it is there
+	}
 	if err := t.Ready(ctx); err != nil {
 		return err
 	}
@@ -134,6 +147,22 @@ func run(ctx context.Context) error {
 			}
 			if _, err := add.Remote(ctx, t, 1).Get(ctx); !errors.Is(err, wray.ErrActorDied) {
 				return fmt.Errorf("a call of one that was killed: %v", err)
+			}
+		case "deep":
+			for _, n := range []int{500, 2000} {
+				var at sdk.Ref[[]link]
+				for i := range n {
+					l := []link{{at}}
+					if i == 0 {
+						l = nil
+					}
+					var err error
+					if at, err = sdk.Put(ctx, l); err != nil {
+						return err
+					}
+				}
+				_, err := deep.Remote(ctx, t, []sdk.Ref[[]link]{at}).Get(ctx)
+				fmt.Println(n, errors.Is(err, wray.ErrActorDied), errors.Is(err, wray.ErrLimitExceeded))
 			}
 		case "nested":
 			other := tallies.With(sdk.Durable(), sdk.Name("another")).New(ctx, 0)

@@ -1,5 +1,7 @@
-// Command durable counts in a durable actor, and prints each number when the
-// actor has answered, until it is killed or its argument is reached.
+// Command durable counts in a durable actor until its first argument is reached.
+// When the actor has answered it writes the number to the file that the second
+// one names, and prints it: what is printed may be lost on its way when the node
+// is killed, what is written is not.
 package main
 
 import (
@@ -36,13 +38,25 @@ func run(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
+	log := os.Stdout
+	if len(os.Args) > 2 {
+		if log, err = os.OpenFile(os.Args[2], os.O_CREATE|os.O_WRONLY|os.O_APPEND, 0o600); err != nil {
+			return err
+		}
+		defer log.Close()
+	}
 	c := counters.New(ctx)
 	for {
 		n, err := add.Remote(ctx, c).Get(ctx)
 		if err != nil {
 			return err
 		}
-		fmt.Println(n)
+		if _, err := fmt.Fprintln(log, n); err != nil {
+			return err
+		}
+		if log != os.Stdout {
+			fmt.Println(n)
+		}
 		if n >= to {
 			return nil
 		}

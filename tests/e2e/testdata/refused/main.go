@@ -13,6 +13,7 @@ import (
 )
 
 var (
+	idle   = sdk.Actor0("idle", func(context.Context) (*int, error) { return new(int), nil })
 	double = sdk.Func("double", func(_ context.Context, n int) (int, error) { return 2 * n, nil })
 	fill   = sdk.Func("fill", func(ctx context.Context, n int) (int, error) { return n, hold(ctx, n) })
 	fat    = sdk.Func("fat", func(_ context.Context, n int) ([]byte, error) { return make([]byte, n), nil })
@@ -91,6 +92,21 @@ func run(ctx context.Context) error {
 		"store": func(ctx context.Context) error {
 			_, err := sdk.Put(ctx, make([]byte, 32<<20))
 			return err
+		},
+		"crowded": func(ctx context.Context) error {
+			// One that rests is no task that may yet drop something.
+			if err := idle.New(ctx).Ready(ctx); err != nil {
+				return err
+			}
+			var held []sdk.Ref[[]byte]
+			for range 20 {
+				r, err := sdk.Put(ctx, make([]byte, 1<<20))
+				if err != nil {
+					return err
+				}
+				held = append(held, r)
+			}
+			return fmt.Errorf("%d were taken", len(held))
 		},
 		"drop": func(ctx context.Context) error {
 			for i := range 10_000 {
