@@ -95,9 +95,11 @@ func run(ctx context.Context) error {
 		},
 		"crowded": func(ctx context.Context) error {
 			// One that rests is no task that may yet drop something.
-			if err := idle.New(ctx).Ready(ctx); err != nil {
+			rests := idle.New(ctx)
+			if err := rests.Ready(ctx); err != nil {
 				return err
 			}
+			defer rests.Kill()
 			var held []sdk.Ref[[]byte]
 			for range 20 {
 				r, err := sdk.Put(ctx, make([]byte, 1<<20))
