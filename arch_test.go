@@ -57,7 +57,7 @@ var rules = []rule{
 		why: "the object store knows bytes and references, not tasks or sandboxes"},
 	{from: []string{"./..."}, except: []string{"host/sandbox/..."}, not: []string{"github.com/tetratelabs/wazero/..."}, direct: true,
 		why: "one package knows the engine, so that its traps are handled in one place"},
-	{from: []string{"host/wasi/...", "host/jail/...", "host/statelog/...", "host/codecache/...", "host/doctor/..."},
+	{from: []string{"host/wasi/...", "host/jail/...", "host/statelog/...", "host/durable/...", "host/codecache/...", "host/doctor/..."},
 		not: []string{"github.com/tetratelabs/wazero/...", "host/sandbox/...", "host/worker/...", "host/node/..."},
 		why: "these are parts of their own, tested without an engine"},
 	{from: []string{"internal/link/...", "internal/clientwire/...", "internal/nodeaddr/..."},
@@ -71,14 +71,38 @@ var rules = []rule{
 		why: "a node never decodes what a guest wrote: that is for the compiler's process, which is locked up"},
 	{from: []string{"host/sandbox/..."}, not: []string{"scheduler/...", "objectstore/...", "host/worker/...", "host/node/...", "host/cluster/..."},
 		why: "the engine runs sandboxes; which, when and for whom is decided above it"},
-	{from: []string{"host/worker/..."}, not: []string{"host/node/...", "host/cluster/...", "host/control/...", "host/auth/...", "net", "net/...", "crypto/tls"}, direct: true,
+	{from: []string{"host/worker/..."}, not: []string{"host/node/...", "host/member/...", "host/cluster/...", "host/control/...", "host/auth/...", "internal/rpc/...", "net", "net/...", "crypto/tls"}, direct: true,
 		why: "a worker may be taken over by a guest: it holds no key and no socket"},
 	{from: []string{"host/control/..."}, not: []string{"host/sandbox/...", "host/worker/...", "host/node/...", "host/cluster/...", "host/codecache/...", "scheduler/...", "objectstore/...", "sdk/...", "wasm/..."},
 		why: "the control state is records: what they mean is for those who write them"},
+	{from: []string{"host/jobs/..."}, not: []string{"host/...", "scheduler/...", "objectstore/...", "sdk/...", "wasm/...", "net", "net/..."}, direct: true,
+		why: "which jobs there are is records and logs on disk: how they run, and who asks, is for the node"},
+	{from: []string{"internal/jobhttp/..."}, not: []string{"host/node/...", "host/jobs/...", "host/worker/...", "host/control/...", "scheduler/...", "objectstore/...", "sdk/...", "wasm/..."}, direct: true,
+		why: "it reads requests and writes answers: what is done about jobs is given to it"},
+	{from: []string{"host/auth/..."}, not: []string{"host/sandbox/...", "host/worker/...", "host/node/...", "host/cluster/...", "scheduler/...", "objectstore/...", "sdk/...", "internal/...", "google.golang.org/..."},
+		why: "who belongs to a cluster is decided by keys and records, whatever carries the question"},
+	{from: []string{"./..."}, except: []string{"internal/rpc/...", "host/control/etcdstore/..."}, not: []string{"google.golang.org/grpc/...", "google.golang.org/protobuf/..."}, direct: true,
+		why: "one package knows gRPC and what is generated for it, so that what travels is decided in one place"},
+	{from: []string{"internal/rpc/..."}, not: []string{"host/sandbox/...", "host/worker/...", "host/node/...", "host/cluster/...", "host/peer/...", "host/control/etcdstore/...", "scheduler/...", "objectstore/...", "sdk/...", "wasm/..."},
+		why: "it carries calls between nodes, and does nothing about them"},
+	{from: []string{"host/worker/...", "host/sandbox/...", "host/wasi/...", "scheduler/...", "objectstore/...", "sdk/...", "wasm/...", "examples/..."}, not: []string{"internal/rpc/..."},
+		why: "nodes alone speak to nodes"},
+	{from: []string{"host/bulk/..."}, not: []string{"host/...", "internal/...", "scheduler/...", "objectstore/...", "sdk/...", "wasm/...", "google.golang.org/..."},
+		why: "it moves bytes over connections that it is given, whoever made them, and whatever they are of"},
+	{from: []string{"host/peer/..."}, not: []string{"host/sandbox/...", "host/worker/...", "host/node/...", "host/cluster/...", "host/control/etcdstore/...", "scheduler/...", "objectstore/...", "sdk/...", "wasm/..."},
+		why: "what nodes say to each other is bytes to it"},
 	{from: []string{"./..."}, except: []string{"host/control/etcdstore/..."}, not: []string{"go.etcd.io/...", "go.uber.org/zap/..."}, direct: true,
 		why: "one package knows etcd, so that its errors are told apart in one place"},
 	{from: []string{"./..."}, except: []string{"host/control/etcdstore/...", "host/node/...", "cmd/...", "tests/..."}, not: []string{"host/control/etcdstore/..."},
 		why: "etcd costs 18 MB and 11 ms of each start: whoever needs the control state is given a control.Store"},
+	{from: []string{"./..."}, except: []string{"host/cluster/gossip/..."}, not: []string{"github.com/hashicorp/..."}, direct: true,
+		why: "one package knows serf: to all others it is a hint about who is there"},
+	{from: []string{"host/cluster/..."}, except: []string{"host/cluster/directory/..."}, not: []string{"host/control/..."},
+		why: "gossip and liveness need no control state, and go on without it"},
+	{from: []string{"host/cluster/..."}, not: []string{"host/sandbox/...", "host/worker/...", "host/node/...", "scheduler/...", "objectstore/...", "sdk/...", "wasm/..."},
+		why: "who is there is known before anything else is"},
+	{from: []string{"host/member/..."}, not: []string{"host/sandbox/...", "host/worker/...", "host/codecache/...", "scheduler/...", "objectstore/...", "sdk/...", "wasm/..."},
+		why: "a node is a member of its cluster before it runs anything"},
 	{from: []string{"./..."}, except: []string{"host/node/...", "cmd/...", "tests/..."}, not: []string{"host/node/..."},
 		why: "the composition root depends on the world; who imports it does too"},
 	{from: []string{"./..."}, except: []string{"cmd/...", "tests/..."}, not: []string{"cmd/...", "tests/..."},
@@ -88,7 +112,7 @@ var rules = []rule{
 }
 
 // testPackages exist for tests alone, and may import testing.
-var testPackages = []string{"tests/...", "objectstore/storetest", "scheduler/schedtest", "host/wasi/wasitest", "internal/testenv", "host/control/controltest"}
+var testPackages = []string{"tests/...", "objectstore/storetest", "scheduler/schedtest", "host/wasi/wasitest", "internal/testenv", "host/control/controltest", "host/cluster/clustertest", "host/peer/peertest"}
 
 // maxLines is the most lines of a file that a person wrote.
 const maxLines = 700
@@ -129,6 +153,7 @@ func TestRulesFindWhatTheyForbid(t *testing.T) {
 	add("host/node", "fmt")
 	add("host/control", "go.etcd.io/etcd/client/v3")
 	add("host/auth", modulePath+"/host/control/etcdstore")
+	add("host/peer", "google.golang.org/grpc/codes")
 	add("cmd/wray", modulePath+"/host/node")
 	got := violations(tree, rules)
 	for _, want := range []string{
@@ -143,6 +168,7 @@ func TestRulesFindWhatTheyForbid(t *testing.T) {
 		"host/worker imports net",
 		"host/control imports go.etcd.io/etcd/client/v3",
 		"host/auth imports host/control/etcdstore",
+		"host/peer imports google.golang.org/grpc/codes",
 	} {
 		if !slices.ContainsFunc(got, func(s string) bool { return strings.Contains(s, want+":") }) {
 			t.Errorf("not found: %s", want)

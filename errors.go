@@ -40,6 +40,7 @@ const (
 	CodeDependencyFailed Code = 24 // an argument's task failed
 	CodeActorDied        Code = 25 // the actor is gone, or lost its state during the call
 	CodeActorRestarted   Code = 26 // the actor is again what it was before calls that it had answered; Lost says how many
+	CodeDiverged         Code = 27 // a durable actor's call was run again, after a crash, and went another way
 )
 
 var codeNames = [...]string{
@@ -47,7 +48,7 @@ var codeNames = [...]string{
 	"OutOfMemory", "StackOverflow", "Deadlock", "ResourceDeadlock", "Unschedulable",
 	"LimitExceeded", "InvalidModule", "UnknownImport", "UnknownFunction", "BadArgument",
 	"WorkerDied", "OwnerDied", "ObjectLost", "StoreFull", "Denied", "EndOfStream",
-	"DependencyFailed", "ActorDied", "ActorRestarted",
+	"DependencyFailed", "ActorDied", "ActorRestarted", "Diverged",
 }
 
 // String returns the code's name, such as "OutOfMemory".
@@ -117,6 +118,16 @@ func (l *Limit) amount() string {
 		return Amount(l.Value).String()
 	case UnitTime:
 		return time.Duration(l.Value).String()
+	}
+	if l.Unit == "bytes" {
+		for _, u := range []struct {
+			name  string
+			shift uint
+		}{{"GiB", 30}, {"MiB", 20}, {"KiB", 10}} {
+			if l.Value > 0 && l.Value%(1<<u.shift) == 0 {
+				return strconv.FormatInt(l.Value>>u.shift, 10) + " " + u.name
+			}
+		}
 	}
 	return strconv.FormatInt(l.Value, 10) + " " + l.Unit
 }
@@ -200,4 +211,5 @@ var (
 	ErrDependencyFailed = &Error{Code: CodeDependencyFailed}
 	ErrActorDied        = &Error{Code: CodeActorDied}
 	ErrActorRestarted   = &Error{Code: CodeActorRestarted}
+	ErrDiverged         = &Error{Code: CodeDiverged}
 )

@@ -20,7 +20,8 @@ var ErrNotSealed = errors.New("objectstore: not a sealed memfd of the payload's 
 // long as the payload rounded up to Align, with zeros after it; and have all its
 // pages, so that it takes the memory that it is charged for and reading it never
 // wants a page (of huge ones there may be none left, which kills who reads).
-// ErrNotSealed says that it is not so. Where the store has no use for memfds, the
+// ErrNotSealed says that it is not so. Where there are MaxSegments already, a
+// LimitExceeded error says that. Where the store has no use for memfds, the
 // payload is copied.
 func (r *Reservation) Adopt(o *Object, v Value, f *os.File) error {
 	n := r.size.Payload
@@ -41,7 +42,21 @@ func (r *Reservation) Adopt(o *Object, v Value, f *os.File) error {
 	if s.closed.Load() {
 		return refuse(ErrClosed)
 	}
+	own := 0
+	if r.room.segment != nil {
+		own = 1 // it makes way
+	}
+	if !s.oneMore(own) {
+		return refuse(&wray.Error{Code: wray.CodeLimitExceeded, Message: "the object store has as many values in memory of their own as it may",
+			Limit: &wray.Limit{Name: "large objects", Value: int64(s.cfg.MaxSegments), Unit: "objects"},
+			Hint:  "drop references that are no longer needed, or put fewer and larger values"})
+	}
 	mem, fd, err := s.mem.adopt(f, n)
+	if err != nil {
+		s.pool.mu.Lock()
+		s.pool.alive--
+		s.pool.mu.Unlock()
+	}
 	if errors.Is(err, errors.ErrUnsupported) {
 		return r.copyFile(o, v, f)
 	}
@@ -54,7 +69,6 @@ func (r *Reservation) Adopt(o *Object, v Value, f *os.File) error {
 	g.users.Store(1)
 	g.noWrite.Store(true)
 	s.pool.mu.Lock()
-	s.pool.alive++
 	s.pool.made++
 	s.pool.mu.Unlock()
 	s.space.addAnyway(int64(len(mem)))

@@ -236,3 +236,45 @@ func TestAdoptWhileWarming(t *testing.T) {
 		t.Errorf("left behind %+v", st)
 	}
 }
+
+// TestAdoptHoldsMaxSegments adopts more payloads than a store may have segments.
+func TestAdoptHoldsMaxSegments(t *testing.T) {
+	const most = 3
+	s, err := New(Config{Capacity: 64 << 20, MaxSegments: most})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer s.Close()
+	payload := make([]byte, roundUp(InlineMax+1, Align))
+	n := int64(len(payload))
+	var kept []*Object
+	for i := range uint64(most + 2) {
+		o, err := s.Declare(wray.ID{Owner: 1, Seq: i + 1})
+		if err != nil {
+			t.Fatal(err)
+		}
+		r, err := s.TryReserve(Size{Payload: n})
+		if err != nil {
+			t.Fatal(err)
+		}
+		f := memfd(t, payload, n, unix.F_SEAL_SHRINK|unix.F_SEAL_GROW|unix.F_SEAL_WRITE)
+		err = r.Adopt(o, Value{Encoding: abi.EncodingRaw}, f)
+		var e *wray.Error
+		switch {
+		case i < most && err != nil:
+			t.Fatalf("payload %d: %v", i, err)
+		case i >= most && (!errors.As(err, &e) || e.Code != wray.CodeLimitExceeded || e.Limit == nil || e.Limit.Value != most):
+			t.Errorf("payload %d: %v", i, err)
+		}
+		if st := s.Stats(); st.Segments > most {
+			t.Errorf("%d segments", st.Segments)
+		}
+		kept = append(kept, o)
+	}
+	for _, o := range kept {
+		o.Release()
+	}
+	if st := s.Stats(); st.Used != 0 || st.Segments != 0 {
+		t.Errorf("left behind %+v", st)
+	}
+}

@@ -48,6 +48,13 @@ type FileWriter interface {
 	WriteFile(f *os.File, off, n int64) error
 }
 
+// Whole is a Batch of which Punch may give nothing back, as the place where it
+// is keeps or drops it as a whole.
+type Whole interface {
+	// Whole reports whether that is so.
+	Whole() bool
+}
+
 // BulkReader is a Batch of which much should be read at once: each read takes
 // its time, however short it is.
 type BulkReader interface {

@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"math"
+	"slices"
 	"sync"
 
 	wray "github.com/wray-project/wray"
@@ -287,18 +288,26 @@ func (t *Handles) Live(h, tag uint32) bool {
 // Clone returns a table of the same handles, with a reference of its own for
 // each, that chooses the same numbers from here on.
 func (t *Handles) Clone() *Handles {
-	t.mu.Lock()
-	defer t.mu.Unlock()
-	c := &Handles{Clock: t.Clock, free: t.free, n: t.n, limit: t.limit, tag: t.tag}
-	if len(t.slots) > 0 {
-		c.slots = append([]slot(nil), t.slots...)
-	}
-	for i := range c.slots {
-		if r := c.slots[i].ref; r != nil {
+	c := &Handles{Clock: t.Clock}
+	c.Become(t)
+	return c
+}
+
+// Become gives all handles back, and has those of the table from, which is
+// another one, from then on. Others may Walk it meanwhile.
+func (t *Handles) Become(from *Handles) {
+	t.Reset()
+	from.mu.Lock()
+	free, n, limit, tag, slots := from.free, from.n, from.limit, from.tag, slices.Clone(from.slots)
+	for i := range slots {
+		if r := slots[i].ref; r != nil {
 			r.Retain()
 		}
 	}
-	return c
+	from.mu.Unlock()
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	t.free, t.n, t.limit, t.tag, t.slots = free, n, limit, tag, slots
 }
 
 // Reset gives all handles back.

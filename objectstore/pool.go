@@ -98,23 +98,11 @@ func (p *pool) unlink(g *segment) {
 // returns nil where there are too many, or the system has none left: then the
 // payload lives in the heap.
 func (s *Store) newSegment(r room) *segment {
+	if !s.oneMore(0) {
+		return nil
+	}
 	p := &s.pool
 	p.mu.Lock()
-	if p.alive >= s.cfg.MaxSegments {
-		old := p.takeOldest(1)
-		p.mu.Unlock()
-		if old == nil {
-			return nil
-		}
-		s.freeAll(old)
-		s.grant()
-		p.mu.Lock()
-		if p.alive >= s.cfg.MaxSegments { // somebody was quicker
-			p.mu.Unlock()
-			return nil
-		}
-	}
-	p.alive++
 	p.made++
 	p.mu.Unlock()
 	mem, fd, err := s.mem.make(r.length)
@@ -126,6 +114,30 @@ func (s *Store) newSegment(r room) *segment {
 		return nil
 	}
 	return &segment{mem: mem, fd: fd, class: r.class}
+}
+
+// oneMore counts a segment that the caller is about to make, where there may be
+// one more but for extra that will go at once; one in the pool makes way.
+func (s *Store) oneMore(extra int) bool {
+	p := &s.pool
+	p.mu.Lock()
+	if p.alive-extra >= s.cfg.MaxSegments {
+		old := p.takeOldest(1)
+		p.mu.Unlock()
+		if old == nil {
+			return false
+		}
+		s.freeAll(old)
+		s.grant()
+		p.mu.Lock()
+		if p.alive-extra >= s.cfg.MaxSegments { // somebody was quicker
+			p.mu.Unlock()
+			return false
+		}
+	}
+	p.alive++
+	p.mu.Unlock()
+	return true
 }
 
 // unuse takes a user off g, which goes to the pool with the last one. The

@@ -54,6 +54,9 @@ func (s *Store) reapSome(list *Object, budget int) *Object {
 		b := body{payload: o.payload, segment: o.segment, charge: o.charge}
 		o.payload, o.segment, o.table = nil, nil, nil
 		s.giveBackBody(b)
+		if r := o.residence; r != nil && r.source != nil {
+			r.source.Drop() // last, for who hears of it may count what is left
+		}
 	}
 	return list
 }

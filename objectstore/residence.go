@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"sync/atomic"
 
 	wray "github.com/wray-project/wray"
@@ -45,6 +46,7 @@ func (v *View) Close() {
 // Object.mu, as is everything here that is not marked otherwise.
 type residence struct {
 	object  *Object
+	source  Source      // keeps the payload at another node; nil: none does. Never changes
 	sums    []uint32    // of the payload's chunks, taken as it was put; nil: not. Never changes
 	touched atomic.Bool // used since the spiller last came by
 	lost    atomic.Pointer[lostPayload]
@@ -198,44 +200,49 @@ func (o *Object) startFetch() {
 		o.residence.withdraw = withdraw
 	}
 	o.mu.Unlock()
+	o.residence.endIdle() // who waited may have left before there was something to withdraw
 }
 
 // cancel withdraws f, and the whole fetch where nobody else waits for it.
 func (r *residence) cancel(f *fetch) bool {
-	o := r.object
-	o.mu.Lock()
-	at := -1
-	for i, have := range r.fetches {
-		if have == f {
-			at = i
-		}
+	r.object.mu.Lock()
+	at := slices.Index(r.fetches, f)
+	if at >= 0 {
+		r.fetches = slices.Delete(r.fetches, at, at+1)
 	}
+	r.object.mu.Unlock()
 	if at < 0 {
-		o.mu.Unlock()
 		return false
 	}
-	r.fetches = append(r.fetches[:at], r.fetches[at+1:]...)
+	r.endIdle()
+	return true
+}
+
+// endIdle withdraws a fetch that nobody waits for any more.
+func (r *residence) endIdle() {
+	o := r.object
+	o.mu.Lock()
 	withdraw := r.withdraw
 	if len(r.fetches) > 0 || withdraw == nil {
 		o.mu.Unlock()
-		return true
+		return
 	}
 	r.withdraw = nil
 	o.mu.Unlock()
 	// The queue's callback takes mu, so it must be free here. Who asks for the
 	// payload meanwhile finds the fetch under way, and begins it anew below.
-	if withdraw() {
-		o.mu.Lock()
-		again := len(r.fetches) > 0
-		r.fetching = again
-		o.mu.Unlock()
-		if again {
-			o.startFetch()
-		} else {
-			o.Release()
-		}
+	if !withdraw() {
+		return
 	}
-	return true
+	o.mu.Lock()
+	again := len(r.fetches) > 0
+	r.fetching = again
+	o.mu.Unlock()
+	if again {
+		o.startFetch()
+	} else {
+		o.Release()
+	}
 }
 
 // fetched ends a fetch: with the payload in its place, with an error, or, where
@@ -279,6 +286,13 @@ func (o *Object) fetched(b body, err error) {
 // restore reads the payload of o into the room that rv reserves, and tells who
 // waits.
 func (s *Store) restore(o *Object, rv *Reservation) {
+	o.mu.Lock()
+	remote := o.residence.source != nil && o.residence.copy.batch == nil
+	o.mu.Unlock()
+	if remote {
+		s.readRemote(o, rv)
+		return
+	}
 	s.spill.readers <- struct{}{}
 	defer func() { <-s.spill.readers }()
 	o.mu.Lock()
@@ -315,6 +329,11 @@ func (o *Object) lose(err error) {
 	if why := (*wray.Error)(nil); errors.As(err, &why) && why.Hint != "" {
 		e.Hint = why.Hint
 	}
+	o.loseTo(e)
+}
+
+// loseTo makes the object the ERROR value e.
+func (o *Object) loseTo(e *wray.Error) {
 	o.mu.Lock()
 	if o.residence.lost.Load() == nil {
 		o.residence.lost.Store(&lostPayload{err: e, encoded: EncodeFailure(e)})

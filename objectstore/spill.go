@@ -67,6 +67,14 @@ type spiller struct {
 	sweeping bool  // a goroutine gives dead copies back
 	failure  error // why the last attempt to write failed; nil after one that did not
 
+	// Batches of which no part can be given back (compact.go), and the bytes of
+	// them and of what is of use in them.
+	wholes               map[*diskBatch]struct{}
+	wholeSize, wholeUsed int64
+
+	// Of the goroutine that gives dead copies back.
+	refused time.Time // when the disk took no batch of records written anew
+
 	// Of the goroutine that moves objects.
 	calm    time.Time // when memory was last short
 	failed  time.Time
@@ -78,7 +86,8 @@ type spiller struct {
 // diskBatch is a batch and how many of its records are of use.
 type diskBatch struct {
 	Batch
-	live atomic.Int64
+	live  atomic.Int64 // and one for who writes them anew
+	whole *whole       // nil: parts of it can be given back; set before others know of it
 }
 
 // diskCopy is where a payload lies on disk. The zero diskCopy is nowhere.
@@ -204,16 +213,9 @@ func (s *Store) sweep() {
 			return
 		}
 		for _, c := range dead {
-			c.free()
+			s.freeCopy(c)
 		}
-	}
-}
-
-func (c diskCopy) free() {
-	if c.batch.live.Add(-1) == 0 {
-		c.batch.Remove()
-	} else {
-		c.batch.Punch(c.off, c.data+c.index)
+		s.compact()
 	}
 }
 
@@ -451,5 +453,13 @@ func (s *Store) writeTo(b Batch, victims []victim) (err error) {
 	}
 	to.live.Store(int64(len(victims)))
 	// The files are read until here, or until b was removed.
-	return b.Seal()
+	if err := b.Seal(); err != nil {
+		return err
+	}
+	members := make([]*residence, len(victims))
+	for i := range victims {
+		members[i] = victims[i].r
+	}
+	s.enlist(to, at, members)
+	return nil
 }

@@ -43,36 +43,39 @@ func customs(capacity []wray.Custom) []custom {
 }
 
 func (s *Scheduler) resource(name string) int {
-	i, ok := slices.BinarySearchFunc(s.custom, name, func(c custom, name string) int { return strings.Compare(c.name, name) })
+	if i, ok := s.peers.resource[name]; ok {
+		return i
+	}
+	i, ok := slices.BinarySearchFunc(s.custom[:s.own], name, func(c custom, name string) int { return strings.Compare(c.name, name) })
 	if !ok {
 		return -1
 	}
 	return i
 }
 
-// wants returns what spec asks for, by resource; an error when there is not so
-// much of it, ever.
-func (s *Scheduler) wants(spec *Spec) ([]want, error) {
+// wants returns what spec asks for, by resource. lacks is the first that this
+// node has not so much of, ever; nil: there is none. An error: nobody has it.
+func (s *Scheduler) wants(spec *Spec) (wants []want, lacks *wray.Custom, err error) {
 	if len(spec.Custom) == 0 {
-		return nil, nil
+		return nil, nil, nil
 	}
-	wants := make([]want, 0, len(spec.Custom))
-	for _, c := range spec.Custom {
+	wants = make([]want, 0, len(spec.Custom))
+	for k := range spec.Custom {
+		c := &spec.Custom[k]
 		if c.Amount == 0 {
 			continue
 		}
 		i := s.resource(c.Name)
-		if i < 0 || c.Amount > s.custom[i].capacity {
-			var capacity wray.Amount
-			if i >= 0 {
-				capacity = s.custom[i].capacity
-			}
-			return nil, unschedulableCustom(spec, c, capacity)
+		if i < 0 {
+			return nil, nil, unschedulableCustom(spec, *c, 0)
+		}
+		if c.Amount > s.custom[i].capacity && lacks == nil {
+			lacks = c
 		}
 		wants = append(wants, want{i, c.Amount})
 	}
 	slices.SortFunc(wants, func(a, b want) int { return a.resource - b.resource })
-	return wants, nil
+	return wants, lacks, nil
 }
 
 // claimFor gives t the claim for wants, which are not empty.
@@ -91,13 +94,18 @@ func (s *Scheduler) claimFor(t *task, wants []want) {
 	t.claim = c
 }
 
-// disown takes t's claim away, as t is over.
+// disown takes t's claim and placement away, as t is over.
 func (s *Scheduler) disown(t *task) {
 	if c := t.claim; c != nil {
 		if c.tasks--; c.tasks == 0 {
 			delete(s.claims, c.key)
 		}
 		t.claim = nil
+	}
+	if l := t.place; l != nil {
+		l.tasks--
+		s.leavePlacement(l)
+		t.place = nil
 	}
 }
 
@@ -112,6 +120,14 @@ func (s *Scheduler) lacking(t *task) *want {
 		}
 	}
 	return nil
+}
+
+// all returns what c wants.
+func (c *claim) all() []want {
+	if c == nil {
+		return nil
+	}
+	return c.wants
 }
 
 // of returns how much of a resource c wants.
@@ -138,12 +154,12 @@ func (s *Scheduler) moveClaim(t *task, from, to state) {
 	}
 	for _, w := range t.claim.wants {
 		c := &s.custom[w.resource]
-		if from.started() != to.started() {
+		if from.local() != to.local() {
 			if j.custom == nil {
 				j.custom = make([]wray.Amount, len(s.custom))
 			}
 			change := w.amount
-			if from.started() {
+			if from.local() {
 				change = -change
 			}
 			c.free -= change

@@ -60,12 +60,17 @@ func (s *Scheduler) isShort() bool {
 	}
 	for _, j := range s.active {
 		for _, q := range j.queues {
-			if s.blockedOut(q.first) {
+			if s.blockedOut(q.first) && !s.abroad(q.first) {
 				return true
 			}
 		}
-		if s.blockedOut(j.overflow.first) {
-			return true
+		// One that another node may run may stay at the head for long, and says
+		// nothing of those behind it.
+		looked := 0
+		for t := j.overflow.first; t != nil && s.blockedOut(t); t = t.next {
+			if looked++; looked > maxShapes || !s.abroad(t) {
+				return true
+			}
 		}
 	}
 	return false
@@ -96,11 +101,11 @@ func (s *Scheduler) blockedOut(t *task) bool {
 // back for a starving task, and not being the first in job.overflow.
 func (s *Scheduler) sweep() {
 	for _, j := range s.order {
-		if j.index < 0 {
+		if j.index < 0 || j.ending {
 			continue
 		}
 		for _, q := range j.queues {
-			for q.first != nil && s.fits(q.first) {
+			for q.first != nil && q.first.here && s.fits(q.first) {
 				s.start(q.first)
 			}
 		}
@@ -150,7 +155,8 @@ func (d *deadlock) able() uint64 { return d.epoch }
 //     task in the set, for that might fail; should it come, and the task then
 //     not be admitted, that is for a later search,
 //   - a queued one is, when the memory and the custom resources it asks for fit
-//     in what is free and what tasks in the set hold.
+//     in what is free and what tasks in the set hold, or it may run on another
+//     node.
 //
 // What comes from outside is taken to come.
 func (s *Scheduler) markAble() {
@@ -170,7 +176,7 @@ func (s *Scheduler) markAble() {
 			t.needs = t.lacks()
 			switch {
 			case t.state == queued || t.state == backoff:
-				if short.gather(t) {
+				if s.abroad(t) || short.gather(t) {
 					mark(t)
 				}
 			case t.needs == 0:

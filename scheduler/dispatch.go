@@ -11,15 +11,18 @@ const maxShapes = 64
 type shape struct {
 	res   wray.Resources
 	claim *claim
+	place *placement
 	inner bool // see heldBack
 }
 
-func (t *task) shape() shape { return shape{t.res, t.claim, t.inner} }
+func (t *task) shape() shape { return shape{t.res, t.claim, t.place, t.inner} }
 
 // queue is a list of tasks that wait for resources.
 type queue struct {
-	shape       shape // of all of them, except in job.overflow and Scheduler.resume
+	shape       shape // of all of them, except in job.overflow, job.abroad and Scheduler.resume
 	first, last *task
+	n           int
+	round       uint64 // the last in which its first was to be lent, and nobody was found
 }
 
 func (q *queue) add(t *task) {
@@ -31,9 +34,11 @@ func (q *queue) add(t *task) {
 		q.first = t
 	}
 	q.last = t
+	q.n++
 }
 
 func (q *queue) remove(t *task) {
+	q.n--
 	if t.prev != nil {
 		t.prev.next = t.next
 	} else {
@@ -47,10 +52,32 @@ func (q *queue) remove(t *task) {
 	t.next, t.prev, t.queue = nil, nil, nil
 }
 
-// queueFor returns the queue for tasks of a shape. Of the shapes beyond
+// insert puts t back in the place that its turn gives it.
+func (q *queue) insert(t *task) {
+	at := q.first
+	for at != nil && at.turn < t.turn {
+		at = at.next
+	}
+	if at == nil {
+		q.add(t)
+		return
+	}
+	t.queue = q
+	t.prev, t.next = at.prev, at
+	if at.prev != nil {
+		at.prev.next = t
+	} else {
+		q.first = t
+	}
+	at.prev = t
+	q.n++
+}
+
+// queueFor returns the queue for t. Of the shapes beyond
 // maxShapes all share one queue, in which only the first task is considered
 // (until memory is short: see sweep).
-func (j *job) queueFor(shape shape) *queue {
+func (j *job) queueFor(t *task) *queue {
+	shape := t.shape()
 	var empty *queue
 	for _, q := range j.queues {
 		if q.shape == shape {
@@ -69,6 +96,9 @@ func (j *job) queueFor(shape shape) *queue {
 		j.queues = append(j.queues, q)
 		return q
 	}
+	if !t.here {
+		return &j.abroad
+	}
 	return &j.overflow
 }
 
@@ -79,19 +109,26 @@ func (s *Scheduler) enqueue(t *task) {
 	s.queued++
 	t.turn = s.queued
 	t.inner = t.parent != nil && (t.parent.res.Memory > 0 || t.parent.claim != nil)
-	j.queueFor(t.shape()).add(t)
+	j.queueFor(t).add(t)
+	s.activate(j)
+	s.bePatient(t)
+}
+
+// activate enters j, which has a queued task, where those are.
+func (s *Scheduler) activate(j *job) {
 	if j.index < 0 {
 		j.index = len(s.active)
 		s.active = append(s.active, j)
 	}
 }
 
-// dequeue takes t, queued or resuming, out of its queue; move must follow.
+// dequeue takes t, queued, resuming or lent, out of its queue; move must follow.
 func (s *Scheduler) dequeue(t *task) {
 	t.queue.remove(t)
 	if t.state != queued {
 		return
 	}
+	s.stopTimer(t)
 	if s.starvation.task == t {
 		s.starvation = starvation{}
 	}
@@ -118,19 +155,30 @@ func (s *Scheduler) dispatch() {
 		if t == nil {
 			return
 		}
+		if t.place != nil || t.away != nil {
+			if p := s.prefer(t); p != nil {
+				s.lend(t, p)
+				continue
+			}
+		}
 		s.start(t)
 	}
 }
 
-func (s *Scheduler) start(t *task) {
-	s.dequeue(t)
-	s.move(t, running)
+// begin counts an attempt of t that starts.
+func (s *Scheduler) begin(t *task) {
 	s.starts++
 	t.job.served = s.starts
 	t.attempt++
 	if t.timeout > 0 {
 		s.setTimer(t, t.timeout)
 	}
+}
+
+func (s *Scheduler) start(t *task) {
+	s.dequeue(t)
+	s.move(t, running)
+	s.begin(t)
 	s.emit(Decision{Kind: Start, Task: t.id, Job: t.job.id, Attempt: t.attempt, Value: t.value})
 }
 
@@ -142,6 +190,9 @@ func (s *Scheduler) pick() *task {
 	var due, fits *task // the first in that order, and the first that may start
 	var dueShare, fitsShare float64
 	for _, j := range s.active {
+		if j.ending {
+			continue
+		}
 		share := s.share(j)
 		isDue := due == nil || before(j, share, due.job, dueShare)
 		mayFit := fits == nil || before(j, share, fits.job, fitsShare)
@@ -149,6 +200,9 @@ func (s *Scheduler) pick() *task {
 			continue
 		}
 		head, fit := s.heads(j)
+		if head == nil {
+			continue // none of them may run here
+		}
 		if isDue {
 			due, dueShare = head, share
 		}
@@ -176,6 +230,9 @@ func before(j *job, share float64, k *job, other float64) bool {
 // first returns the oldest queued task of a job that has one.
 func (j *job) first() *task {
 	oldest := j.overflow.first
+	if t := j.abroad.first; t != nil && (oldest == nil || t.turn < oldest.turn) {
+		oldest = t
+	}
 	for _, q := range j.queues {
 		if t := q.first; t != nil && (oldest == nil || t.turn < oldest.turn) {
 			oldest = t
@@ -184,11 +241,11 @@ func (j *job) first() *task {
 	return oldest
 }
 
-// heads returns the oldest queued task of j, and the oldest of those at the
+// heads returns, of the queued tasks of j that may run here, the oldest, and the oldest of those at the
 // head of a queue that may start now, or nil.
 func (s *Scheduler) heads(j *job) (oldest, fit *task) {
 	consider := func(t *task) {
-		if t == nil {
+		if t == nil || !t.here {
 			return
 		}
 		if oldest == nil || t.turn < oldest.turn {

@@ -8,7 +8,7 @@ import "github.com/wray-project/wray"
 // live on. A task that is not known is done already and left alone.
 func (s *Scheduler) Cancel(now int64, id wray.ID, recursive bool) {
 	s.at(now)
-	if t := s.tasks.get(id); t != nil {
+	if t := s.tasks.get(id); t != nil && t.state != leaving {
 		s.cancel(t, "canceled by its caller", recursive)
 		s.settle()
 	}
@@ -16,54 +16,41 @@ func (s *Scheduler) Cancel(now int64, id wray.ID, recursive bool) {
 
 // cancel does so for t; settle must follow.
 func (s *Scheduler) cancel(t *task, why string, recursive bool) {
-	if !t.state.started() {
-		if t.doom == nil {
-			s.condemn(t, canceled(t, why))
+	switch {
+	case t.state == condemned, t.state == recalled:
+		return
+	case t.state == leaving: // what of its children are not yet its parent's
+		if recursive {
+			t.spare = false
 		}
-		return // children of an earlier attempt were canceled when it failed
+		return
+	case !t.state.started():
+		s.condemn(t, canceled(t, why))
+		return // children of an earlier attempt are canceled since it failed
 	}
 	if t.stop != wray.CodeCanceled {
 		if t.stop == wray.CodeOK {
 			s.stopTimer(t)
-			s.emit(Decision{Kind: Stop, Code: wray.CodeCanceled, Task: t.id, Job: t.job.id, Attempt: t.attempt, Value: t.value})
+			s.emitStop(t, wray.CodeCanceled)
 		}
 		t.stop, t.why = wray.CodeCanceled, why // a task being stopped for its deadline is not retried now
 	}
 	t.spare = !recursive
+	if p := t.peer(); p != nil && p.unreachable {
+		s.condemn(t, t.blame(peerDied(t, p))) // nobody waits for what it does there
+	}
 	if recursive {
-		s.cancelChildren(t, "the task that submitted it was canceled")
+		s.cancelChildren(t)
 	}
 }
 
-func (s *Scheduler) cancelChildren(t *task, why string) {
-	for c := t.children.oldest; c != nil; c = c.younger {
-		s.cancel(c, why, true)
+// emitStop has the attempt of t stopped, here or where it is lent.
+func (s *Scheduler) emitStop(t *task, code wray.Code) {
+	d := Decision{Kind: Stop, Code: code, Task: t.id, Job: t.job.id, Attempt: t.attempt, Value: t.value}
+	if p := t.peer(); p != nil {
+		d.Peer = p.id
 	}
-}
-
-// condemn sets t, which has not started, up to fail with err. That happens in
-// settle, not here, because one failure leads to others and a chain of
-// dependencies may be as long as the queue.
-func (s *Scheduler) condemn(t *task, err *wray.Error) {
-	t.doom = err
-	s.doomed = append(s.doomed, t)
-}
-
-// settle fails all that is condemned, and what is condemned by that.
-func (s *Scheduler) settle() {
-	if len(s.doomed) == 0 {
-		return
-	}
-	for i := 0; i < len(s.doomed); i++ {
-		t := s.doomed[i]
-		s.doomed[i] = nil
-		s.finish(t, t.doom)
-	}
-	if cap(s.doomed) > maxSpareDecisions {
-		s.doomed = nil
-	} else {
-		s.doomed = s.doomed[:0]
-	}
+	s.emit(d)
 }
 
 // leave takes t out of its queue, its waits and the timers.
@@ -94,29 +81,34 @@ func (s *Scheduler) finish(t *task, err *wray.Error) {
 		done.Code = err.Code
 	}
 	s.emit(done)
-	s.move(t, gone)
+	t.doom = nil
+	t.spare = (err == nil || t.spare) && t.children.next == nil // else they are being canceled
+	alone := t.children.oldest == nil && !t.tended
+	if alone {
+		s.move(t, gone)
+	} else {
+		s.move(t, leaving)
+	}
 	for _, o := range t.results {
 		if o != nil {
 			s.resolve(o, err)
 		}
 	}
-	if err != nil && !t.spare {
-		s.cancelChildren(t, "the task that submitted it failed")
+	switch {
+	case alone, !t.tended && s.handOver(t):
+		s.forget(t)
+	default:
+		s.tendLater(t)
 	}
-	s.adopt(t)
+}
+
+// forget forgets t, which is done and has no children.
+func (s *Scheduler) forget(t *task) {
+	j := t.job
+	if t.state == leaving {
+		s.move(t, gone)
+	}
 	t.siblings().remove(t)
 	s.recycle(t)
 	s.closeIfEnded(j)
-}
-
-// adopt makes the children of t its parent's, so that canceling the parent
-// reaches all that came of it.
-func (s *Scheduler) adopt(t *task) {
-	for c := t.children.oldest; c != nil; {
-		next := c.younger
-		t.children.remove(c)
-		c.parent = t.parent
-		c.siblings().add(c)
-		c = next
-	}
 }

@@ -136,7 +136,7 @@ func (s *Scheduler) resourceDeadlock(t *task) *wray.Error {
 		e.Limit = limitOf(c.name, c.capacity)
 		e.Hint = "let the tasks ask for less of it or nest less deep, or give this node more with " + FlagResource
 		held = func(w *task) string {
-			if n := w.claim.of(lack.resource); n > 0 && w.state.started() {
+			if n := w.claim.of(lack.resource); n > 0 && w.state.local() {
 				return n.String()
 			}
 			return ""

@@ -28,9 +28,17 @@ func (s *Scheduler) Finished(now int64, id wray.ID, attempt int, outcome Outcome
 		s.stale++
 		return
 	}
+	if p := t.peer(); p != nil {
+		t.job.forgive(p.id) // it can run them
+	}
+	s.ended(t, outcome)
+	s.settle()
+}
+
+// ended does so for t; settle must follow.
+func (s *Scheduler) ended(t *task, outcome Outcome) {
 	if outcome.Err == nil {
 		s.finish(t, nil)
-		s.settle()
 		return
 	}
 	err := t.blame(outcome.Err)
@@ -39,14 +47,13 @@ func (s *Scheduler) Finished(now int64, id wray.ID, attempt int, outcome Outcome
 	} else {
 		s.finish(t, err)
 	}
-	s.settle()
 }
 
 // retry ends a failed attempt and sets the time of the next.
 func (s *Scheduler) retry(t *task) {
-	s.cancelChildren(t, "the attempt that submitted it failed")
-	s.leave(t)
 	t.stop = wray.CodeOK
+	s.cancelChildren(t)
+	s.leave(t)
 	t.job.totals.retried++
 	s.move(t, backoff)
 	s.setTimer(t, backoffOf(t.attempt))
@@ -97,6 +104,7 @@ func (s *Scheduler) ObjectReady(now int64, id wray.ID) {
 	if o := s.objects.get(id); o != nil {
 		s.deadlock.changed = true
 		s.resolve(o, nil)
+		s.settle()
 	}
 }
 

@@ -22,8 +22,8 @@ func (s *Scheduler) mustHold() {
 // and returns the first difference. It holds between any two events and takes
 // time in proportion to the tasks. The numbers are those of DESIGN.md.
 func (s *Scheduler) check() error {
-	c := checker{s: s, free: s.config.Capacity, queues: make(map[*task]*queue), custom: customs(s.config.Custom), claims: make(map[*claim]int)}
-	steps := []func() error{c.queued, c.jobs, c.totals, c.objects, c.timers}
+	c := checker{s: s, free: s.config.Capacity, queues: make(map[*task]*queue), custom: customs(s.config.Custom), claims: make(map[*claim]int), placements: make(map[*placement]int)}
+	steps := []func() error{c.queued, c.jobs, c.totals, c.objects, c.timers, c.peers}
 	for _, step := range steps {
 		if err := step(); err != nil {
 			return err
@@ -33,50 +33,70 @@ func (s *Scheduler) check() error {
 }
 
 type checker struct {
-	s       *Scheduler
-	free    wray.Resources
-	custom  []custom         // recomputed
-	claims  map[*claim]int   // tasks that have it
-	queues  map[*task]*queue // where each task is linked in
-	tasks   int
-	blocked int64
-	claimed int // blocked tasks with a claim
-	space   int
-	timed   int
+	s      *Scheduler
+	free   wray.Resources
+	custom []custom       // recomputed
+	claims map[*claim]int // tasks that have it
+
+	placements map[*placement]int // likewise
+	queues     map[*task]*queue   // where each task is linked in
+	tasks      int
+	blocked    int64
+	claimed    int // blocked tasks with a claim
+	space      int
+	timed      int
 }
 
 // list walks a queue.
 func (c *checker) list(q *queue) error {
 	var last *task
+	n := 0
 	for t := q.first; t != nil; t = t.next {
+		n++
 		if c.queues[t] != nil || t.queue != q || t.prev != last {
 			return fmt.Errorf("3: task %v is badly linked", t.id)
 		}
 		c.queues[t] = q
 		last = t
 	}
-	if q.last != last {
-		return fmt.Errorf("3: a queue ends elsewhere")
+	if q.last != last || q.n != n {
+		return fmt.Errorf("3: a queue ends elsewhere, or has %d tasks and counts %d", n, q.n)
 	}
 	return nil
 }
 
 func (c *checker) queued() error {
 	for _, j := range c.s.order {
-		for _, q := range append([]*queue{&j.overflow}, j.queues...) {
+		for _, q := range append([]*queue{&j.overflow, &j.abroad}, j.queues...) {
 			if err := c.list(q); err != nil {
 				return err
 			}
 			var turn uint64
 			for t := q.first; t != nil; t = t.next {
-				if t.state != queued || t.job != j || t.turn <= turn || q != &j.overflow && t.shape() != q.shape {
+				if t.state != queued || t.job != j || t.turn <= turn || q != &j.overflow && q != &j.abroad && t.shape() != q.shape || q == &j.abroad && t.here || q == &j.overflow && !t.here {
 					return fmt.Errorf("3: task %v, %v, is in the wrong queue or place", t.id, t.state)
 				}
 				turn = t.turn
 			}
 		}
+		for st := range j.parked {
+			q := &j.parked[st]
+			if err := c.list(q); err != nil {
+				return err
+			}
+			for t := q.first; t != nil; t = t.next {
+				if t.state != state(st) || !t.state.parks() || t.job != j {
+					return fmt.Errorf("3: task %v, %v, is listed as %v", t.id, t.state, state(st))
+				}
+			}
+		}
 		if active := j.index >= 0; active != (j.count[queued] > 0) || active && c.s.active[j.index] != j {
 			return fmt.Errorf("3: job %v has %d queued tasks and index %d", j.id, j.count[queued], j.index)
+		}
+	}
+	for _, m := range c.s.peers.all.list {
+		if err := c.list(&m.peer.tasks); err != nil {
+			return err
 		}
 	}
 	return c.list(&c.s.resume)
@@ -124,7 +144,7 @@ func (c *checker) jobs() error {
 			}
 		}
 		n := &j.totals
-		if n.submitted != n.finished+n.failed+n.canceled+uint64(live) {
+		if n.submitted != n.finished+n.failed+n.canceled+uint64(live-count[leaving]) {
 			return fmt.Errorf("2: job %v lost a task: %+v, %d live", j.id, *n, live)
 		}
 		c.free = c.free.Sub(held)
@@ -139,7 +159,7 @@ func (c *checker) claim(t *task, held []wray.Amount) {
 	}
 	c.claims[t.claim]++
 	for _, w := range t.claim.wants {
-		if t.state.started() {
+		if t.state.local() {
 			held[w.resource] += w.amount
 			c.custom[w.resource].free -= w.amount
 		}
@@ -162,13 +182,16 @@ func (c *checker) task(j *job, t *task) error {
 	if t.job != j || s.tasks.get(t.id) != t {
 		return bad("2: not known or of another job")
 	}
-	if t.doom != nil {
+	if (t.doom != nil) != (t.state == condemned || t.state == recalled) {
 		return bad("2: condemned and alive")
+	}
+	if t.state == leaving && !t.tended || t.state != leaving && t.children.next != nil && !t.tended {
+		return bad("9: nobody sees to its children")
 	}
 	if t.depth > s.config.MaxDepth || t.parent != nil && (t.parent.depth >= t.depth || s.tasks.get(t.parent.id) != t.parent) {
 		return bad("6: depth %d or its parent is wrong", t.depth)
 	}
-	if _, in := c.queues[t]; in != (t.state == queued || t.state == resuming) {
+	if _, in := c.queues[t]; in != (t.state.parks() || t.state == queued || t.state == resuming || t.state == lent) {
 		return bad("3: in a queue: %v", in)
 	}
 	edges, pending := 0, 0
@@ -190,17 +213,31 @@ func (c *checker) task(j *job, t *task) error {
 		}
 	}
 	timed := t.state == backoff || t.state.started() && t.timeout > 0 && t.stop == wray.CodeOK
+	if t.state == queued && t.place.picky() && c.s.config.Patience > 0 {
+		if timed = t.timerIndex >= 0; !timed && !c.s.elsewhere(t.res, t.claim.all(), t.place) {
+			return bad("5: waits for a node that is not there, for ever")
+		}
+	}
 	if timed != (t.timerIndex >= 0) {
 		return bad("5: timer %d", t.timerIndex)
 	}
 	if timed {
 		c.timed++
 	}
-	if t.stop != wray.CodeOK && !t.state.started() {
+	if t.stop != wray.CodeOK && !t.state.started() && t.state != condemned && t.state != recalled && t.state != leaving {
 		return bad("5: told to stop")
 	}
 	if t.state == blocked {
 		c.blocked += t.res.Memory
+	}
+	if p := t.peer(); (t.state == lent) != (p != nil) || p != nil && (t.queue != &p.tasks || s.peers.byID[p.id] != p || t.home()) {
+		return bad("8: lent to %v", p)
+	}
+	if t.state.local() && !t.here {
+		return bad("8: runs where it may not")
+	}
+	if t.place != nil {
+		c.placements[t.place]++
 	}
 	if t.space {
 		c.space++
@@ -215,6 +252,9 @@ func (c *checker) totals() error {
 	s := c.s
 	if c.free != s.free || s.free.CPU < 0 || s.free.Memory < 0 {
 		return fmt.Errorf("1: free %v, counted %v", s.free, c.free)
+	}
+	for _, extra := range s.custom[s.own:] { // of which this node has nothing
+		c.custom = append(c.custom, custom{name: extra.name})
 	}
 	if !slices.Equal(c.custom, s.custom) {
 		return fmt.Errorf("1: custom resources %+v, counted %+v", s.custom, c.custom)
@@ -245,8 +285,8 @@ func (c *checker) totals() error {
 	if t := s.starvation.task; t != nil && t.state != queued {
 		return fmt.Errorf("3: task %v, %v, starves", t.id, t.state)
 	}
-	if len(s.doomed) > 0 {
-		return fmt.Errorf("2: %d tasks condemned and not done", len(s.doomed))
+	if s.behind() && s.late.left > 0 && s.late.left < s.config.Slice {
+		return fmt.Errorf("9: %d tasks condemned and not done, with %d units left", s.late.doomed.len(), s.late.left)
 	}
 	return nil
 }
@@ -266,7 +306,7 @@ func (c *checker) objects() error {
 }
 
 func (c *checker) object(o *object) error {
-	if c.s.objects.get(o.id) != o || o.producer == nil && o.first == nil {
+	if c.s.objects.get(o.id) != o || o.producer == nil && o.first == nil && !o.coming || o.coming && o.producer != nil {
 		return fmt.Errorf("4: object %v is kept for nobody", o.id)
 	}
 	var last *edge
@@ -289,6 +329,47 @@ func (c *checker) timers() error {
 	for i, t := range c.s.timers {
 		if t.timerIndex != i || i > 0 && c.s.timers.Less(i, (i-1)/2) {
 			return fmt.Errorf("5: timer %d of task %v is out of place", i, t.id)
+		}
+	}
+	return nil
+}
+
+// peers checks the accounts and lists of peers.
+func (c *checker) peers() error {
+	ps := &c.s.peers
+	if len(ps.byID) != len(ps.all.list) {
+		return fmt.Errorf("8: %d peers known, %d listed", len(ps.byID), len(ps.all.list))
+	}
+	for _, m := range ps.all.list {
+		p := m.peer
+		var lent wray.Resources
+		loaned := map[int]wray.Amount{}
+		for t := p.tasks.first; t != nil; t = t.next {
+			lent = lent.Add(t.res)
+			for _, w := range t.claim.all() {
+				loaned[w.resource] += w.amount
+			}
+		}
+		if lent != p.lent || ps.byID[p.id] != p || len(p.spots) != 1+2*len(p.node.Labels)+len(p.custom) {
+			return fmt.Errorf("8: peer %d has %v lent, counted %v", p.id, lent, p.lent)
+		}
+		for _, a := range p.custom {
+			if a.loaned != loaned[a.resource] {
+				return fmt.Errorf("8: peer %d has %v of resource %d lent, counted %v", p.id, loaned[a.resource], a.resource, a.loaned)
+			}
+		}
+		for i, at := range p.spots {
+			if e := at.roster.list[at.at]; e.peer != p || e.spot != i || (at.at < at.roster.open) != p.open() {
+				return fmt.Errorf("8: peer %d, open %v, is in the wrong place of list %d", p.id, p.open(), i)
+			}
+		}
+	}
+	if len(c.placements) != len(c.s.placements) {
+		return fmt.Errorf("8: %d placements are known, tasks have %d", len(c.s.placements), len(c.placements))
+	}
+	for l, n := range c.placements {
+		if l.tasks != n || c.s.placements[l.key] != l {
+			return fmt.Errorf("8: a placement counts %d tasks, %d have it", l.tasks, n)
 		}
 	}
 	return nil

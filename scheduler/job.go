@@ -11,10 +11,12 @@ type job struct {
 	id    wray.ID
 	roots family // tasks without a parent that is alive
 
-	queues   []*queue // tasks in state queued, by shape: see enqueue
-	overflow queue    // those of the shapes beyond maxShapes
-	index    int      // in Scheduler.active, or -1
-	served   uint64   // Scheduler.starts at its last start
+	queues   []*queue      // tasks in state queued, by shape: see enqueue
+	overflow queue         // those of the shapes beyond maxShapes
+	abroad   queue         // those of them that may not run on this node
+	parked   [states]queue // by state: the tasks that wait for something else, in the order they came
+	index    int           // in Scheduler.active, or -1
+	served   uint64        // Scheduler.starts at its last start
 
 	count  [states]int // tasks by state
 	live   int         // their sum
@@ -23,6 +25,8 @@ type job struct {
 	cpu    meter         // integral of held.CPU up to metered
 	bytes  int64         // of pending tasks
 	totals totals
+
+	avoided []avoidance // peers that could not run its tasks
 
 	metered int64 // time
 	refused bool  // a Submit met ErrQueueFull; Space is owed
@@ -36,7 +40,9 @@ type totals struct {
 	submitted, finished, failed, canceled, retried, refused uint64
 }
 
-func (j *job) pending() int { return j.count[waiting] + j.count[queued] + j.count[backoff] }
+func (j *job) pending() int {
+	return j.count[waiting] + j.count[queued] + j.count[backoff] + j.count[condemned]
+}
 
 // meterTo brings the integral of held CPU up to now. It is called before held
 // changes.
@@ -80,8 +86,9 @@ func (s *Scheduler) EndJob(now int64, id wray.ID) {
 		return
 	}
 	j.ending = true
-	for t := j.roots.oldest; t != nil; t = t.younger {
-		s.cancel(t, "its job ended", true)
+	j.roots.next = j.roots.oldest
+	if f := (&household{job: j}); !s.tend(f) {
+		s.late.families.push(f)
 	}
 	s.settle()
 	s.closeIfEnded(j) // else done by the last of its tasks
@@ -139,7 +146,13 @@ func (st state) holds(r wray.Resources) wray.Resources {
 // the one place that does; queues, edges and timers are the caller's part.
 func (s *Scheduler) move(t *task, to state) {
 	j, from := t.job, t.state
-	t.state = to
+	t.state, t.since = to, s.now
+	if t.queue != nil && from.parks() {
+		t.queue.remove(t)
+	}
+	if to.parks() {
+		j.parked[to].add(t)
+	}
 	if from != gone {
 		j.count[from]--
 	} else {
@@ -165,6 +178,14 @@ func (s *Scheduler) move(t *task, to state) {
 		}
 		if t.claim != nil {
 			s.moveClaim(t, from, to)
+		}
+		if to == lent {
+			t.away.peer.loan(t, 1)
+		} else if from == lent {
+			p := t.away.peer
+			p.loan(t, -1)
+			p.resort()
+			t.away.peer = nil
 		}
 	}
 	switch {

@@ -112,11 +112,15 @@ func TestMailboxModel(t *testing.T) {
 			m.Post(c.Letter, c.from, c.missing)
 			model = append(model, c)
 		case op < 6 && len(model) > 0:
-			c := &model[rng.IntN(len(model))]
+			k := rng.IntN(len(model))
+			c := &model[k]
 			if c.missing > 0 {
 				trace = append(trace, fmt.Sprintf("arrived %d", c.Value))
 				c.missing--
-				m.Arrived(c.Letter)
+				behind := slices.ContainsFunc(model[:k], func(earlier call) bool { return earlier.from == c.from })
+				if runs, want := m.Arrived(c.Letter), c.missing == 0 && !behind; runs != want {
+					t.Fatalf("an argument of %d came, which may run now: %v, want %v: %v", c.Value, runs, want, trace[max(0, len(trace)-50):])
+				}
 			}
 		case op < 7 && len(model) > 0:
 			k := rng.IntN(len(model))

@@ -23,12 +23,16 @@ type model struct {
 	starts uint64
 	seq    uint64
 	stale  uint64
+	named  []string // resources, by peers so far
 
 	starving *modelTask
 	since    int64
 
 	doomed []*modelTask
 	out    []Decision
+
+	peers []*modelPeer
+	lends uint64
 }
 
 type modelJob struct {
@@ -56,6 +60,8 @@ type modelTask struct {
 	wait       *Wait // of a blocked task, as told
 	unresolved []wray.ID
 	doom       wray.Code
+	peer       *modelPeer // that it is lent to
+	lentAs     uint64     // its place among all lendings
 }
 
 func (m *model) emit(d Decision) { m.out = append(m.out, d) }
@@ -110,7 +116,7 @@ func (m *model) held(of *modelJob) wray.Resources {
 func (m *model) customHeld(name string, of *modelJob) wray.Amount {
 	var sum wray.Amount
 	for _, t := range m.tasks {
-		if (of == nil || t.job == of) && t.state.started() {
+		if (of == nil || t.job == of) && t.state.local() {
 			sum += customOf(t.Custom, name)
 		}
 	}
@@ -165,15 +171,10 @@ func (m *model) submit(p Spec) error {
 			return fmt.Errorf("depth")
 		}
 	}
-	if p.Resources.CPU > m.config.Capacity.CPU || p.Resources.Memory > m.config.Capacity.Memory || p.Bytes > m.config.MaxQueuedBytes {
+	if !m.here(&p) && !m.elsewhere(&p) && !m.awaits(&p) || p.Bytes > m.config.MaxQueuedBytes {
 		return fmt.Errorf("unschedulable")
 	}
-	for _, c := range p.Custom {
-		if c.Amount > customOf(m.config.Custom, c.Name) {
-			return fmt.Errorf("unschedulable")
-		}
-	}
-	if n, bytes := m.pending(j); n >= m.config.MaxQueuedTasks || bytes+p.Bytes > m.config.MaxQueuedBytes {
+	if n, bytes := m.pending(j); !p.Again && (n >= m.config.MaxQueuedTasks || bytes+p.Bytes > m.config.MaxQueuedBytes) {
 		j.refused, j.wanted = true, max(j.wanted, p.Bytes)
 		return fmt.Errorf("full")
 	}
@@ -185,6 +186,10 @@ func (m *model) submit(p Spec) error {
 	m.seq++
 	t := &modelTask{Spec: p, job: j, parent: parent, depth: depth, seq: m.seq, missing: slices.Clone(p.Deps)}
 	t.Results, t.Custom = slices.Clone(p.Results), slices.Clone(p.Custom)
+	if p.Place != nil {
+		place := *p.Place // one of its own, for it may change
+		t.Place = &place
+	}
 	m.tasks = append(m.tasks, t)
 	kin := m.kin(t)
 	*kin = append(*kin, t)
@@ -225,16 +230,24 @@ func (m *model) finished(id wray.ID, attempt int, o Outcome) {
 		return
 	}
 	m.resume = slices.DeleteFunc(m.resume, func(r *modelTask) bool { return r == t })
-	t.wait, t.deadline = nil, 0
+	t.wait, t.unresolved, t.deadline = nil, nil, 0
+	if t.peer != nil {
+		delete(t.peer.avoided, t.job)
+	}
+	m.endAttempt(t, o)
+	m.settle()
+}
+
+func (m *model) endAttempt(t *modelTask, o Outcome) {
 	if o.Err == nil {
 		m.finish(t, wray.CodeOK)
-	} else if again := t.Retries < 0 || attempt <= t.Retries; o.Retryable && again && t.stop != wray.CodeCanceled {
+	} else if again := t.Retries < 0 || t.attempt <= t.Retries; o.Retryable && again && t.stop != wray.CodeCanceled {
 		for _, c := range t.children {
 			m.cancel(c, true)
 		}
-		t.stop, t.state = wray.CodeOK, backoff
+		t.stop, t.state, t.peer = wray.CodeOK, backoff, nil
 		d := int64(10_000_000)
-		for i := 1; i < attempt && d < 1_000_000_000; i++ {
+		for i := 1; i < t.attempt && d < 1_000_000_000; i++ {
 			d *= 2
 		}
 		t.deadline = m.now + min(d, 1_000_000_000)
@@ -243,7 +256,6 @@ func (m *model) finished(id wray.ID, attempt int, o Outcome) {
 	} else {
 		m.finish(t, o.Err.Code)
 	}
-	m.settle()
 }
 
 func (m *model) finish(t *modelTask, code wray.Code) {
@@ -326,9 +338,12 @@ func (m *model) cancel(t *modelTask, recursive bool) {
 		return
 	}
 	if t.stop == wray.CodeOK {
-		m.emit(Decision{Kind: Stop, Task: t.ID, Attempt: t.attempt, Code: wray.CodeCanceled, Job: t.job.id})
+		m.emit(Decision{Kind: Stop, Task: t.ID, Attempt: t.attempt, Code: wray.CodeCanceled, Job: t.job.id, Peer: t.peerID()})
 	}
 	t.stop, t.deadline, t.spare = wray.CodeCanceled, 0, !recursive
+	if t.peer != nil && t.peer.unreachable && t.doom == 0 {
+		m.condemn(t, wray.CodeCanceled)
+	}
 	if recursive {
 		for _, c := range t.children {
 			m.cancel(c, true)
@@ -388,12 +403,14 @@ func (m *model) tick() {
 			m.enqueue(t)
 		} else {
 			t.stop = wray.CodeTimeout
-			m.emit(Decision{Kind: Stop, Task: t.ID, Attempt: t.attempt, Code: wray.CodeTimeout, Job: t.job.id})
+			m.emit(Decision{Kind: Stop, Task: t.ID, Attempt: t.attempt, Code: wray.CodeTimeout, Job: t.job.id, Peer: t.peerID()})
 		}
 	}
 }
 
-func (m *model) ready() {
+// ready decides as Ready does. Whom a task is lent to, the model only judges:
+// got is what the scheduler decided.
+func (m *model) ready(got []Decision) error {
 	for len(m.resume) > 0 && m.resume[0].Resources.CPU <= m.free().CPU {
 		t := m.resume[0]
 		m.resume = m.resume[1:]
@@ -403,8 +420,26 @@ func (m *model) ready() {
 	for {
 		order := m.order()
 		i := slices.IndexFunc(order, m.mayStart)
+		n := len(m.out)
+		for n < len(got) && got[n].Kind == Space {
+			n++ // which a start or a lending made
+		}
+		if n < len(got) && got[n].Kind == Lend {
+			if i > 0 && m.starving == nil {
+				m.starving, m.since = order[0], m.now
+			}
+			t, p := m.task(got[n].Task), m.peer(got[n].Peer)
+			switch {
+			case t == nil || p == nil || t.state != queued || !m.takes(p, t):
+				return fmt.Errorf("%+v, which may not be", got[n])
+			case i >= 0 && (t != order[i] || !m.diverts(t, p)):
+				return fmt.Errorf("%+v, though %v fits here", got[n], order[i].ID)
+			}
+			m.lend(t, p)
+			continue
+		}
 		if i < 0 {
-			return
+			return m.mustLend()
 		}
 		if i > 0 && m.starving == nil {
 			m.starving, m.since = order[0], m.now
@@ -414,27 +449,33 @@ func (m *model) ready() {
 }
 
 func (m *model) start(t *modelTask) {
+	m.begin(t, running)
+	m.emit(Decision{Kind: Start, Task: t.ID, Attempt: t.attempt, Job: t.job.id})
+}
+
+func (m *model) begin(t *modelTask, as state) {
 	if m.starving == t {
 		m.starving = nil
 	}
 	m.starts++
-	t.state, t.job.served = running, m.starts
+	t.state, t.job.served = as, m.starts
 	t.attempt++
 	if t.Timeout > 0 {
 		t.deadline = m.now + t.Timeout
 	}
 	m.space(t.job)
-	m.emit(Decision{Kind: Start, Task: t.ID, Attempt: t.attempt, Job: t.job.id})
 }
 
-// order lists the queued tasks in the order in which they are considered.
+// order lists the queued tasks that may run here in the order in which they are considered.
 func (m *model) order() []*modelTask {
 	var order []*modelTask
 	first := map[*modelJob]uint64{}
 	share := map[*modelJob]float64{}
 	for _, t := range m.tasks {
 		if t.state == queued {
-			order = append(order, t)
+			if m.here(&t.Spec) {
+				order = append(order, t)
+			}
 			if f, ok := first[t.job]; !ok || t.turn < f {
 				first[t.job] = t.turn
 			}
@@ -494,7 +535,7 @@ func (m *model) deadlocked() []*modelTask {
 	custom := func(name string) wray.Amount {
 		sum := customOf(m.config.Custom, name) - m.customHeld(name, nil)
 		for t := range able {
-			if t.state.started() {
+			if t.state.local() {
 				sum += customOf(t.Custom, name)
 			}
 		}
@@ -502,12 +543,12 @@ func (m *model) deadlocked() []*modelTask {
 	}
 	canGoOn := func(t *modelTask) bool {
 		switch {
-		case t.state == running || t.state == resuming || t.stop != wray.CodeOK:
+		case t.state == running || t.state == resuming || t.state == lent || t.stop != wray.CodeOK:
 			return true
 		case t.state == waiting:
 			return slices.ContainsFunc(t.missing, comes)
 		case t.state.pending():
-			return t.Resources.Memory <= memory() && !slices.ContainsFunc(t.Custom, func(c wray.Custom) bool { return c.Amount > custom(c.Name) })
+			return !m.here(&t.Spec) || m.elsewhere(&t.Spec) || t.Resources.Memory <= memory() && !slices.ContainsFunc(t.Custom, func(c wray.Custom) bool { return c.Amount > custom(c.Name) })
 		case len(t.wait.Objects) == 0 && !t.wait.Space:
 			return true
 		case t.wait.Space && (!t.job.refused || slices.ContainsFunc(m.tasks, func(p *modelTask) bool {

@@ -72,6 +72,7 @@ type world struct {
 	choose func(n int) (int, bool) // a number below n; false when it is time to end
 	over   bool
 	nested bool // tasks hold memory and wait for their children, mostly
+	peered bool // there are other nodes
 	s      *Scheduler
 	m      *model
 	now    int64
@@ -88,6 +89,8 @@ func newWorld(t *testing.T, choose func(n int) (int, bool)) *world {
 	config := Config{
 		Capacity:       wray.Resources{CPU: 3 * wray.OneCPU, Memory: 100},
 		Custom:         []wray.Custom{{Name: "x", Amount: 4}, {Name: "b", Amount: 10}},
+		Node:           "here",
+		Labels:         []Label{{Key: "zone", Value: "west"}},
 		MaxQueuedTasks: 40,
 		MaxQueuedBytes: 100,
 		MaxDepth:       5,
@@ -96,11 +99,15 @@ func newWorld(t *testing.T, choose func(n int) (int, bool)) *world {
 	if kind == 3 {
 		config.MaxQueuedTasks = 6
 	}
+	peered, _ := choose(2)
+	if peered == 1 && kind%2 == 0 {
+		config.Patience = 1 << 60 // ends when all else has
+	}
 	s, err := New(config)
 	if err != nil {
 		t.Fatal(err)
 	}
-	return &world{t: t, choose: choose, nested: kind >= 2, s: s, m: &model{config: config}, done: map[wray.ID]int{}}
+	return &world{t: t, choose: choose, nested: kind >= 2, peered: peered == 1, s: s, m: &model{config: config}, done: map[wray.ID]int{}}
 }
 
 func (w *world) pick(n int) int {
@@ -175,6 +182,7 @@ func (w *world) task(ok func(*modelTask) bool) *modelTask {
 }
 
 func started(t *modelTask) bool   { return t.state.started() }
+func isLent(t *modelTask) bool    { return t.state == lent }
 func isRunning(t *modelTask) bool { return t.state == running }
 func isBlocked(t *modelTask) bool { return t.state == blocked }
 func anyTask(*modelTask) bool     { return true }
@@ -194,6 +202,11 @@ func (w *world) objects(most int) []wray.ID {
 
 func (w *world) step() {
 	kind := w.pick(20)
+	if w.peered && w.oneIn(4) {
+		w.peerEvent()
+		w.compare()
+		return
+	}
 	if w.nested && w.oneIn(2) {
 		kind = []int{0, 0, 20, 20, 18}[w.pick(5)]
 	}
@@ -274,12 +287,16 @@ func (w *world) submit() {
 		Retries: []int{0, 0, 1, 3, Forever}[w.pick(5)],
 		Timeout: []int64{0, 0, 5_000_000, 50_000_000}[w.pick(4)],
 		Bytes:   []int64{0, 1, 10, 30}[w.pick(4)],
+		Again:   w.oneIn(8),
 	}
 	if w.oneIn(2) {
 		p.Custom = [][]wray.Custom{
 			{{Name: "x", Amount: 1}}, {{Name: "x", Amount: 3}}, {{Name: "b", Amount: 6}, {Name: "x", Amount: 2}},
 			{{Name: "x", Amount: 0}, {Name: "b", Amount: 10}}, {{Name: "x", Amount: 5}}, {{Name: "other", Amount: 1}},
 		}[w.pick(6)]
+	}
+	if w.peered {
+		w.place(&p)
 	}
 	for range w.pick(3) {
 		p.Results = append(p.Results, w.newID())
@@ -290,6 +307,15 @@ func (w *world) submit() {
 			// What a parent may wait for.
 			p.Results = append(p.Results, w.newID())
 		}
+	}
+	alive := 0
+	for _, t := range w.m.tasks {
+		if t.job.id == p.Job {
+			alive++
+		}
+	}
+	if alive >= maxShapes {
+		return // the model has no overflow
 	}
 	w.event("submit %+v", p)
 	err, want := w.s.Submit(w.now, &p), w.m.submit(p)
@@ -392,6 +418,11 @@ func (w *world) advance(d int64) {
 			}
 			j.refused, j.wanted = false, 0
 		case Done:
+			if d.Code == wray.CodeUnschedulable {
+				w.impatient(got)
+				got = w.follows(got)
+				continue
+			}
 			victims := w.m.deadlocked()
 			if d.Code != wray.CodeResourceDeadlock || len(victims) == 0 || victims[len(victims)-1].ID != d.Task {
 				w.fatalf("done %v: %v; the model would fail the last of %d", d.Task, d.Err, len(victims))
@@ -404,6 +435,22 @@ func (w *world) advance(d int64) {
 			w.fatalf("tick: unexpected %+v", d)
 		}
 	}
+}
+
+// impatient fails in the model the tasks that got begins with, whose patience is
+// over, and judges that: no node could hold them.
+func (w *world) impatient(got []Decision) {
+	for _, d := range got {
+		t := w.m.task(d.Task)
+		if d.Kind != Done || t == nil || t.state != queued || !w.m.awaits(&t.Spec) || w.m.elsewhere(&t.Spec) {
+			break
+		}
+		w.m.finish(t, wray.CodeUnschedulable)
+	}
+	if len(w.m.out) == 0 {
+		w.fatalf("done %v: %v; the model has a node for it", got[0].Task, got[0].Err)
+	}
+	w.m.settle()
 }
 
 // follows compares what the model did after a decision that it was told of,
@@ -460,7 +507,7 @@ func (w *world) same(got, want []Decision) {
 }
 
 func alike(a, b Decision) bool {
-	return a.Kind == b.Kind && a.Code == b.Code && a.Attempt == b.Attempt && a.Task == b.Task && a.Job == b.Job
+	return a.Kind == b.Kind && a.Code == b.Code && a.Attempt == b.Attempt && a.Task == b.Task && a.Job == b.Job && a.Peer == b.Peer
 }
 
 func (w *world) ready() {
@@ -472,7 +519,9 @@ func (w *world) ready() {
 			w.fatalf("seq %d after %d decisions", d.Seq, seq+uint64(i))
 		}
 	}
-	w.m.ready()
+	if err := w.m.ready(all[w.taken:]); err != nil {
+		w.fatalf("%v", err)
+	}
 	w.same(all[w.taken:], w.m.out)
 	w.m.out = w.m.out[:0]
 	w.taken = 0
@@ -486,13 +535,20 @@ func (w *world) ready() {
 // obligations do, and holds that it does: no task is lost, and what cannot go
 // on is told so.
 func (w *world) drain() {
+	if w.peered {
+		w.allPeers()
+	}
 	w.ready()
 	w.mustBreak()
 	for round := 0; len(w.m.tasks) > 0; round++ {
 		if round > 10_000 {
 			w.fatalf("%d tasks do not end, such as %+v, %v", len(w.m.tasks), w.m.tasks[0].Spec, w.m.tasks[0].state)
 		}
-		if t := w.task(isRunning); t != nil {
+		t := w.task(isRunning)
+		if t == nil {
+			t = w.task(isLent)
+		}
+		if t != nil {
 			w.finishWith(t, Outcome{})
 			w.compare()
 			w.ready()

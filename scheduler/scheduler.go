@@ -68,6 +68,10 @@ type Config struct {
 	// Custom is what they may hold of other resources, each name once.
 	Custom []wray.Custom
 
+	// Node and Labels are what the node is called and has, for strategies.
+	Node   string
+	Labels []Label
+
 	// MaxQueuedTasks and MaxQueuedBytes bound what one job may have waiting to
 	// run; beyond, Submit answers [ErrQueueFull] and a Space decision follows
 	// when there is room. Retries are never refused and may pass the limits.
@@ -78,6 +82,16 @@ type Config struct {
 	// submits depth 2. Cancellation walks the tree of tasks by recursion,
 	// which this bounds, too.
 	MaxDepth int
+
+	// Patience is how many nanoseconds a task whose strategy keeps it off this
+	// node waits for a node that could ever hold it, where there is none: one
+	// may be on its way, or back in a moment. Then it fails as Unschedulable. 0:
+	// it fails at once.
+	Patience int64
+
+	// Slice bounds the work that the events between two Readys do at once for
+	// tasks that end or wait together. The rest is left to Ticks.
+	Slice int
 }
 
 func (c *Config) ensureDefaults() {
@@ -90,6 +104,9 @@ func (c *Config) ensureDefaults() {
 	if c.MaxDepth == 0 {
 		c.MaxDepth = DefaultMaxDepth
 	}
+	if c.Slice == 0 {
+		c.Slice = DefaultSlice
+	}
 }
 
 func (c *Config) validate() error {
@@ -98,7 +115,7 @@ func (c *Config) validate() error {
 		return fmt.Errorf("scheduler: capacity of %d ten-thousandths of a core: want more than 0", c.Capacity.CPU)
 	case c.Capacity.Memory <= 0:
 		return fmt.Errorf("scheduler: capacity of %d bytes of memory: want more than 0", c.Capacity.Memory)
-	case c.MaxQueuedTasks < 0 || c.MaxQueuedBytes < 0 || c.MaxDepth < 0:
+	case c.MaxQueuedTasks < 0 || c.MaxQueuedBytes < 0 || c.MaxDepth < 0 || c.Slice < 0 || c.Patience < 0:
 		return errors.New("scheduler: a limit is negative")
 	}
 	if err := validateCustom(c.Custom); err != nil {
@@ -113,7 +130,9 @@ type Scheduler struct {
 	now    int64          // the latest time told
 	free   wray.Resources // capacity less what started tasks hold
 
-	custom []custom          // accounts of the custom resources, by name
+	node   Node
+	own    int               // how many custom resources this node has
+	custom []custom          // their accounts, by name; then those of resources that peers alone have
 	claims map[string]*claim // of the tasks alive, by their key
 
 	tasks   table[task, *task]     // every task that is not done
@@ -121,10 +140,16 @@ type Scheduler struct {
 	jobs    map[wray.ID]*job
 	order   []*job // the jobs, oldest first: maps are never ranged over
 
-	active []*job  // jobs with queued tasks, in no order
-	resume queue   // tasks in state resuming, in the order of Unblocked
-	timers timers  // deadlines of attempts and ends of backoffs
-	doomed []*task // not started, to be failed before the event ends: see settle
+	active []*job // jobs with queued tasks, in no order
+	resume queue  // tasks in state resuming, in the order of Unblocked
+	timers timers // deadlines of attempts, and ends of backoffs and of patience
+	late   late
+
+	peers      peers
+	placements map[string]*placement // of the tasks alive, by their key
+	round      uint64                // of lendOut
+	missed     bool                  // in this round, somebody may have room who was not drawn
+	lendAgain  int64                 // when to draw again; 0: no need
 
 	submits uint64 // submissions so far: a task's seq
 	queued  uint64 // arrivals in queues so far: a task's turn
@@ -151,10 +176,13 @@ func New(c Config) (*Scheduler, error) {
 	}
 	return &Scheduler{
 		config: c,
+		node:   Node{Name: c.Node, Capacity: c.Capacity, Custom: c.Custom, Labels: c.Labels},
+		own:    len(c.Custom),
 		free:   c.Capacity,
 		custom: customs(c.Custom),
 		claims: make(map[string]*claim),
 		jobs:   make(map[wray.ID]*job),
+		late:   late{left: c.Slice},
 	}, nil
 }
 
@@ -181,18 +209,31 @@ func (s *Scheduler) Value(id wray.ID) any {
 }
 
 // Tick tells that time passed: attempts past their deadline are stopped, and
-// retries whose backoff is over are queued. Calling it early or often is
+// retries whose backoff is over are queued; and a slice of the work is done that
+// events left. Calling it early or often is
 // harmless.
 func (s *Scheduler) Tick(now int64) {
 	s.at(now)
 	for len(s.timers) > 0 && s.timers[0].timer <= s.now {
 		t := heap.Pop(&s.timers).(*task)
+		if t.state == queued {
+			if !s.elsewhere(t.res, t.claim.all(), t.place) {
+				err := s.nowhere(t.name, t.res, t.claim.all(), t.place)
+				err.Attempt = t.attempt
+				s.condemn(t, err)
+			}
+			continue
+		}
 		if t.state == backoff {
+			if t.children.next != nil { // the last attempt's are being canceled
+				s.setTimer(t, searchDelay)
+				continue
+			}
 			s.enqueue(t)
 			continue
 		}
 		t.stop = wray.CodeTimeout
-		s.emit(Decision{Kind: Stop, Code: wray.CodeTimeout, Task: t.id, Job: t.job.id, Attempt: t.attempt, Value: t.value})
+		s.emitStop(t, wray.CodeTimeout)
 	}
 	if s.deadlock.due(s.now) {
 		s.sweep()
@@ -221,19 +262,31 @@ func (s *Scheduler) NextDeadline() (int64, bool) {
 	if until, holding := s.starvation.holding(s.now); holding {
 		earliest(until)
 	}
+	if s.lendAgain > 0 {
+		earliest(s.lendAgain)
+	}
+	if s.behind() {
+		earliest(s.now)
+	}
 	return next, ok
 }
 
 // Ready admits what fits, and appends to dst the decisions made since the last
 // call: first those that events led to, in their order, then Resumes, then
-// Starts. The caller owns dst; nothing in it is touched later, except that a
+// Starts and, of what does not fit here, Lends. The caller owns dst; nothing in it is touched later, except that a
 // Done's Err belongs to all who hold it and is not to be modified.
 func (s *Scheduler) Ready(dst []Decision) []Decision {
 	s.dispatch()
+	if len(s.peers.all.list) > 0 {
+		for s.lendOut() {
+			s.dispatch()
+		}
+	}
 	s.deadlock.arm(s)
 	if invariants {
 		s.mustHold()
 	}
+	s.late.left = s.config.Slice
 	dst = append(dst, s.out...)
 	if cap(s.out) > maxSpareDecisions {
 		s.out = nil

@@ -23,15 +23,25 @@ import (
 // Names stand for IDs. Unless it says otherwise a task asks for one CPU and no
 // memory and makes one object, which has the task's name.
 //
-//	node cpu=2 memory=100MiB [custom=(NAME:AMOUNT,…)] [max-queued=n] [max-bytes=n] [max-depth=n]
+//	node cpu=2 memory=100MiB [custom=(NAME:AMOUNT,…)] [max-queued=n] [max-bytes=n] [max-depth=n] [name=] [labels=(KEY:VALUE,…)]
 //	job NAME …                   AddJob
 //	submit JOB TASK … [cpu=] [memory=] [custom=] [deps=(OBJECT,…)] [results=(OBJECT,…)]
-//	       [parent=TASK] [retries=] [timeout=] [bytes=]
+//	       [parent=TASK] [retries=] [timeout=] [bytes=] [rerun]
+//	       [spread | on=NODE [soft]] [labels=(KEY:VALUE,…)] [home] [near=(PEER:BYTES,…)]
 //	finish TASK … [error=CODE] [retryable] [attempt=]
 //	block TASK … [on=(OBJECT,…)] [all] [space]
 //	unblock TASK …
 //	ready OBJECT …               ObjectReady
+//	at PEER OBJECT … bytes=      ObjectAt
+//	peer PEER … cpu= memory= [custom=] [labels=]   PeerUp; its node has its name
+//	load PEER … [cpu=] [memory=] [custom=]         PeerLoad
+//	unreachable PEER …           PeerUnreachable
+//	leaves PEER …                PeerLeaves
+//	down PEER …                  PeerDown
+//	refuse TASK … [home | not-now] [error=CODE]    Refused
+//	explain TASK …               Explain
 //	fail OBJECT … error=CODE     ObjectFailed
+//	waits [job=JOB] [name=TASK] [most=n]           Waits
 //	cancel TASK … [alone]        recursive unless alone
 //	end JOB …                    EndJob
 //	tick DURATION                the clock advances, Tick
@@ -68,6 +78,7 @@ const (
 	aJob = iota + 1
 	aTask
 	anObject
+	aPeer
 )
 
 func (v *env) id(kind uint64, name string) wray.ID {
@@ -145,7 +156,10 @@ func (v *env) decisions() {
 			v.attempts[d.Task] = d.Attempt
 			fmt.Fprintf(&v.out, "start %s #%d\n", v.names[d.Task], d.Attempt)
 		case Stop:
-			fmt.Fprintf(&v.out, "stop %s #%d: %v\n", v.names[d.Task], d.Attempt, d.Code)
+			fmt.Fprintf(&v.out, "stop %s #%d%s: %v\n", v.names[d.Task], d.Attempt, v.peerName(" at ", d.Peer), d.Code)
+		case Lend:
+			v.attempts[d.Task] = d.Attempt
+			fmt.Fprintf(&v.out, "lend %s #%d%s\n", v.names[d.Task], d.Attempt, v.peerName(" to ", d.Peer))
 		case Resume:
 			fmt.Fprintf(&v.out, "resume %s\n", v.names[d.Task])
 		case Done:
@@ -169,6 +183,15 @@ func (v *env) decisions() {
 	}
 }
 
+func (v *env) peer(name string) PeerID { return PeerID(v.id(aPeer, name).Seq) }
+
+func (v *env) peerName(before string, p PeerID) string {
+	if p == 0 {
+		return ""
+	}
+	return before + v.names[wray.ID{Owner: aPeer, Seq: uint64(p)}]
+}
+
 func (v *env) hint(e *wray.Error) {
 	if e.Hint != "" {
 		fmt.Fprintf(&v.out, "\n    hint: %s", e.Hint)
@@ -179,7 +202,7 @@ func statsString(a Stats) string {
 	return fmt.Sprintf("submitted=%d finished=%d failed=%d canceled=%d retried=%d refused=%d stale=%d "+
 		"waiting=%d running=%d blocked=%d cpu=%v memory=%s cputime=%v queued=%d",
 		a.Submitted, a.Finished, a.Failed, a.Canceled, a.Retried, a.Refused, a.Stale,
-		a.Waiting, a.Running, a.Blocked, a.Held.CPU, size(a.Held.Memory), time.Duration(a.CPUTime), a.QueuedBytes) + customString(a.Custom)
+		a.Waiting, a.Running, a.Blocked, a.Held.CPU, size(a.Held.Memory), time.Duration(a.CPUTime), a.QueuedBytes) + lentString(a.Lent) + customString(a.Custom)
 }
 
 func customString(list []wray.Custom) string {
@@ -220,6 +243,9 @@ func (v *env) event(cmd string, args []datadriven.CmdArg) {
 			MaxQueuedTasks: int(a.int("max-queued", 0)),
 			MaxQueuedBytes: a.bytes("max-bytes"),
 			MaxDepth:       int(a.int("max-depth", 0)),
+			Node:           a.text("name"),
+			Labels:         a.labels(),
+			Patience:       a.int("patience", 0),
 		})
 		if err != nil {
 			v.t.Fatal(err)
@@ -232,7 +258,14 @@ func (v *env) event(cmd string, args []datadriven.CmdArg) {
 			}
 		}
 	case "submit":
+		b := a
+		b.names = nil
 		for _, n := range a.names[1:] {
+			if n != "soft" && n != "spread" && n != "home" && n != "rerun" {
+				b.names = append(b.names, n)
+			}
+		}
+		for _, n := range b.names {
 			v.submit(a, n)
 		}
 	case "finish":
@@ -264,6 +297,58 @@ func (v *env) event(cmd string, args []datadriven.CmdArg) {
 		for _, n := range a.names {
 			v.s.ObjectFailed(v.now, v.id(anObject, n), a.error("error"))
 		}
+	case "at":
+		for _, n := range a.names[1:] {
+			v.s.ObjectAt(v.now, v.id(anObject, n), v.peer(a.names[0]), a.bytes("bytes"))
+		}
+	case "peer":
+		for _, n := range a.names {
+			node := Node{Name: n, Capacity: wray.Resources{CPU: a.cpu("cpu"), Memory: a.bytes("memory")}, Custom: a.custom(), Labels: a.labels()}
+			if err := v.s.PeerUp(v.now, v.peer(n), node); err != nil {
+				fmt.Fprintf(&v.out, "%s refused: %v\n", n, err)
+			}
+		}
+	case "load":
+		load := Load{Held: wray.Resources{Memory: a.bytes("memory")}, Custom: a.custom()}
+		if a.has("cpu") {
+			load.Held.CPU = a.cpu("cpu")
+		}
+		for _, n := range a.names {
+			v.s.PeerLoad(v.now, v.peer(n), load)
+		}
+	case "unreachable":
+		for _, n := range a.names {
+			v.s.PeerUnreachable(v.now, v.peer(n))
+		}
+	case "leaves":
+		for _, n := range a.names {
+			v.s.PeerLeaves(v.now, v.peer(n))
+		}
+	case "down":
+		for _, n := range a.names {
+			v.s.PeerDown(v.now, v.peer(n))
+		}
+	case "refuse":
+		why := NoRoom
+		var refusal *wray.Error
+		if a.has("error") {
+			refusal = a.error("error")
+		}
+		if a.flag("home") {
+			why = OnlyHere
+		} else if a.flag("not-now") {
+			why = NotNow
+		}
+		for _, n := range a.names {
+			id := v.id(aTask, n)
+			v.s.Refused(v.now, id, a.attempt(id), why, refusal)
+		}
+	case "explain":
+		for _, n := range a.names {
+			v.explain(n)
+		}
+	case "waits":
+		v.waits(a)
 	case "cancel":
 		alone := a.flag("alone")
 		for _, n := range a.names {
@@ -305,6 +390,29 @@ func (v *env) event(cmd string, args []datadriven.CmdArg) {
 	}
 }
 
+func (v *env) explain(name string) {
+	e, ok := v.s.Explain(v.id(aTask, name))
+	if !ok {
+		fmt.Fprintf(&v.out, "%s is not known\n", name)
+		return
+	}
+	fmt.Fprintf(&v.out, "%s is %s", name, e.State)
+	if e.Node != "" {
+		fmt.Fprintf(&v.out, " to %s", e.Node)
+	}
+	if e.Missing > 0 {
+		fmt.Fprintf(&v.out, ", %d objects are missing", e.Missing)
+	}
+	fmt.Fprintln(&v.out)
+	for _, n := range e.Nodes {
+		never := ""
+		if n.Never() {
+			never = "never: "
+		}
+		fmt.Fprintf(&v.out, "  %s: %s%s\n", n.Node, never, n.Why())
+	}
+}
+
 func (v *env) submit(a arguments, name string) {
 	spec := Spec{
 		ID:        v.id(aTask, name),
@@ -316,6 +424,23 @@ func (v *env) submit(a arguments, name string) {
 		Results:   a.ids(anObject, "results"),
 		Retries:   int(a.int("retries", 0)),
 		Bytes:     a.bytes("bytes"),
+		Again:     a.flag("rerun"),
+	}
+	st := Strategy{Soft: a.flag("soft"), Where: a.selectors()}
+	if a.flag("spread") {
+		st.Kind = Spread
+	}
+	if a.has("on") {
+		st.Kind, st.Node = OnNode, a.text("on")
+	}
+	spec.Place = &Place{Strategy: st, Home: a.flag("home")}
+	for _, s := range a.opts["near"] {
+		peer, text, _ := strings.Cut(s, ":")
+		near := Near{Bytes: a.size(text)}
+		if peer != "here" {
+			near.Peer = v.peer(peer)
+		}
+		spec.Place.Near = append(spec.Place.Near, near)
 	}
 	if a.has("cpu") {
 		spec.Resources.CPU = a.cpu("cpu")
@@ -405,12 +530,48 @@ func (a *arguments) custom() []wray.Custom {
 	return list
 }
 
+func (a *arguments) text(key string) string {
+	if !a.has(key) {
+		return ""
+	}
+	return a.opts[key][0]
+}
+
+// labels reads labels such as (zone:west,disk:ssd).
+func (a *arguments) labels() []Label {
+	var list []Label
+	for _, s := range a.opts["labels"] {
+		key, value, _ := strings.Cut(s, ":")
+		list = append(list, Label{Key: key, Value: value})
+	}
+	return list
+}
+
+// selectors reads what labels are to be, such as (zone:east|west,spot:!,gpu:*,disk:!hdd).
+func (a *arguments) selectors() []wray.Selector {
+	var list []wray.Selector
+	for _, s := range a.opts["where"] {
+		key, values, _ := strings.Cut(s, ":")
+		w := wray.Selector{Key: key}
+		values, w.Not = strings.CutPrefix(values, "!")
+		if values != "" && values != "*" {
+			w.Values = strings.Split(values, "|")
+		}
+		list = append(list, w)
+	}
+	return list
+}
+
 // bytes reads an amount such as 100MiB; 0 without the option.
 func (a *arguments) bytes(key string) int64 {
 	if !a.has(key) {
 		return 0
 	}
-	text, unit := a.opts[key][0], int64(1)
+	return a.size(a.opts[key][0])
+}
+
+func (a *arguments) size(text string) int64 {
+	unit := int64(1)
 	for suffix, n := range map[string]int64{"KiB": 1 << 10, "MiB": 1 << 20, "GiB": 1 << 30} {
 		if rest, ok := strings.CutSuffix(text, suffix); ok {
 			text, unit = rest, n
@@ -446,4 +607,11 @@ func (a *arguments) error(key string) *wray.Error {
 	}
 	a.v.t.Fatalf("no code is named %q", a.opts[key][0])
 	return nil
+}
+
+func lentString(n int) string {
+	if n == 0 {
+		return ""
+	}
+	return fmt.Sprintf(" lent=%d", n)
 }

@@ -40,7 +40,7 @@ func (h *short) init() {
 // add tells that what t holds may become free.
 func (h *short) add(t *task) {
 	h.have[0] += t.state.holds(t.res).Memory
-	if t.claim != nil && t.state.started() {
+	if t.claim != nil && t.state.local() {
 		for _, w := range t.claim.wants {
 			h.have[1+w.resource] += int64(w.amount)
 		}

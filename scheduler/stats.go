@@ -8,7 +8,7 @@ import (
 )
 
 // Stats is the account of a job, or of the tenant. Submitted is always the sum
-// of Finished, Failed, Canceled, Waiting, Running and Blocked.
+// of Finished, Failed, Canceled, Waiting, Running, Blocked and Lent.
 type Stats struct {
 	// Counters of tasks, which only grow.
 	Submitted uint64 // taken by Submit
@@ -23,6 +23,7 @@ type Stats struct {
 	Waiting int // for dependencies, resources or a retry
 	Running int // started and not blocked, those waiting for Resume included
 	Blocked int
+	Lent    int // to other nodes
 
 	Held        wray.Resources // by started tasks now
 	Custom      []wray.Custom  // likewise, by name; those of which there is some
@@ -40,6 +41,7 @@ func (a *Stats) add(b *Stats) {
 	a.Waiting += b.Waiting
 	a.Running += b.Running
 	a.Blocked += b.Blocked
+	a.Lent += b.Lent
 	a.Held = a.Held.Add(b.Held)
 	a.Custom = addCustom(a.Custom, b.Custom)
 	a.CPUTime = addSaturated(a.CPUTime, b.CPUTime)
@@ -81,6 +83,7 @@ func (s *Scheduler) statsOf(j *job) Stats {
 		Waiting:     j.pending(),
 		Running:     j.count[running] + j.count[resuming],
 		Blocked:     j.count[blocked],
+		Lent:        j.count[lent],
 		Held:        j.held,
 		Custom:      s.customHeld(j),
 		CPUTime:     j.cpu.ns,

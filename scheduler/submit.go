@@ -31,18 +31,31 @@ func (s *Scheduler) Submit(now int64, spec *Spec) error {
 	if err != nil {
 		return err
 	}
-	if !spec.Resources.Fits(s.config.Capacity) {
-		return unschedulable(spec, s.config.Capacity)
-	}
-	wants, err := s.wants(spec)
+	wants, lacks, err := s.wants(spec)
 	if err != nil {
 		return err
 	}
+	here := lacks == nil && spec.Resources.Fits(s.config.Capacity)
+	var place *placement
+	if spec.Place != nil {
+		place = s.placementFor(&spec.Place.Strategy, spec.Place.Home)
+		here = here && (place == nil || place.here)
+	}
+	if !here {
+		if err := s.feasible(spec, lacks, wants, place); err != nil {
+			s.leavePlacement(place)
+			return err
+		}
+	}
 	if spec.Bytes > s.config.MaxQueuedBytes {
+		s.leavePlacement(place)
 		return tooManyBytes(spec, s.config.MaxQueuedBytes)
 	}
-	if err := s.refuse(j, spec.Bytes); err != nil {
-		return err
+	if !spec.Again {
+		if err := s.refuse(j, spec.Bytes); err != nil {
+			s.leavePlacement(place)
+			return err
+		}
 	}
 
 	t := s.freeTasks.get()
@@ -50,14 +63,18 @@ func (s *Scheduler) Submit(now int64, spec *Spec) error {
 	*t = task{
 		entry: entry[task]{id: spec.ID}, name: spec.Name, job: j, parent: parent, depth: depth,
 		res: spec.Resources, retries: spec.Retries, timeout: spec.Timeout, bytes: spec.Bytes, value: spec.Value,
-		results: results, timerIndex: -1,
+		results: results, timerIndex: -1, here: here, again: spec.Again,
 	}
 	if err := s.claim(t, spec.Results); err != nil {
 		s.freeTasks.put(t)
+		s.leavePlacement(place)
 		return err
 	}
 	if len(wants) > 0 {
 		s.claimFor(t, wants)
+	}
+	if spec.Place != nil {
+		s.put(t, place, spec.Place.Near)
 	}
 	s.submits++
 	t.seq = s.submits
@@ -73,6 +90,20 @@ func (s *Scheduler) Submit(now int64, spec *Spec) error {
 	}
 	s.move(t, waiting)
 	return nil
+}
+
+// feasible returns the error of a task that this node can never run, where no
+// other can either.
+func (s *Scheduler) feasible(spec *Spec, lacks *wray.Custom, wants []want, place *placement) error {
+	switch {
+	case (place == nil || !place.home) && s.elsewhere(spec.Resources, wants, place), s.config.Patience > 0 && place.picky():
+		return nil
+	case len(s.peers.all.list) > 0 || place != nil:
+		return s.nowhere(spec.Name, spec.Resources, wants, place)
+	case lacks != nil && spec.Resources.Fits(s.config.Capacity):
+		return unschedulableCustom(spec, *lacks, s.custom[s.resource(lacks.Name)].capacity)
+	}
+	return unschedulable(spec, s.config.Capacity)
 }
 
 func (p *Spec) validate() error {
@@ -148,7 +179,7 @@ func (s *Scheduler) refuse(j *job, bytes int64) error {
 func (s *Scheduler) claim(t *task, results []wray.ID) error {
 	for i, id := range results {
 		o := s.objects.get(id)
-		if id.IsZero() || o != nil && o.producer != nil {
+		if id.IsZero() || o != nil && (o.producer != nil || o.coming) {
 			s.disclaim(t)
 			return named(t.name, wray.Errorf(wray.CodeBadArgument, "result %d, %v, is zero or made by a task already", i, id))
 		}

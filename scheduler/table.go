@@ -60,6 +60,15 @@ func (b *table[T, P]) get(id wray.ID) P {
 	return nil
 }
 
+// each calls f with every record, in an order that says nothing.
+func (b *table[T, P]) each(f func(P)) {
+	for _, p := range b.buckets {
+		for ; p != nil; p = p.record().chain {
+			f(p)
+		}
+	}
+}
+
 // add enters p, whose ID is not in the table.
 func (b *table[T, P]) add(p P) {
 	if b.buckets == nil {

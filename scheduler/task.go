@@ -6,25 +6,37 @@ import "github.com/wray-project/wray"
 type state uint8
 
 const (
-	gone     state = iota // before Submit and after Done
-	waiting               // for dependencies
-	queued                // could run if resources were free
-	backoff               // an attempt failed, the next one waits for its time
-	running               // started: holds CPU, memory and its claim
-	blocked               // started and waiting: holds memory and its claim
-	resuming              // started, no longer waiting: holds the same, wants its CPU
+	gone      state = iota // before Submit and after Done
+	waiting                // for dependencies
+	queued                 // could run if resources were free
+	backoff                // an attempt failed, the next one waits for its time
+	condemned              // not started, and is to fail: see late
+	lent                   // started at a peer: holds nothing here
+	running                // started: holds CPU, memory and its claim
+	blocked                // started and waiting: holds memory and its claim
+	resuming               // started, no longer waiting: holds the same, wants its CPU
+	recalled               // lent, and is to fail: condemned, but not pending again
+	leaving                // done, and has children that its parent does not have yet
 	states
 )
 
-var stateNames = [states]string{"gone", "waiting", "queued", "backoff", "running", "blocked", "resuming"}
+var stateNames = [states]string{"gone", "waiting", "queued", "backoff", "condemned", "lent", "running", "blocked", "resuming", "recalled", "leaving"}
 
 func (st state) String() string { return stateNames[st] }
 
 // pending: not started, or not started again.
-func (st state) pending() bool { return st == waiting || st == queued || st == backoff }
+func (st state) pending() bool { return st >= waiting && st <= condemned }
+
+// parks: it waits for no resources, so no queue has it; see job.parked.
+func (st state) parks() bool {
+	return st == waiting || st == backoff || st == condemned || st == blocked
+}
 
 // started: an attempt is under way and owes a Finished.
-func (st state) started() bool { return st >= running }
+func (st state) started() bool { return st >= lent && st <= resuming }
+
+// local: started, and on this node.
+func (st state) local() bool { return st >= running && st <= resuming }
 
 // task is the record of one task. Records are recycled: nothing may keep a
 // *task beyond its Done.
@@ -35,8 +47,10 @@ type task struct {
 	parent  *task // nil for the driver's; always alive, see adopt
 	depth   int
 	res     wray.Resources
-	claim   *claim    // nil: no custom resources
-	results []*object // nil where the object is there already
+	claim   *claim     // nil: no custom resources
+	place   *placement // nil: the default strategy
+	away    *away      // nil where it has nothing to do with other nodes
+	results []*object  // nil where the object is there already
 	retries int
 	timeout int64
 	bytes   int64
@@ -46,10 +60,13 @@ type task struct {
 	turn    uint64 // of its last arrival in its queue
 	attempt int    // started so far
 	state   state
+	since   int64 // the time at which it came into that state
 
 	stop    wray.Code // the reason of the attempt's Stop, CodeOK without one
 	why     string    // why it was canceled
-	spare   bool      // canceled alone: its children live on
+	here    bool      // this node could hold it, and its strategy lets it
+	again   bool      // it makes anew what was lost
+	spare   bool      // its children live on: it was canceled alone or, leaving, ended well
 	visible bool      // blocked on what the scheduler sees: objects or Space
 	all     bool      // blocked until all objects are there
 	space   bool      // blocked on Space
@@ -62,9 +79,10 @@ type task struct {
 	next, prev *task  // in queue
 
 	children       family
+	tended         bool  // in late.families
 	older, younger *task // siblings
 
-	timer      int64 // deadline or end of backoff
+	timer      int64 // deadline, or end of backoff or patience
 	timerIndex int   // in Scheduler.timers, or -1
 
 	mark  uint64 // epoch of the deadlock search that found that it can go on
@@ -77,6 +95,9 @@ type object struct {
 	producer    *task // nil when made elsewhere
 	index       int   // in producer.results
 	first, last *edge // tasks that wait for it, in the order they came
+
+	coming bool        // it is there or failed: those who wait are being told
+	err    *wray.Error // then, why it failed
 }
 
 // edge is one task waiting for one object. It is in the list of its task as
@@ -90,7 +111,10 @@ type edge struct {
 
 // family is a list of siblings, oldest first: the children of a task, or the
 // tasks of a job that have no parent. Every task that is not done is in one.
-type family struct{ oldest, youngest *task }
+type family struct {
+	oldest, youngest *task
+	next             *task // the first that is to be canceled, and those after it; nil: none
+}
 
 func (f *family) add(t *task) {
 	t.older, t.younger = f.youngest, nil
@@ -112,6 +136,9 @@ func (f *family) remove(t *task) {
 		t.younger.older = t.older
 	} else {
 		f.youngest = t.older
+	}
+	if f.next == t {
+		f.next = t.younger
 	}
 	t.older, t.younger = nil, nil
 }
@@ -168,7 +195,7 @@ func (s *Scheduler) unlink(t *task) {
 			} else {
 				o.last = e.prev
 			}
-			if o.first == nil && o.producer == nil {
+			if o.first == nil && o.producer == nil && !o.coming {
 				s.forgetObject(o)
 			}
 		}
@@ -201,23 +228,15 @@ func (s *Scheduler) forgetObject(o *object) {
 func (s *Scheduler) resolve(o *object, err *wray.Error) {
 	if o.producer != nil {
 		o.producer.results[o.index] = nil
+		o.producer = nil
 	}
-	for e := o.first; e != nil; {
-		next := e.next
-		e.object, e.next, e.prev = nil, nil, nil
-		t := e.task
-		t.pending--
-		if t.state == waiting && t.doom == nil {
-			if err != nil {
-				s.condemn(t, dependencyFailed(t, err))
-			} else if t.pending == 0 {
-				s.unlink(t)
-				s.enqueue(t)
-			}
-		}
-		e = next
+	if o.coming {
+		return
 	}
-	s.forgetObject(o)
+	o.coming, o.err = true, err
+	if !s.tell(o) {
+		s.late.told.push(o)
+	}
 }
 
 // recycle forgets t, whose edges, timer and queue are gone.

@@ -32,7 +32,12 @@ type Spec struct {
 
 	Retries int   // attempts beyond the first, for retryable failures; Forever
 	Timeout int64 // nanoseconds an attempt may take from its Start, waits included; 0: no bound
+	Again   bool  // it ran before, and what is lost of it is wanted: as a retry it may pass the limits on what is queued
 	Bytes   int64 // what the caller keeps in memory for the task while it is queued
+
+	// Place says where it may run; nil: here, and where there is no room on another
+	// node.
+	Place *Place
 
 	// Value is the caller's own record of the task: every Decision about the
 	// task has it, so that the caller need not look for it.
@@ -84,9 +89,13 @@ const (
 	// JobEnded: EndJob was called for Job and its last task is done. Stats is
 	// its final account. It is forgotten.
 	JobEnded
+
+	// Lend: have the worker Peer run attempt Attempt of Task. It ends with one
+	// Finished, or with Refused. A Stop may follow, with the same Peer.
+	Lend
 )
 
-var kindNames = [...]string{"?", "Start", "Stop", "Resume", "Done", "Space", "JobEnded"}
+var kindNames = [...]string{"?", "Start", "Stop", "Resume", "Done", "Space", "JobEnded", "Lend"}
 
 // String returns the kind's name, such as "Start".
 func (k Kind) String() string {
@@ -107,4 +116,5 @@ type Decision struct {
 	Err     *wray.Error // of Done
 	Stats   *Stats      // of JobEnded
 	Value   any         // the Spec's, of Task; nil where there is none
+	Peer    PeerID      // of Lend, and of the Stop of an attempt that was lent
 }

@@ -365,10 +365,13 @@ func Detached() Option { return func(o *options) { o.actorFlags |= rt.Detached }
 // Durable keeps the actor on a disk: a call is answered when all that the actor
 // is by then, memory, references to values and all, is on stable storage. The
 // actor survives whatever ends its sandbox, the worker, or the node: New, with
-// the same [Name], in a later run of the same program gives the actor that was.
-// No call that was answered is lost, and none is applied twice; one that was not
-// answered has been applied whole or not at all. What a method does elsewhere,
-// in files, by tasks and other actors, is not undone when the call is lost.
+// the same [Name], or Lookup, in a later run of the same program gives the actor
+// that was. No call that was answered is lost, and none is applied twice, those
+// that durable actors make of each other included; one that was not answered has
+// been applied whole or not at all, and may be made again with [CallKey]. What a
+// method does elsewhere, in files, by tasks and other actors, may be done twice,
+// as a call is run again that a crash left undone. Within a call clocks go on only
+// when the method waits.
 //
 // The node keeps durable actors where it is told to (wray run --state DIR).
 // Durable implies [Detached] and [GetIfExists], needs a Name, and does not go

@@ -53,7 +53,7 @@ func Checkpoint(ctx context.Context) error {
 	return local("checkpoint", err)
 }
 
-var errConcurrent = &wray.Error{Code: wray.CodeBadArgument, Message: "an actor with MaxConcurrency takes no checkpoints"}
+var errConcurrent = &wray.Error{Code: wray.CodeBadArgument, Message: "in a native build an actor with MaxConcurrency takes no checkpoints"}
 
 // Checkpoint has the actor take a checkpoint when it has run the calls that came
 // before, and waits for it.

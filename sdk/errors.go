@@ -207,12 +207,20 @@ func panicOf(c *rt.Call, v any) *wray.Error {
 	return e
 }
 
-// panicTrace cuts from a stack what lies above the panic: the recovery itself.
+// panicTrace cuts from a stack what is not the program's: the recovery above
+// the panic, and below the task how it was called.
 func panicTrace(stack []byte) string {
 	s := string(stack)
 	if head, rest, ok := strings.Cut(s, "\n"); ok {
 		if i := strings.Index(rest, "\npanic("); i >= 0 {
-			return head + rest[i:]
+			s = head + rest[i:]
+		}
+	}
+	const pkg = "\ngithub.com/wray-project/wray/sdk."
+	if i := strings.Index(s, pkg+"declare"); i >= 0 {
+		s = s[:i]
+		if j := strings.LastIndex(s, pkg); j >= 0 && strings.Contains(s[j:], "[...].func") && strings.Count(s[j+1:], "\n") == 1 {
+			s = s[:j] // the function that gets the task's arguments
 		}
 	}
 	return s

@@ -23,6 +23,9 @@ type options struct {
 	retryOn []byte
 	custom  []wray.Custom
 	claim   []byte // custom, as rt.Spec has it
+	place   wray.Placement
+	places  []byte // place, as rt.Spec has it
+	key     string
 
 	actorFlags  uint32 // Named apart
 	restarts    int32
@@ -42,6 +45,7 @@ func (o *options) apply(s *rt.Spec) {
 	s.Flags = o.flags
 	s.CPU, s.Retries, s.Memory, s.Timeout = o.cpu, o.retries, o.memory, o.timeout
 	s.Window, s.Name, s.RetryOn, s.Custom = o.window, o.name, o.retryOn, o.claim
+	s.Key, s.Place = o.key, o.places
 	s.Actor, s.CallTries, s.MaxPending, s.Idle, s.Concurrency = nil, o.callTries, o.maxPending, o.idle, o.concurrency
 	s.CheckpointCalls, s.CheckpointEvery = o.checkpointCalls, o.checkpointEvery
 }
@@ -51,16 +55,16 @@ func (o *options) check(k declKind) {
 	ofActors := o.actorFlags != 0 || o.hasRestarts || o.callTries != 0 || o.maxPending != 0 || o.idle != 0 || o.concurrency != 0 ||
 		o.checkpointCalls != 0 || o.checkpointEvery != 0
 	ofTasks := o.flags&(rt.Fresh|rt.RetryErrors|rt.HasRetries) != 0 || o.retryOn != nil
-	if o.concurrency > 1 && (o.checkpointCalls != 0 || o.checkpointEvery != 0) {
-		o.bad("MaxConcurrency(%d) with CheckpointEvery or CheckpointInterval: a checkpoint is what an actor is between two calls", o.concurrency)
+	if o.key != "" && k != declMethod {
+		o.bad("CallKey(%q) is an option of methods", o.key)
 	}
 	switch {
 	case k == declTask && ofActors:
 		o.bad("GetIfExists, Detached, Durable, MaxRestarts, MaxTaskRetries, MaxPendingCalls, MaxConcurrency, Idle, CheckpointEvery and CheckpointInterval are options of actors, not of tasks")
 	case k == declClass && (ofTasks || o.window != 0 || o.timeout != 0):
 		o.bad("Fresh, Retries, RetryOn, Window and Timeout are options of tasks; an actor has MaxRestarts and MaxTaskRetries")
-	case k == declMethod && (ofActors || ofTasks || o.memory != 0 || o.flags&rt.HasCPU != 0 || o.custom != nil):
-		o.bad("a method has the options Name, Timeout and Window; what its actor has is given when that is made")
+	case k == declMethod && (ofActors || ofTasks || o.memory != 0 || o.flags&rt.HasCPU != 0 || o.custom != nil || o.places != nil):
+		o.bad("a method has the options Name, Timeout, Window and CallKey; what its actor has is given when that is made")
 	}
 }
 
@@ -200,3 +204,26 @@ func Window(n int) Option {
 		o.window = uint32(n)
 	}
 }
+
+// CallKey names a call of a [Durable] actor, so that it may be made again by one
+// who does not know whether it was answered, such as a program that was killed
+// and is run again:
+//
+//	transfer.With(sdk.CallKey("order 4711")).Remote(ctx, alice, order)
+//
+// The actor runs the first call of a key, and gives every later one of the same
+// method and arguments that one's answer, an error included. It remembers the
+// latest 4096 keys. With another method or other arguments the call fails with
+// wray.ErrBadArgument. A key has at most 256 bytes. Actors that are not durable
+// do not look at it, and nothing does in one process (go run).
+func CallKey(key string) Option {
+	return func(o *options) {
+		if key == "" || len(key) > maxKey {
+			o.bad("CallKey of %d bytes: 1 to %d are wanted", len(key), maxKey)
+			return
+		}
+		o.key = key
+	}
+}
+
+const maxKey = 256

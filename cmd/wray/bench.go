@@ -10,6 +10,8 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"runtime"
+	"slices"
 	"strconv"
 	"strings"
 	"text/tabwriter"
@@ -32,7 +34,8 @@ var rayPublished = map[string]float64{
 	"single client get calls (Plasma Store)":       10620,
 	"single client put calls (Plasma Store)":       5173,
 	"multi client put calls (Plasma Store)":        16526,
-	"single client put gigabytes":                  19.86 / 1.073741824, // published in GB
+	"single client put gigabytes":                  19.86 * 0.78125 / 0.8, // 0.78125 GiB are counted as 0.8
+	"multi client put gigabytes":                   38.14 * 0.78125 / 0.8,
 	"single client tasks and get batch":            5.80,
 	"single client get object containing 10k refs": 13.37,
 	"single client wait 1k refs":                   5.08,
@@ -56,8 +59,7 @@ func newBench() *cobra.Command {
 	cmd := &cobra.Command{Use: "bench", Short: "Measure this machine", Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error { return cmd.Help() }}
 	var asJSON bool
-	var rounds int
-	var seconds float64
+	rounds, seconds := count(5), factor(2)
 	core := &cobra.Command{
 		Use: "core [PART-OF-A-NAME]", Short: "Run Ray's microbenchmarks from a driver in a sandbox", Args: cobra.MaximumNArgs(1),
 		Long: `Core runs the cases of Ray's microbenchmark that apply on one node, with Ray's
@@ -67,14 +69,14 @@ published for other hardware (64 processors) and are no comparison on the same
 machine. It builds its driver from source, so run it where this module's source
 is: in a checkout, or in a module that requires it.`,
 		RunE: func(cmd *cobra.Command, args []string) error {
-			return benchCore(cmd, rounds, seconds, asJSON, args)
+			return benchCore(cmd, int(rounds), float64(seconds), asJSON, args)
 		},
 	}
 	f := core.Flags()
 	f.BoolVar(&asJSON, "json", false, "print one JSON object a line")
-	f.IntVar(&rounds, "rounds", 5, "rounds of each case, of which the median counts")
-	f.Float64Var(&seconds, "seconds", 2, "length of a round")
-	cmd.AddCommand(core, newBenchScale(), newBenchClient())
+	f.Var(limited{&rounds, maxRounds}, "rounds", "rounds of each case, of which the median counts")
+	f.Var(&seconds, "seconds", "length of a round")
+	cmd.AddCommand(core, newBenchScale(), newBenchClient(), newBenchSim())
 	return cmd
 }
 
@@ -89,25 +91,93 @@ func benchCore(cmd *cobra.Command, rounds int, seconds float64, asJSON bool, arg
 		strconv.FormatFloat(seconds, 'g', -1, 64)}, args...), t); err != nil {
 		return errors.Join(err, t.flush())
 	}
-	err = engine.Run(ctx, engine.Config{
+	if err := engine.Run(ctx, engine.Config{
 		Rounds: rounds, Round: time.Duration(seconds * float64(time.Second)), Only: strings.Join(args, ""),
 		Guest: p.wasm, Cache: cache, Emit: t.add, Past: t.find,
 		Note: func(s string) { fmt.Fprintln(cmd.ErrOrStderr(), "note:", s) },
-	})
-	return errors.Join(err, t.flush())
+	}); err != nil {
+		return errors.Join(err, t.flush())
+	}
+	return errors.Join(t.flush(), t.none(cmd, args))
 }
+
+// maxRounds bounds the rounds of a case.
+const maxRounds = 10000
+
+// none is an error where no case was run, since none has the name asked for.
+func (t *benchTable) none(cmd *cobra.Command, args []string) error {
+	if len(t.lines) > 0 || cmd.Context().Err() != nil {
+		return nil
+	}
+	return &usageError{withHint(fmt.Errorf("no case of %s has %q in its name", cmd.CommandPath(), strings.Join(args, "")),
+		"docs/CLI.md lists the cases, such as %q; without a name all are run", benchExample[cmd.Name()])}
+}
+
+// benchExample is a case of each benchmark.
+var benchExample = map[string]string{"core": "single client tasks sync", "client": "single client tasks sync", "scale": "3,000 returns of one task"}
 
 // caseReplaced is how many sandboxes the cases with a fresh one used up.
 const caseReplaced = "fresh sandbox, replaced since it grew"
 
+// caseSync is what the durable calls are to be compared with.
+const caseSync = "durable calls: a bare write and fsync of 2 KiB"
+
+// benchSync writes as much as the commit of a small actor to a file in dir, and
+// syncs it, over and over.
+func benchSync(dir string, args []string) (l engine.Line, err error) {
+	rounds, err := strconv.Atoi(args[0])
+	if err != nil {
+		return l, err
+	}
+	seconds, err := strconv.ParseFloat(args[1], 64)
+	if err != nil {
+		return l, err
+	}
+	f, err := os.Create(filepath.Join(dir, "bare"))
+	if err != nil {
+		return l, err
+	}
+	defer f.Close()
+	b := make([]byte, 2<<10)
+	var rates []float64
+	for range rounds {
+		begin, n := time.Now(), 0
+		for ; time.Since(begin).Seconds() < seconds; n++ {
+			if _, err := f.Write(b); err != nil {
+				return l, err
+			}
+			if err := f.Sync(); err != nil {
+				return l, err
+			}
+		}
+		rates = append(rates, float64(n)/time.Since(begin).Seconds())
+	}
+	slices.Sort(rates)
+	return engine.Line{Case: caseSync, Unit: "call/s", Median: rates[len(rates)/2], Min: rates[0], Max: rates[len(rates)-1]}, nil
+}
+
 // benchCoreDriver runs the cases of the driver of core.
 func benchCoreDriver(cmd *cobra.Command, wasm []byte, cache string, args []string, t *benchTable) error {
 	ctx := cmd.Context()
-	n, err := node.New(node.Config{CacheDir: cache, StoreBytes: 8 << 30})
+	state, err := os.MkdirTemp("", "wray-bench-")
+	if err != nil {
+		return err
+	}
+	defer os.RemoveAll(state)
+	n, err := node.New(node.Config{CacheDir: cache, StoreBytes: 8 << 30, State: filepath.Join(state, "state")})
 	if err != nil {
 		return err
 	}
 	defer n.Close()
+	if strings.Contains(caseSync, strings.Join(args[2:], "")) {
+		l, err := benchSync(state, args)
+		if err != nil {
+			return err
+		}
+		if err := t.add(l); err != nil {
+			return err
+		}
+	}
 	if err := benchDriver(cmd, n, wasm, args, t.add); err != nil || !t.fresh && !strings.Contains(caseReplaced, strings.Join(args[2:], "")) {
 		return err
 	}
@@ -125,7 +195,7 @@ func benchDriver(cmd *cobra.Command, n *node.Node, wasm []byte, args []string, a
 	var bad error
 	code, err := n.Run(cmd.Context(), node.Job{
 		Name: "bench", Modules: []node.Module{{Name: "bench", Wasm: wasm}},
-		Args: args, Limits: worker.Limits{Memory: 4 << 30},
+		Args: args, Env: []string{benchActors()}, Limits: worker.Limits{Memory: 4 << 30},
 		Output: func(_ string, s worker.Stream, b []byte) {
 			if s == worker.Stderr {
 				_, _ = cmd.ErrOrStderr().Write(b)
@@ -153,6 +223,10 @@ func benchDriver(cmd *cobra.Command, n *node.Node, wasm []byte, args []string, a
 	}
 	return bad
 }
+
+// benchActors tells a driver how many actors there are to be in cases of
+// several: half as many as processors, as Ray has it.
+func benchActors() string { return fmt.Sprint("WRAY_BENCH_ACTORS=", max(runtime.NumCPU()/2, 1)) }
 
 // benchTable prints cases: as JSON when they come, as a table at the end.
 type benchTable struct {
@@ -214,7 +288,7 @@ func benchProgram(ctx context.Context, pkg string) (p *program, dir, cache strin
 	if dir, err = packageDir(ctx, pkg); err != nil {
 		return nil, "", "", err
 	}
-	if cache, err = node.CacheDir(); err != nil {
+	if cache, err = cacheDir(); err != nil {
 		return nil, "", "", err
 	}
 	p, err = buildPackage(ctx, dir, cache)

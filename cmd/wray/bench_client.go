@@ -8,7 +8,6 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
-	"strconv"
 	"strings"
 	"text/tabwriter"
 
@@ -23,8 +22,7 @@ const clientPrefix = "client: "
 
 func newBenchClient() *cobra.Command {
 	var asJSON bool
-	var rounds int
-	var seconds float64
+	rounds, seconds := count(5), factor(2)
 	cmd := &cobra.Command{
 		Use: "client [PART-OF-A-NAME]", Short: "Run the cases of core from a native process, and from a driver beside it", Args: cobra.MaximumNArgs(1),
 		Long: `Client runs the cases of wray bench core that a driver has from a native
@@ -32,14 +30,17 @@ process (sdk.Connect), over a node's Unix socket, and in the same node from a
 driver in a sandbox. It builds both from source, so run it in a checkout.`,
 		RunE: func(cmd *cobra.Command, args []string) error {
 			t := &benchTable{out: cmd.OutOrStdout(), asJSON: asJSON}
-			err := benchClient(cmd, []string{strconv.Itoa(rounds), strconv.FormatFloat(seconds, 'g', -1, 64), strings.Join(args, ""), "native"}, t)
-			return errors.Join(err, t.flushClient())
+			err := benchClient(cmd, []string{rounds.String(), seconds.String(), strings.Join(args, ""), "native"}, t)
+			if err != nil {
+				return errors.Join(err, t.flushClient())
+			}
+			return errors.Join(t.flushClient(), t.none(cmd, args))
 		},
 	}
 	f := cmd.Flags()
 	f.BoolVar(&asJSON, "json", false, "print one JSON object a line")
-	f.IntVar(&rounds, "rounds", 5, "rounds of each case, of which the median counts")
-	f.Float64Var(&seconds, "seconds", 2, "length of a round")
+	f.Var(limited{&rounds, maxRounds}, "rounds", "rounds of each case, of which the median counts")
+	f.Var(&seconds, "seconds", "length of a round")
 	return cmd
 }
 
@@ -77,6 +78,7 @@ func benchClient(cmd *cobra.Command, args []string, t *benchTable) error {
 		return err
 	}
 	client := exec.CommandContext(ctx, program, append([]string{"client", "unix://" + socket, module}, args...)...)
+	client.Env = append(os.Environ(), benchActors())
 	client.Stderr = cmd.ErrOrStderr()
 	out, err := client.StdoutPipe()
 	if err != nil {
@@ -86,7 +88,8 @@ func benchClient(cmd *cobra.Command, args []string, t *benchTable) error {
 		return err
 	}
 	var bad error
-	for lines := bufio.NewScanner(out); lines.Scan(); {
+	lines := bufio.NewScanner(out)
+	for lines.Scan() {
 		var l engine.Line
 		err := json.Unmarshal(lines.Bytes(), &l)
 		if err != nil {
@@ -97,7 +100,7 @@ func benchClient(cmd *cobra.Command, args []string, t *benchTable) error {
 		}
 		bad = errors.Join(bad, err)
 	}
-	return errors.Join(client.Wait(), bad)
+	return errors.Join(lines.Err(), client.Wait(), bad)
 }
 
 // flushClient prints cases with what a driver reached beside them.

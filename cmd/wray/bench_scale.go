@@ -2,7 +2,7 @@ package main
 
 import (
 	"errors"
-	"strconv"
+	"fmt"
 	"strings"
 
 	"github.com/spf13/cobra"
@@ -20,8 +20,8 @@ const unitMemory = "GiB of the worker's memory"
 
 func newBenchScale() *cobra.Command {
 	var asJSON bool
-	var rounds, residents int
-	var scale float64
+	rounds, scale := count(1), factor(1)
+	var residents count
 	cmd := &cobra.Command{
 		Use: "scale [PART-OF-A-NAME]", Short: "See how large things may get: tasks queued, objects, actors", Args: cobra.MaximumNArgs(1),
 		Long: `Scale runs what applies on one node of Ray's scalability envelope, from a
@@ -33,31 +33,45 @@ driver in a sandbox, and cases about many actors. It takes minutes and up to
 			if err != nil {
 				return err
 			}
-			n, err := node.New(node.Config{CacheDir: cache, StoreBytes: 8 << 30, Residents: residents})
+			n, err := node.New(node.Config{CacheDir: cache, StoreBytes: 8 << 30, Residents: int(residents)})
 			if err != nil {
 				return err
 			}
 			defer n.Close()
 			t := &benchTable{out: cmd.OutOrStdout(), asJSON: asJSON}
-			err = benchDriver(cmd, n, p.wasm, []string{strconv.Itoa(rounds), strconv.FormatFloat(scale, 'g', -1, 64), strings.Join(args, "")},
+			err = benchDriver(cmd, n, p.wasm, []string{rounds.String(), scale.String(), strings.Join(args, "")},
 				func(l engine.Line) error {
 					if l.Unit == unitMemory {
 						s, err := n.Memory()
 						if err != nil {
 							return err
 						}
-						gib := float64(s) / (1 << 30)
+						st, err := n.Stats(ctx)
+						if err != nil {
+							return err
+						}
+						if st.Resident+st.Asleep > 0 {
+							fmt.Fprintf(cmd.ErrOrStderr(), "note: %d actors have a sandbox and %d sleep, in %.3f GiB of memory and %.3f GiB of disk\n",
+								st.Resident, st.Asleep, gibs(st.AsleepBytes), gibs(st.AsleepOnDisk))
+						}
+						gib := gibs(s)
 						l = engine.Line{Case: l.Case, Unit: "GiB", Median: gib, Min: gib, Max: gib}
 					}
 					return t.add(l)
 				})
-			return errors.Join(err, t.flush())
+			if err != nil {
+				return errors.Join(err, t.flush())
+			}
+			return errors.Join(t.flush(), t.none(cmd, args))
 		},
 	}
 	f := cmd.Flags()
 	f.BoolVar(&asJSON, "json", false, "print one JSON object a line")
-	f.IntVar(&rounds, "rounds", 1, "rounds of each case, of which the median counts")
-	f.Float64Var(&scale, "scale", 1, "share of the numbers in the names of the cases, to try them out")
-	f.IntVar(&residents, "max-resident-actors", 0, "as of wray run")
+	f.Var(limited{&rounds, maxRounds}, "rounds", "rounds of each case, of which the median counts")
+	f.Var(&scale, "scale", "share of the numbers in the names of the cases, to try them out")
+	f.Var(&residents, "max-resident-actors", "as of wray run")
 	return cmd
 }
+
+// gibs returns so many bytes in GiB.
+func gibs(n int64) float64 { return float64(n) / (1 << 30) }

@@ -6,12 +6,30 @@ import (
 	"context"
 	"crypto/sha256"
 	"encoding/hex"
+	"errors"
 	"fmt"
+	"io/fs"
 	"os"
 	"os/exec"
 	"path/filepath"
 	"strings"
+	"time"
+
+	"github.com/wray-project/wray/host/node"
 )
+
+// cacheDir returns the cache directory, made where it is missing.
+func cacheDir() (string, error) {
+	const hint = "set WRAY_CACHE to a directory of your own that you can write; wray doctor checks it"
+	dir, err := node.CacheDir()
+	if err != nil {
+		return "", withHint(err, "%s", hint)
+	}
+	if err := os.MkdirAll(dir, 0o700); err != nil {
+		return "", withHint(fmt.Errorf("the cache directory %s: %w", dir, err), "%s", hint)
+	}
+	return dir, nil
+}
 
 // program is what a user names on the command line, made ready to run.
 type program struct {
@@ -20,16 +38,26 @@ type program struct {
 	dirs []string // --dir values the program asks for itself
 }
 
+// programThere returns an error where a program is not there at all.
+func programThere(arg string) error {
+	_, err := os.Stat(arg)
+	switch {
+	case err == nil:
+		return nil
+	case !errors.Is(err, fs.ErrNotExist):
+		return &usageError{withHint(err, "name a package's directory, or a .wasm file")}
+	case !strings.Contains(arg, "/"):
+		return &usageError{withHint(fmt.Errorf("there is no file or package %s", arg), "name a package by its directory, such as ./%s", arg)}
+	}
+	return &usageError{withHint(fmt.Errorf("there is no file or package %s", arg), "name a package's directory, or a .wasm file")}
+}
+
 // loadProgram reads a .wasm file, or builds a Go package for wasip1.
 func loadProgram(ctx context.Context, arg, cacheDir string) (*program, error) {
-	st, err := os.Stat(arg)
-	if err != nil {
-		if !strings.Contains(arg, "/") {
-			return nil, &usageError{withHint(fmt.Errorf("there is no file or package %s", arg), "name a package by its directory, such as ./%s", arg)}
-		}
-		return nil, &usageError{withHint(fmt.Errorf("there is no file or package %s", arg), "name a package's directory, or a .wasm file")}
+	if err := programThere(arg); err != nil {
+		return nil, err
 	}
-	if !st.IsDir() {
+	if st, err := os.Stat(arg); err != nil || !st.IsDir() {
 		b, err := os.ReadFile(arg)
 		if err != nil {
 			return nil, err
@@ -67,6 +95,8 @@ func buildPackage(ctx context.Context, dir, cacheDir string) (*program, error) {
 		"-ldflags=-checklinkname=0", "-o", out, ".")
 	cmd.Dir = abs
 	cmd.Env = append(os.Environ(), "GOOS=wasip1", "GOARCH=wasm", "CGO_ENABLED=0")
+	apart(cmd)
+	cmd.WaitDelay = 2 * time.Second
 	if msg, err := cmd.CombinedOutput(); err != nil {
 		if ctx.Err() != nil {
 			return nil, ctx.Err()

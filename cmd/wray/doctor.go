@@ -21,10 +21,11 @@ but slower, with fewer sandboxes or a weaker jail) or fail (wray run does not
 work here). The exit code is 1 when a check fails.`,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			cache, err := node.CacheDir()
-			if err != nil {
-				return err
-			}
 			checks := doctor.Run(cmd.Context(), doctor.Options{CacheDir: cache})
+			if err != nil { // one thing more that this machine lacks
+				checks = append(checks, doctor.Check{Name: "cache directory", Status: doctor.Fail, Detail: err.Error(),
+					Remedy: "set WRAY_CACHE to a directory of your own that you can write"})
+			}
 			if err := printChecks(cmd.OutOrStdout(), checks, asJSON); err != nil {
 				return err
 			}

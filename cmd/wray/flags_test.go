@@ -22,7 +22,7 @@ import (
 func TestHintsNameFlags(t *testing.T) {
 	root := newRoot(strings.NewReader(""), io.Discard, io.Discard)
 	known := map[string]bool{"--help": true}
-	for _, other := range []string{"--verbose", "--user", "--scope", "--import-memory", "--import-table", "--target"} {
+	for _, other := range []string{"--verbose", "--user", "--scope", "--import-memory", "--import-table", "--target", "--now", "--property", "--value"} {
 		known[other] = true // of other programs, in examples and remedies
 	}
 	var walk func(*cobra.Command)

@@ -15,17 +15,28 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/wray-project/wray"
+	_ "github.com/wray-project/wray/cmd/wray/early" // workers and compilers end there
 )
 
 func main() {
-	if code, ok := runHidden(os.Args); ok {
-		os.Exit(code)
-	}
-	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
-	code := Main(ctx, os.Args[1:], os.Stdin, os.Stdout, os.Stderr)
-	stop()
-	os.Exit(code)
+	ctx, cancel := context.WithCancelCause(context.Background())
+	signals := make(chan os.Signal, 1)
+	signal.Notify(signals, os.Interrupt, syscall.SIGTERM)
+	go func() { // lasts as long as the process
+		s, _ := (<-signals).(syscall.Signal)
+		signal.Stop(signals) // a second signal ends the program at once
+		cancel(interrupted(s))
+	}()
+	os.Exit(Main(ctx, os.Args[1:], os.Stdin, os.Stdout, os.Stderr))
 }
+
+// interrupted is the cause of a context that a signal has ended.
+type interrupted syscall.Signal
+
+func (i interrupted) Error() string { return "interrupted" }
+
+// code is what a shell makes of a program that the signal ended.
+func (i interrupted) code() int { return 128 + int(i) }
 
 // Exit codes beside those of the jobs themselves.
 const (
@@ -37,11 +48,27 @@ const (
 func Main(ctx context.Context, args []string, stdin io.Reader, stdout, stderr io.Writer) int {
 	root := newRoot(stdin, stdout, stderr)
 	root.SetArgs(args)
+	var helpLost error
+	help := root.HelpFunc()
+	root.SetHelpFunc(func(cmd *cobra.Command, args []string) {
+		w := &firstError{w: stdout}
+		cmd.SetOut(w)
+		help(cmd, args)
+		helpLost = w.err
+	})
 	err := root.ExecuteContext(ctx)
+	if err == nil && helpLost != nil {
+		err = fmt.Errorf("the help is lost: %w", helpLost)
+	}
 	var exit *exitError
+	var i interrupted
 	switch {
 	case err == nil:
 		return 0
+	case errors.As(context.Cause(ctx), &i):
+		// What failed failed by that, and what it says of it is of no use.
+		fmt.Fprintln(stderr, "wray: interrupted")
+		return i.code()
 	case errors.As(err, &exit):
 		return exit.code
 	}
@@ -51,6 +78,20 @@ func Main(ctx context.Context, args []string, stdin io.Reader, stdout, stderr io
 		return exitUsage
 	}
 	return exitFailure
+}
+
+// firstError keeps the first error of a writer whose caller looks at none.
+type firstError struct {
+	w   io.Writer
+	err error
+}
+
+func (f *firstError) Write(p []byte) (int, error) {
+	n, err := f.w.Write(p)
+	if f.err == nil {
+		f.err = err
+	}
+	return n, err
 }
 
 // exitError ends the program with a code and without words: the job has
@@ -110,11 +151,14 @@ func newRoot(stdin io.Reader, stdout, stderr io.Writer) *cobra.Command {
   wray run ./examples/wordcount          run a Go program's tasks
   wray run tool.wasm -- -v input.txt     run any WASI command
   wray start                             a node that takes jobs and native clients
+  wray job submit ./examples/wordcount   a job there, which goes on without you
+  wray status                            nodes, resources, jobs, what waits
+  wray explain                           what waits, and for what
   wray memory                            what objects live, and who holds them
   wray module inspect tool.wasm          what a module wants and gets
   wray doctor                            what this machine offers`,
 		SilenceUsage: true, SilenceErrors: true,
-		SuggestionsMinimumDistance: 2,
+		Version: programVersion(), SuggestionsMinimumDistance: 2,
 		Args: func(cmd *cobra.Command, args []string) error {
 			if len(args) == 0 {
 				return nil
@@ -127,13 +171,14 @@ func newRoot(stdin io.Reader, stdout, stderr io.Writer) *cobra.Command {
 		},
 		RunE: func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
 	}
+	root.SetVersionTemplate(versionLine())
 	root.SetIn(stdin)
 	root.SetOut(stdout)
 	root.SetErr(stderr)
 	root.SetFlagErrorFunc(func(cmd *cobra.Command, err error) error {
 		return &usageError{withHint(err, "see %s --help", cmd.CommandPath())}
 	})
-	root.AddCommand(newRun(), newStart(), newMemory(), newModule(), newVersion(), newDoctor(), newBench())
+	root.AddCommand(newRun(), newStart(), newJob(), newStatus(), newExplain(), newToken(), newOperator(), newNode(), newUp(), newDown(), newOnHost(), newMemory(), newModule(), newVersion(), newDoctor(), newBench())
 	argumentsAreUsage(root)
 	return root
 }

@@ -15,6 +15,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"github.com/wray-project/wray"
 	"github.com/wray-project/wray/internal/clientwire"
 	"github.com/wray-project/wray/internal/nodeaddr"
 )
@@ -22,7 +23,9 @@ import (
 func newMemory() *cobra.Command {
 	var address string
 	var asJSON bool
-	q := clientwire.MemoryBody{}
+	var leaks bool
+	var job count
+	limit := count(1000)
 	cmd := &cobra.Command{
 		Use: "memory", Short: "List live objects and who holds them", Args: cobra.NoArgs,
 		Long: `Memory lists the objects that live in your nodes on this machine, those of wray run
@@ -31,14 +34,16 @@ often, and for how long. --leaks lists those alone that nobody will use again.`,
 		Example: `  wray memory
   wray memory --job 3 --leaks
   wray memory --address unix:///run/user/1000/wray/node.sock --json`,
-		RunE: func(cmd *cobra.Command, _ []string) error { return memory(cmd, address, q, asJSON) },
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			return memory(cmd, address, clientwire.MemoryBody{Job: uint32(job), Leaks: leaks, Most: int(limit)}, asJSON)
+		},
 	}
 	f := cmd.Flags()
 	f.StringVar(&address, "address", "", "ask the node at this `ADDRESS` alone")
 	f.BoolVar(&asJSON, "json", false, "print one JSON object for each node")
-	f.Uint32Var(&q.Job, "job", 0, "list what this job has made alone, by its `NUMBER` in the listing")
-	f.BoolVar(&q.Leaks, "leaks", false, "list what nobody will use again alone")
-	f.IntVar(&q.Most, "limit", 1000, "most objects to list, 5000 at most")
+	f.Var(&job, "job", "list what this job has made alone, by its `NUMBER` in the listing")
+	f.BoolVar(&leaks, "leaks", false, "list what nobody will use again alone")
+	f.Var(limited{&limit, 5000}, "limit", "most objects to list, 5000 at most")
 	return cmd
 }
 
@@ -50,15 +55,21 @@ func memory(cmd *cobra.Command, address string, q clientwire.MemoryBody, asJSON 
 		if sockets, err = nodeaddr.Sockets(); err != nil {
 			return err
 		}
-		if own := os.Getenv(nodeaddr.Env); own != "" {
-			sockets = append(sockets, own)
+		if os.Getenv(nodeaddr.Env) != "" {
+			own, err := nodeaddr.Socket("")
+			if err != nil {
+				return err
+			}
+			if !slices.Contains(sockets, own) {
+				sockets = append(sockets, own)
+			}
 		}
 	}
 	asked := 0
 	for _, s := range sockets {
 		m, err := askMemory(ctx, s, q)
 		if err != nil {
-			if address == "" && errors.Is(err, errNoNode) {
+			if address == "" && errors.As(err, new(*noNode)) {
 				continue // it has died
 			}
 			return err
@@ -78,17 +89,23 @@ func memory(cmd *cobra.Command, address string, q clientwire.MemoryBody, asJSON 
 		}
 	}
 	if asked == 0 {
-		return withHint(errors.New("no node of yours runs on this machine"), "start one with: wray start")
+		return withHint(errors.New("no node of yours runs on this machine"), "start one with: wray start; or name one that listens elsewhere with --address")
 	}
 	return nil
 }
 
-var errNoNode = errors.New("there is no node")
+// noNode marks an error that says that no node is there.
+type noNode struct{ error }
+
+func (e *noNode) Unwrap() error { return e.error }
 
 func askMemory(ctx context.Context, address string, q clientwire.MemoryBody) (m clientwire.Memory, err error) {
 	r, err := dialNode(ctx, address)
+	if e := (*wray.Error)(nil); errors.As(err, &e) && e.Code == wray.CodeBadArgument { // and not Denied, or canceled
+		return m, &noNode{err}
+	}
 	if err != nil {
-		return m, errors.Join(err, errNoNode)
+		return m, err
 	}
 	defer r.Close()
 	return m, r.call(ctx, clientwire.KindMemory, q, nil, &m)
@@ -104,6 +121,12 @@ func printMemory(out io.Writer, socket string, m clientwire.Memory) error {
 	fmt.Fprintln(out)
 	for _, j := range m.Jobs {
 		fmt.Fprintf(out, "job %d: %s\n", j.Number, plain([]byte(j.Name)))
+	}
+	if m.Kept > 0 || m.KeptOnDisk > 0 {
+		fmt.Fprintf(out, "actors that sleep, and checkpoints: %s of memory, %s on disk\n", bytesText(m.Kept), bytesText(m.KeptOnDisk))
+	}
+	if m.Undrained > 0 {
+		fmt.Fprintf(out, "no checkpoint, as calls under way did not end: %d times\n", m.Undrained)
 	}
 	printResources(out, m.Resources)
 	if err := printActors(out, &m); err != nil {

@@ -8,7 +8,6 @@ import (
 
 	"github.com/spf13/cobra"
 
-	"github.com/wray-project/wray/host/node"
 	"github.com/wray-project/wray/host/sandbox"
 	"github.com/wray-project/wray/host/worker"
 	"github.com/wray-project/wray/wasm/rewrite"
@@ -26,7 +25,7 @@ func newInspect() *cobra.Command {
 	cmd := &cobra.Command{
 		Use: "inspect PACKAGE|FILE.wasm", Short: "Show what a module wants and what a sandbox grants it", Args: cobra.ExactArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
-			cache, err := node.CacheDir()
+			cache, err := cacheDir()
 			if err != nil {
 				return err
 			}
@@ -85,6 +84,9 @@ function any more; it is of use to an engine that puts them back.`,
 		RunE: func(cmd *cobra.Command, args []string) error {
 			if out == "" {
 				return &usageError{withHint(fmt.Errorf("rewrite needs a place for its result"), "name it with -o")}
+			}
+			if !o.Meter && !o.Snapshot {
+				return &usageError{withHint(fmt.Errorf("rewrite has no pass to run"), "name it with --meter, --snapshot, or both")}
 			}
 			wasm, err := os.ReadFile(args[0])
 			if err != nil {

@@ -34,6 +34,44 @@ func (c *count) String() string {
 // Type implements pflag.Value.
 func (c *count) Type() string { return "N" }
 
+// limited is a count with an upper bound.
+type limited struct {
+	*count
+	most int
+}
+
+// Set implements pflag.Value.
+func (l limited) Set(text string) error {
+	var c count
+	if err := c.Set(text); err != nil || int(c) > l.most {
+		return fmt.Errorf("%q is not a number from 1 to %d", text, l.most)
+	}
+	*l.count = c
+	return nil
+}
+
+// factor is a flag of a number that may have a fraction, above 0.
+type factor float64
+
+// maxFactor bounds factors where what is multiplied still fits.
+const maxFactor = 1e4
+
+// Set implements pflag.Value.
+func (x *factor) Set(text string) error {
+	v, err := strconv.ParseFloat(text, 64)
+	if err != nil || !(v > 0 && v <= maxFactor) {
+		return fmt.Errorf("%q is not a number above 0, and %v at most", text, maxFactor)
+	}
+	*x = factor(v)
+	return nil
+}
+
+// String implements pflag.Value.
+func (x *factor) String() string { return strconv.FormatFloat(float64(*x), 'g', -1, 64) }
+
+// Type implements pflag.Value.
+func (x *factor) Type() string { return "X" }
+
 // cores is a flag of processor time, in cores.
 type cores float64
 

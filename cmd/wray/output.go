@@ -24,6 +24,8 @@ type printer struct {
 	mu     sync.Mutex
 	status string // guarded by mu; the progress line on the terminal now
 	tail   []byte // guarded by mu; the end of the driver's standard error
+	failed error  // guarded by mu; the first write that was not taken
+	fail   func() // called once then; may be nil
 }
 
 func newPrinter(out, err io.Writer) *printer {
@@ -69,10 +71,22 @@ func (p *printer) print(task string, s worker.Stream, b []byte) {
 		p.tail = keep(p.tail, b)
 	}
 	p.clearLocked()
-	// A reader that went away ends the program by SIGPIPE; there is nobody else
-	// to tell.
-	_, _ = w.Write(buf.Bytes())
+	// A reader that went away ends the program by SIGPIPE. Output that is lost for
+	// another reason, such as a full disk, is a job that failed.
+	if _, err := w.Write(buf.Bytes()); err != nil && p.failed == nil {
+		p.failed = fmt.Errorf("what the job printed is lost: %w", err)
+		if p.fail != nil {
+			p.fail()
+		}
+	}
 	p.drawLocked()
+}
+
+// lost returns the first failure to write what the job printed.
+func (p *printer) lost() error {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.failed
 }
 
 // heading is what a task's lines begin with, in a colour of the task's own on

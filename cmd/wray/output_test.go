@@ -3,6 +3,8 @@ package main
 import (
 	"bytes"
 	"context"
+	"errors"
+	"syscall"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -51,5 +53,27 @@ func TestProgressLine(t *testing.T) {
 		if got := progressLine(s); got != want {
 			t.Errorf("%+v: %q, want %q", s, got, want)
 		}
+	}
+}
+
+// full is a disk without room.
+type full struct{}
+
+func (full) Write([]byte) (int, error) { return 0, syscall.ENOSPC }
+
+// TestOutputLost holds that output which cannot be written is the job's
+// failure, and ends it.
+func TestOutputLost(t *testing.T) {
+	ended := 0
+	p := newPrinter(full{}, &bytes.Buffer{})
+	p.fail = func() { ended++ }
+	p.print("", worker.Stderr, []byte("said"))
+	if p.lost() != nil || ended != 0 {
+		t.Fatalf("lost: %v", p.lost())
+	}
+	p.print("", worker.Stdout, []byte("said"))
+	p.print("", worker.Stdout, []byte("said"))
+	if !errors.Is(p.lost(), syscall.ENOSPC) || ended != 1 {
+		t.Errorf("lost: %v, ended %d times", p.lost(), ended)
 	}
 }

@@ -86,17 +86,21 @@ func (r *remote) Stats(ctx context.Context) (worker.StatsBody, error) {
 	return worker.StatsBody{Waiting: s.Waiting, Running: s.Running, Finished: s.Finished, Failed: s.Failed, OnDisk: s.OnDisk}, err
 }
 
-// Run runs a job, one at a time. What it is granted goes by descriptor, so that
-// the node opens nothing by name.
-func (r *remote) Run(ctx context.Context, j node.Job) (int, error) {
+// describe tells a node of a job: by a message and its files, which are good
+// until free is called.
+func describe(j node.Job) (b clientwire.RunBody, files []*os.File, free func(), err error) {
 	l := j.Limits
-	b := clientwire.RunBody{Version: clientwire.Version, Job: 1, Name: j.Name, Args: j.Args, Env: j.Env, Memory: l.Memory, Stack: l.Stack,
+	b = clientwire.RunBody{Version: clientwire.Version, Job: 1, Name: j.Name, Args: j.Args, Env: j.Env, Memory: l.Memory, Stack: l.Stack,
 		Files: l.Files, Handles: l.Handles, Windows: l.Windows, LogRate: l.LogRate, Timeout: int64(l.Timeout)}
-	var files []*os.File
 	var opened []*os.File
-	defer func() {
+	free = func() {
 		for _, f := range opened {
 			f.Close()
+		}
+	}
+	defer func() {
+		if err != nil {
+			free()
 		}
 	}()
 	add := func(f *os.File, err error) error {
@@ -108,24 +112,35 @@ func (r *remote) Run(ctx context.Context, j node.Job) (int, error) {
 	for _, m := range j.Modules {
 		b.Modules = append(b.Modules, m.Name)
 		if err := add(nodeaddr.FileOf(m.Wasm)); err != nil {
-			return 0, fmt.Errorf("module %s: %w", m.Name, err)
+			return b, nil, nil, fmt.Errorf("module %s: %w", m.Name, err)
 		}
 	}
 	for _, d := range j.Dirs {
 		b.Dirs = append(b.Dirs, clientwire.Dir{Guest: d.Guest, ReadOnly: d.ReadOnly})
 		if err := add(os.Open(d.Host)); err != nil {
-			return 0, fmt.Errorf("grant %s: %w", d.Host, err)
+			return b, nil, nil, fmt.Errorf("grant %s: %w", d.Host, err)
 		}
 	}
 	if j.Stdin != nil {
 		b.Stdin = true
 		files = append(files, j.Stdin)
 	}
+	return b, files, free, nil
+}
+
+// Run runs a job, one at a time. What it is granted goes by descriptor, so that
+// the node opens nothing by name.
+func (r *remote) Run(ctx context.Context, j node.Job) (int, error) {
+	b, files, free, err := describe(j)
+	if err != nil {
+		return 0, err
+	}
+	defer free()
 	r.mu.Lock()
 	r.job = &j
 	r.mu.Unlock()
 	var ran clientwire.RanBody
-	err := r.call(ctx, clientwire.KindRun, b, files, &ran)
+	err = r.call(ctx, clientwire.KindRun, b, files, &ran)
 	r.mu.Lock() // nothing is printed any more
 	r.job = nil
 	r.mu.Unlock()
@@ -133,4 +148,34 @@ func (r *remote) Run(ctx context.Context, j node.Job) (int, error) {
 		return 0, wray.Errorf(wray.CodeCanceled, "the job was canceled")
 	}
 	return ran.ExitCode, err
+}
+
+// SubmitJob implements jobsClient.
+func (r *remote) SubmitJob(ctx context.Context, j node.Job) (info clientwire.JobInfo, err error) {
+	b, files, free, err := describe(j)
+	if err != nil {
+		return info, err
+	}
+	defer free()
+	return info, r.call(ctx, clientwire.KindJobSubmit, b, files, &info)
+}
+
+// Jobs implements jobsClient.
+func (r *remote) Jobs(ctx context.Context) (list clientwire.JobList, err error) {
+	return list, r.call(ctx, clientwire.KindJobs, nil, nil, &list)
+}
+
+// Job implements jobsClient.
+func (r *remote) Job(ctx context.Context, id string) (info clientwire.JobInfo, err error) {
+	return info, r.call(ctx, clientwire.KindJob, clientwire.JobBody{ID: id}, nil, &info)
+}
+
+// StopJob implements jobsClient.
+func (r *remote) StopJob(ctx context.Context, id string) (info clientwire.JobInfo, err error) {
+	return info, r.call(ctx, clientwire.KindJobStop, clientwire.JobBody{ID: id}, nil, &info)
+}
+
+// JobLogs implements jobsClient.
+func (r *remote) JobLogs(ctx context.Context, id string, offset int64, wait bool) (part clientwire.JobLogs, err error) {
+	return part, r.call(ctx, clientwire.KindJobLogs, clientwire.JobLogsBody{ID: id, Offset: offset, Wait: wait}, nil, &part)
 }

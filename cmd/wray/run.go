@@ -32,6 +32,7 @@ type nodeOptions struct {
 	state     string
 	cpus      cores
 	resources []string
+	labels    []string
 	weak      bool
 }
 
@@ -43,10 +44,11 @@ func (o *nodeOptions) flags(f *pflag.FlagSet) {
 	f.StringVar(&o.spillS3.Credentials, "spill-credentials", "", "`FILE` with credentials for S3, as ~/.aws/credentials (default $AWS_ACCESS_KEY_ID and its kin, or that file)")
 	f.Var(&o.spillMax, "spill-limit", "most bytes of such objects on disk (default half of what is free there)")
 	f.StringVar(&o.state, "state", "", "`DIR` that keeps durable actors (sdk.Durable), on a disk; no other node may have it")
-	f.Var(&o.residents, "max-resident-actors", fmt.Sprintf("actors that have a sandbox at once; others sleep (default %d)", worker.DefaultResidents))
+	f.Var(&o.residents, "max-resident-actors", fmt.Sprintf("actors that have a sandbox at once; others sleep (default %d, and as many as take an eighth of the memory)", worker.DefaultResidents))
 	f.Var(&o.sandboxes, "max-live-sandboxes", fmt.Sprintf("sandboxes that tasks have at once; others queue, and fail where all of half as many more wait for others (default %d)", worker.DefaultSandboxes))
 	f.Var(&o.cpus, "cpus", "cores that tasks may hold (default all)")
 	f.StringArrayVar(&o.resources, "resource", nil, "what tasks may hold of a resource of any name, as `NAME=AMOUNT`; tasks ask for it with sdk.Resource")
+	f.StringArrayVar(&o.labels, "labels", nil, "what tasks may ask for of the node that they run on, as `KEY=VALUE,...`; tasks ask with sdk.Labels")
 	f.BoolVar(&o.weak, "allow-weak-jail", false, "run on a machine that cannot lock the worker up: a guest that breaks out of its sandbox then has your rights")
 }
 
@@ -56,14 +58,22 @@ func (o *nodeOptions) node(cache string) (*node.Node, error) {
 	if err != nil {
 		return nil, err
 	}
+	labels, err := parseLabels(o.labels)
+	if err != nil {
+		return nil, err
+	}
 	for _, dir := range o.spill {
 		parent := filepath.Dir(dir)
 		if _, err := os.Stat(parent); !strings.Contains(dir, "://") && errors.Is(err, fs.ErrNotExist) {
 			return nil, &usageError{withHint(fmt.Errorf("%s %s: there is no directory %s", objectstore.SpillDirFlag, dir, parent), "make it, where the name is right: mkdir -p %s", dir)}
 		}
 	}
-	return node.New(node.Config{CacheDir: cache, StoreBytes: int64(o.store), Residents: int(o.residents), Sandboxes: int(o.sandboxes), AllowWeak: o.weak, SpillDirs: o.spill, SpillLimit: int64(o.spillMax), SpillS3: o.spillS3, State: o.state,
-		Capacity: wray.Resources{CPU: wray.CPUs(float64(o.cpus))}, Custom: custom})
+	n, err := node.New(node.Config{CacheDir: cache, StoreBytes: int64(o.store), Residents: int(o.residents), Sandboxes: int(o.sandboxes), AllowWeak: o.weak, SpillDirs: o.spill, SpillLimit: int64(o.spillMax), SpillS3: o.spillS3, State: o.state,
+		Capacity: wray.Resources{CPU: wray.CPUs(float64(o.cpus))}, Custom: custom, Labels: labels})
+	if at := (*fs.PathError)(nil); errors.As(err, &at) && strings.HasPrefix(err.Error(), objectstore.SpillDirFlag) {
+		return nil, withHint(fmt.Errorf("no file can be made in a directory for objects: %w", err), "name one of your own, on a disk")
+	}
+	return n, err
 }
 
 // runner runs jobs: a node of this process, or one elsewhere.
@@ -76,8 +86,12 @@ type runner interface {
 // runOptions are the flags of wray run.
 type runOptions struct {
 	nodeOptions
+	jobOptions
 	address string
+}
 
+// jobOptions are the flags of a job.
+type jobOptions struct {
 	dirs    []string
 	env     []string
 	with    []string
@@ -111,41 +125,52 @@ What follows the program is the driver's; flags of its own come after --.`,
 			}
 			return nil
 		},
-		ValidArgsFunction: func(_ *cobra.Command, args []string, _ string) ([]string, cobra.ShellCompDirective) {
-			if len(args) == 0 {
-				return []string{"wasm"}, cobra.ShellCompDirectiveFilterFileExt
-			}
-			return nil, cobra.ShellCompDirectiveDefault
-		},
-		RunE: func(cmd *cobra.Command, args []string) error { return o.run(cmd, args) },
+		ValidArgsFunction: completeProgram,
+		RunE:              func(cmd *cobra.Command, args []string) error { return o.run(cmd, args) },
 	}
-	cmd.SetFlagErrorFunc(func(cmd *cobra.Command, err error) error {
-		var unknown *pflag.NotExistError
-		if errors.As(err, &unknown) {
-			return &usageError{withHint(err, "see wray run --help; flags of the program itself come after --, as in: wray run PROGRAM -- -v")}
-		}
-		return &usageError{withHint(err, "see wray run --help")}
-	})
 	f := cmd.Flags()
-	f.StringArrayVar(&o.dirs, "dir", nil, "grant a directory, as `HOST:GUEST[:ro]`")
-	f.StringArrayVar(&o.env, "env", nil, "set a variable of the driver's environment, as `KEY=VALUE`")
-	f.StringArrayVar(&o.with, "with", nil, "submit another module with the job, as `[NAME=]FILE.wasm` or a package")
-	f.Var(bounded{&o.memory, 1, 4 << 30, "a sandbox"}, "memory", "most memory of one sandbox (default 1GiB)")
-	f.Var(bounded{&o.stack, 1, 1 << 30, "a sandbox"}, "stack", "most native stack of one sandbox (default 32MiB)")
-	f.Var(&o.files, "max-files", "most open files of one sandbox (default 64)")
-	f.Var(&o.handles, "max-handles", fmt.Sprintf("most references that one sandbox holds (default %d)", worker.DefaultHandles))
-	f.Var(&o.windows, "max-windows", fmt.Sprintf("most large values that one sandbox has mapped at once (default %d)", worker.DefaultWindows))
-	f.Var(&o.logRate, "log-rate", "bytes a second that the tasks of one sandbox may print for long (default 4MiB)")
-	f.Var(&o.timeout, "timeout", "end the job after this time")
+	o.jobOptions.flags(cmd)
 	f.StringVar(&o.address, "address", "", "run in the node at this `ADDRESS` (unix:///PATH; see wray start) instead of one of its own")
 	o.nodeOptions.flags(f)
 	return cmd
 }
 
+// completeProgram completes what names a program, and its arguments.
+func completeProgram(_ *cobra.Command, args []string, _ string) ([]string, cobra.ShellCompDirective) {
+	if len(args) == 0 {
+		return []string{"wasm"}, cobra.ShellCompDirectiveFilterFileExt
+	}
+	return nil, cobra.ShellCompDirectiveDefault
+}
+
+func (o *jobOptions) flags(cmd *cobra.Command) {
+	cmd.SetFlagErrorFunc(func(cmd *cobra.Command, err error) error {
+		var unknown *pflag.NotExistError
+		if path := cmd.CommandPath(); errors.As(err, &unknown) {
+			return &usageError{withHint(err, "see %s --help; flags of the program itself come after --, as in: %s PROGRAM -- -v", path, path)}
+		}
+		return &usageError{withHint(err, "see %s --help", cmd.CommandPath())}
+	})
+	f := cmd.Flags()
+	f.StringArrayVar(&o.dirs, "dir", nil, "grant a directory, as `HOST:GUEST[:ro]`")
+	f.StringArrayVar(&o.env, "env", nil, "set a variable of the driver's environment, as `KEY=VALUE`")
+	f.StringArrayVar(&o.with, "with", nil, "submit another module with the job, as `[NAME=]FILE.wasm` or a package")
+	f.Var(bounded{&o.memory, 64 << 10, 4 << 30, "a sandbox"}, "memory", "most memory of one sandbox (default 1GiB)")
+	f.Var(bounded{&o.stack, 64 << 10, 1 << 30, "a sandbox"}, "stack", "most native stack of one sandbox (default 32MiB)")
+	f.Var(&o.files, "max-files", "most open files of one sandbox (default 64)")
+	f.Var(&o.handles, "max-handles", fmt.Sprintf("most references that one sandbox holds (default %d)", worker.DefaultHandles))
+	f.Var(&o.windows, "max-windows", fmt.Sprintf("most large values that one sandbox has mapped at once (default %d)", worker.DefaultWindows))
+	f.Var(&o.logRate, "log-rate", "bytes a second that the tasks of one sandbox may print for long (default 4MiB)")
+	f.Var(&o.timeout, "timeout", "end the job after this time")
+}
+
 func (o *runOptions) run(cmd *cobra.Command, args []string) error {
 	ctx := cmd.Context()
-	cache, err := node.CacheDir()
+	cache, err := cacheDir()
 	if err != nil {
+		return err
+	}
+	if err := o.check(); err != nil {
 		return err
 	}
 	n, err := o.runner(cmd, cache)
@@ -153,45 +178,24 @@ func (o *runOptions) run(cmd *cobra.Command, args []string) error {
 		return err
 	}
 	defer n.Close()
-	p, err := loadProgram(ctx, args[0], cache)
+	job, err := o.job(ctx, args, cache)
 	if err != nil {
 		return err
-	}
-	job := node.Job{
-		Name: p.name, Modules: []node.Module{{Name: p.name, Wasm: p.wasm}}, Args: args[1:], Env: o.env,
-		Limits: worker.Limits{Memory: int64(o.memory), Stack: int32(o.stack),
-			Files: int(o.files), Handles: int(o.handles), Windows: int(o.windows), LogRate: int64(o.logRate), Timeout: time.Duration(o.timeout)},
-	}
-	for _, e := range o.env {
-		if !strings.Contains(e, "=") {
-			return &usageError{withHint(fmt.Errorf("--env %s has no value", e), "write --env %s=VALUE", e)}
-		}
-	}
-	if job.Dirs, err = o.grants(p.dirs); err != nil {
-		return err
-	}
-	for _, w := range o.with {
-		name, file, ok := strings.Cut(w, "=")
-		if !ok {
-			name, file = "", w
-		}
-		wp, err := loadProgram(ctx, file, cache)
-		if err != nil {
-			return fmt.Errorf("--with %s: %w", w, err)
-		}
-		if name == "" {
-			name = wp.name
-		}
-		job.Modules = append(job.Modules, node.Module{Name: name, Wasm: wp.wasm})
 	}
 	if in, ok := cmd.InOrStdin().(*os.File); ok {
 		job.Stdin = in
 	}
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
 	out := newPrinter(cmd.OutOrStdout(), cmd.ErrOrStderr())
+	out.fail = cancel
 	job.Output = out.print
 	stop := out.progress(ctx, n)
 	code, err := n.Run(ctx, job)
 	stop()
+	if lost := out.lost(); lost != nil {
+		return lost
+	}
 	if err != nil || code != 0 {
 		out.hintDir(job.Dirs)
 	}
@@ -202,6 +206,69 @@ func (o *runOptions) run(cmd *cobra.Command, args []string) error {
 		return &exitError{code}
 	}
 	return nil
+}
+
+// job loads a program and what goes with it.
+func (o *jobOptions) job(ctx context.Context, args []string, cache string) (job node.Job, err error) {
+	if err := o.check(); err != nil {
+		return job, err
+	}
+	p, err := loadProgram(ctx, args[0], cache)
+	if err != nil {
+		return job, err
+	}
+	job = node.Job{
+		Name: p.name, Modules: []node.Module{{Name: p.name, Wasm: p.wasm}}, Args: args[1:], Env: o.env,
+		Limits: worker.Limits{Memory: int64(o.memory), Stack: int32(o.stack),
+			Files: int(o.files), Handles: int(o.handles), Windows: int(o.windows), LogRate: int64(o.logRate), Timeout: time.Duration(o.timeout)},
+	}
+	if job.Dirs, err = o.grants(p.dirs); err != nil {
+		return job, err
+	}
+	for _, w := range o.with {
+		name, file := withModule(w)
+		wp, err := loadProgram(ctx, file, cache)
+		if err != nil {
+			return job, fmt.Errorf("--with %s: %w", w, err)
+		}
+		if name == "" {
+			name = wp.name
+		}
+		job.Modules = append(job.Modules, node.Module{Name: name, Wasm: wp.wasm})
+	}
+	return job, nil
+}
+
+// check looks at what the job's flags name, before anything is built: a mistake
+// is told at once.
+func (o *jobOptions) check() error {
+	for _, e := range o.env {
+		switch key, _, ok := strings.Cut(e, "="); {
+		case !ok:
+			return &usageError{withHint(fmt.Errorf("--env %s has no value", e), "write --env %s=VALUE", e)}
+		case key == "":
+			return &usageError{withHint(fmt.Errorf("--env %s has no name", e), "write --env KEY=VALUE")}
+		}
+	}
+	if _, err := o.grants(nil); err != nil {
+		return err
+	}
+	for _, w := range o.with {
+		_, file := withModule(w)
+		if err := programThere(file); err != nil {
+			return fmt.Errorf("--with %s: %w", w, err)
+		}
+	}
+	return nil
+}
+
+// withModule splits a value of --with into the name, which may be empty, and
+// what is to be loaded.
+func withModule(w string) (name, file string) {
+	if name, file, ok := strings.Cut(w, "="); ok {
+		return name, file
+	}
+	return "", w
 }
 
 // runner returns the node at --address, or starts one.
@@ -229,7 +296,7 @@ func (o *runOptions) runner(cmd *cobra.Command, cache string) (runner, error) {
 
 // grants turns --dir values into directories: those of the command line, then
 // those the program asks for whose place is still free.
-func (o *runOptions) grants(own []string) ([]node.Dir, error) {
+func (o *jobOptions) grants(own []string) ([]node.Dir, error) {
 	var dirs []node.Dir
 	seen := map[string]bool{}
 	for i, d := range append(append([]string{}, o.dirs...), own...) {

@@ -1,40 +1,92 @@
 package main
 
 import (
+	"context"
+	"crypto/sha256"
+	"encoding/hex"
+	"errors"
 	"fmt"
+	"io/fs"
 	"os"
 	"path/filepath"
+	"syscall"
+	"time"
 
 	"github.com/spf13/cobra"
 
+	"github.com/wray-project/wray/host/cluster/directory"
 	"github.com/wray-project/wray/host/node"
 	"github.com/wray-project/wray/internal/nodeaddr"
 )
 
 func newStart() *cobra.Command {
 	var o nodeOptions
-	var socket string
+	var c clusterOptions
+	var j jobsOptions
+	drainFor := span(node.DefaultDrain)
 	cmd := &cobra.Command{
 		Use: "start", Short: "Run a node that takes jobs and native clients", Args: cobra.NoArgs,
-		Long: `Start runs a node until it is interrupted. It takes jobs (wray run --address) and
-sessions of native programs (sdk.Connect) at a unix socket, from you alone: other
-users are refused, and nothing listens on the network.`,
+		Long: `Start runs a node until it is interrupted. It takes jobs (wray job submit, wray run
+--address) and sessions of native programs (sdk.Connect) at a unix socket, from you
+alone: other users are refused.
+
+With --head it begins a cluster too, and prints the command with which another
+machine joins. Nodes reach each other at one port, with certificates of the
+cluster's own; nothing else listens on the network. On SIGTERM such a node is
+drained: see wray node drain. On an interrupt it leaves at once.`,
 		Example: `  wray start
+  wray start --head --listen 192.0.2.1:7420
   wray run --address unix://$XDG_RUNTIME_DIR/wray/node.sock ./examples/wordcount`,
-		RunE: func(cmd *cobra.Command, _ []string) error { return start(cmd, &o, socket) },
+		RunE: func(cmd *cobra.Command, _ []string) error { return start(cmd, &o, &c, &j, time.Duration(drainFor)) },
 	}
 	f := cmd.Flags()
-	f.StringVar(&socket, "socket", "", "listen at this `PATH` (default wray/node.sock in $XDG_RUNTIME_DIR, or run/node.sock in the cache)")
+	f.StringVar(&j.socket, "socket", "", "listen at this `PATH` (default wray/node.sock in $XDG_RUNTIME_DIR, or run/node.sock in the cache)")
+	f.StringVar(&j.dir, "jobs-dir", "", "`DIR` that keeps submitted jobs and what they print (default jobs in --cluster-dir, or in $XDG_STATE_HOME/wray)")
+	f.Var(bounded{&j.log, 1 << 20, 1 << 40, "a job's log"}, "job-log-limit", "bytes kept of what a submitted job prints, the newest (default 16MiB)")
+	f.Var(&drainFor, "drain", "on SIGTERM, how long what runs has to end before the node leaves its cluster")
 	o.flags(f)
+	c.flags(f)
 	return cmd
 }
 
-func start(cmd *cobra.Command, o *nodeOptions, socket string) error {
-	cache, err := node.CacheDir()
+// jobsOptions say where a node takes jobs, and keeps them.
+type jobsOptions struct {
+	socket string
+	dir    string
+	log    size
+}
+
+// keep is where they are kept.
+func (j *jobsOptions) keep(c *clusterOptions, socket string) (string, error) {
+	if j.dir != "" {
+		return j.dir, nil
+	}
+	if c.wanted() {
+		conf, err := c.config()
+		return filepath.Join(conf.Dir, "jobs"), err
+	}
+	state, err := stateDir()
+	if err != nil {
+		return "", withHint(err, "name a directory with --jobs-dir")
+	}
+	// Nodes that are alone are told apart by their sockets.
+	sum := sha256.Sum256([]byte(socket))
+	return filepath.Join(state, "jobs", hex.EncodeToString(sum[:8])), nil
+}
+
+func start(cmd *cobra.Command, o *nodeOptions, c *clusterOptions, j *jobsOptions, drainFor time.Duration) error {
+	cache, err := cacheDir()
 	if err != nil {
 		return err
 	}
-	if socket == "" {
+	socket := j.socket
+	if dir := filepath.Dir(filepath.Dir(socket)); socket != "" {
+		// As for other directories that flags name: the last may be made, not what
+		// it is in.
+		if _, err := os.Stat(dir); errors.Is(err, fs.ErrNotExist) {
+			return &usageError{withHint(fmt.Errorf("--socket %s: there is no directory %s", socket, dir), "make it, where the name is right: mkdir -p %s", filepath.Dir(socket))}
+		}
+	} else {
 		if socket, err = nodeaddr.DefaultSocket(); err != nil {
 			return err
 		}
@@ -47,13 +99,53 @@ func start(cmd *cobra.Command, o *nodeOptions, socket string) error {
 		return err
 	}
 	defer n.Close()
+	if c.alone && c.asked() {
+		_, err := c.config()
+		return err
+	}
+	if c.wanted() {
+		if err := c.join(cmd, n); err != nil {
+			return err
+		}
+	}
+	dir, err := j.keep(c, socket)
+	if err != nil {
+		return err
+	}
+	if err := n.TakeJobs(dir, int64(j.log)); err != nil {
+		return fmt.Errorf("--jobs-dir %s: %w", dir, err)
+	}
 	s, err := n.Serve(socket, false)
 	if err != nil {
 		return err
 	}
 	fmt.Fprintf(cmd.OutOrStdout(), "wray: a node listens at unix://%s\n", socket)
-	<-cmd.Context().Done()
-	return s.Close()
+	select {
+	case <-cmd.Context().Done():
+		if by := interrupted(0); errors.As(context.Cause(cmd.Context()), &by) && syscall.Signal(by) == syscall.SIGTERM && n.Member() != nil {
+			return errors.Join(drained(cmd, n, drainFor), s.Close())
+		}
+		return s.Close()
+	case <-n.Drained():
+		return errors.Join(drained(cmd, n, 0), s.Close())
+	case <-n.Ended():
+		err := n.Member().Nodes().Err()
+		if errors.Is(err, directory.ErrLeft) { // nobody but a drain has left
+			return errors.Join(drained(cmd, n, 0), s.Close())
+		}
+		return errors.Join(withHint(fmt.Errorf("this node is in the cluster no more: %w", err), "start it again; what others had lent it is done again elsewhere, and its own jobs have ended"), s.Close())
+	}
+}
+
+// drained drains a node, or says how its drain went.
+func drained(cmd *cobra.Command, n *node.Node, within time.Duration) error {
+	left, err := n.Drain(within)
+	if err != nil {
+		return fmt.Errorf("drain: %w", err)
+	}
+	fmt.Fprintf(cmd.OutOrStdout(), "wray: the node has left its cluster; of what it had for others %d tasks ended and %d are run elsewhere, %d objects moved and %d are lost\n",
+		left.Ended, left.Moved, left.Fetched, left.Lost)
+	return nil
 }
 
 // inspected is a node that others can ask what it holds.

@@ -3,6 +3,7 @@ package main
 import (
 	"encoding/json"
 	"fmt"
+	"io"
 	"runtime"
 	"runtime/debug"
 
@@ -31,12 +32,16 @@ func newVersion() *cobra.Command {
 			if asJSON {
 				return json.NewEncoder(cmd.OutOrStdout()).Encode(v)
 			}
-			_, err := fmt.Fprintf(cmd.OutOrStdout(), "wray %s, %s_%s, %s, abi %d\n", v.Version, v.OS, v.Arch, v.Go, v.ABI)
+			_, err := io.WriteString(cmd.OutOrStdout(), versionLine())
 			return err
 		},
 	}
 	cmd.Flags().BoolVar(&asJSON, "json", false, "print one JSON object")
 	return cmd
+}
+
+func versionLine() string {
+	return fmt.Sprintf("wray %s, %s_%s, %s, abi %d\n", programVersion(), runtime.GOOS, runtime.GOARCH, runtime.Version(), abi.Version)
 }
 
 func programVersion() string {

@@ -276,6 +276,9 @@ func TestVerdicts(t *testing.T) {
 				t.Skip("SKIP: address space is not limited under the race detector")
 			}
 			cfg := testConfig(t.TempDir())
+			if c.do == "spin" { // under the race detector it would have ten times as much
+				cfg.Compiler.budget = 2 * time.Second
+			}
 			mod := module(c.do, 1)
 			_, err := openCache(t, cfg).Get(t.Context(), "local", mod)
 			var e *wray.Error

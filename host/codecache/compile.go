@@ -90,6 +90,9 @@ func regular(path string, max int64) error {
 		return fmt.Errorf("the compiler left no %s", filepath.Base(path))
 	case !st.Mode().IsRegular():
 		return fmt.Errorf("the compiler left %s as %v", filepath.Base(path), st.Mode().Type())
+	case links(st) > 1:
+		// Under its other name it would be changed by whoever owns that.
+		return fmt.Errorf("the compiler left a file with %d names as %s", links(st), filepath.Base(path))
 	case st.Size() > max:
 		return fmt.Errorf("the compiler left %d bytes as %s, at most %d", st.Size(), filepath.Base(path), max)
 	}

@@ -18,6 +18,7 @@ const (
 	KindGroup  = "group"  // placement groups
 	KindNode   = "node"   // bound to the node's lease; tenant "cluster"
 	KindKV     = "kv"
+	KindDrain  = "drain" // orders to nodes to leave, named by the node; tenant "cluster"
 )
 
 // Cluster is the tenant of what is no tenant's.
@@ -52,6 +53,12 @@ type Job struct {
 	Created int64       `cbor:"6,keyasint"`           // Unix time in milliseconds
 	Ended   int64       `cbor:"7,keyasint,omitempty"`
 	Error   *wray.Error `cbor:"8,keyasint,omitempty"` // of a job that failed
+
+	Name        string `cbor:"9,keyasint,omitempty"`  // of its driver's module, for people
+	Incarnation uint64 `cbor:"10,keyasint,omitempty"` // of Node: another one does not run it any more
+	Started     int64  `cbor:"11,keyasint,omitempty"`
+	ExitCode    int    `cbor:"12,keyasint,omitempty"`
+	By          string `cbor:"13,keyasint,omitempty"` // who submitted it
 }
 
 // Module says where the bytes of a module are. They are not here.

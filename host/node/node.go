@@ -7,14 +7,20 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"math"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/wray-project/wray"
+	"github.com/wray-project/wray/host/child"
 	"github.com/wray-project/wray/host/codecache"
+	"github.com/wray-project/wray/host/jobs"
+	"github.com/wray-project/wray/host/member"
 	"github.com/wray-project/wray/host/sandbox"
 	"github.com/wray-project/wray/host/spill"
 	"github.com/wray-project/wray/host/spill/s3"
@@ -34,6 +40,7 @@ type Config struct {
 	Tenant     string         // default "local"
 	Capacity   wray.Resources // what tasks may hold; default the machine's
 	Custom     []wray.Custom  // and of other resources, each name once
+	Labels     []wray.Label   // what tasks may ask for by, beside what every node has; each key once
 	StoreBytes int64          // the object store; default three tenths of memory
 	Sandboxes  int            // of tasks at once; default worker.DefaultSandboxes
 	Residents  int            // actors that have a sandbox at once; default worker.DefaultResidents
@@ -58,13 +65,23 @@ type Node struct {
 	spill []spill.Place // none: objects stay in memory
 	state *statelog.Dir // nil: there are no durable actors
 
+	jobs    atomic.Pointer[jobs.Jobs] // nil: none are submitted
+	publish *publisher                // nil of a node that is alone; set by TakeJobs
+
 	mu       sync.Mutex
 	worker   *workerProcess // guarded by mu; nil before the first job and after a death
 	starting *start         // guarded by mu; nil while no worker is being started
 	closed   bool           // guarded by mu
+	member   *member.Member // guarded by mu; nil for a node that is alone
+	peers    *peering       // nil likewise; set by Join, before anything runs
 
-	ending sync.WaitGroup // workers found dead
-	places sync.Once      // closes spill
+	ending sync.WaitGroup // workers found dead, and questions whether one is
+	grace  time.Duration  // timeoutGrace; tests set it
+
+	modules moduleBudget
+	places  sync.Once // closes spill
+	leaving sync.Once // leaves the cluster
+	drain   drain
 }
 
 // New returns a node. Its worker starts with the first job. Close it.
@@ -82,14 +99,17 @@ func New(cfg Config) (*Node, error) {
 		}
 		cfg.CacheDir = dir
 	}
+	if cfg.Capacity.Memory <= 0 {
+		cfg.Capacity.Memory = worker.DefaultMemory() // the worker's jail lets it ask nobody
+	}
 	cache, err := codecache.Open(codecache.Config{
 		Root: cfg.CacheDir, Identity: sandbox.Identity(),
-		Compiler: codecache.Compiler{Args: []string{CompilerVerb}, AllowWeak: cfg.AllowWeak},
+		Compiler: codecache.Compiler{Args: []string{child.CompilerVerb}, AllowWeak: cfg.AllowWeak},
 	})
 	if err != nil {
 		return nil, fmt.Errorf("open the code cache: %w", err)
 	}
-	n := &Node{cfg: cfg, cache: cache}
+	n := &Node{cfg: cfg, cache: cache, grace: timeoutGrace, drain: newDrain()}
 	if err := n.openSpill(); err != nil {
 		_ = cache.Close()
 		return nil, err
@@ -196,13 +216,14 @@ func CacheDir() (string, error) {
 	}
 	dir, err := os.UserCacheDir()
 	if err != nil {
-		return "", fmt.Errorf("no cache directory: %w; set WRAY_CACHE", err)
+		return "", fmt.Errorf("no cache directory: %w", err)
 	}
 	return filepath.Join(dir, "wray"), nil
 }
 
 // Close stops the worker and waits for it. It is idempotent.
 func (n *Node) Close() error {
+	jerr := n.closeJobs()
 	n.mu.Lock()
 	w := n.worker
 	s := n.starting
@@ -217,7 +238,7 @@ func (n *Node) Close() error {
 	}
 	n.ending.Wait()
 	n.places.Do(func() { closePlaces(n.spill) })
-	err := n.cache.Close()
+	err := errors.Join(jerr, n.leave(false), n.cache.Close())
 	if n.state != nil {
 		err = errors.Join(err, n.state.Close())
 	}
@@ -234,6 +255,9 @@ type Job struct {
 	Stdin   *os.File // may be nil
 	Client  *os.File // nil, or the socket of the native client that is the driver
 	Limits  worker.Limits
+	// Compiled, where it is not nil, is called once the modules' bytes are no more
+	// needed, which is long before the job ends.
+	Compiled func()
 	// Output takes what the job prints. It is called by one goroutine at a time,
 	// and no more when Run has returned.
 	Output func(task string, s worker.Stream, p []byte)
@@ -255,6 +279,9 @@ type Dir struct {
 // Run runs a job to its end and returns its driver's exit code. An error says
 // why there is none. Canceling ctx ends the job.
 func (n *Node) Run(ctx context.Context, j Job) (int, error) {
+	if err := n.errDraining(); err != nil {
+		return 0, err
+	}
 	r := &run{job: j}
 	defer r.close()
 	body := worker.RunBody{Name: j.Name, Args: j.Args, Env: j.Env, Memory: j.Limits.Memory,
@@ -278,13 +305,19 @@ func (n *Node) Run(ctx context.Context, j Job) (int, error) {
 		err error
 	}
 	ready := make(chan started, 1)
+	hashes := make([]string, len(j.Modules))
+	if n.peers != nil {
+		var end func()
+		hashes, end = n.peers.share(j.Modules)
+		defer end()
+	}
 	go func() {
 		w, err := n.startWorker(ctx)
 		ready <- started{w, err}
 	}()
 	var files []*os.File
 	var cerr error
-	for _, m := range j.Modules {
+	for i, m := range j.Modules {
 		e, err := n.cache.Get(ctx, n.cfg.Tenant, m.Wasm)
 		if err != nil {
 			cerr = err
@@ -297,9 +330,16 @@ func (n *Node) Run(ctx context.Context, j Job) (int, error) {
 		}
 		r.files = append(r.files, f)
 		files = append(files, f)
-		body.Modules = append(body.Modules, worker.ModuleBody{Name: m.Name, Native: e.NativePath})
+		body.Modules = append(body.Modules, worker.ModuleBody{Name: m.Name, Native: e.NativePath, Hash: hashes[i]})
 	}
 	s := <-ready
+	j.Modules, r.job.Modules = slices.Clone(j.Modules), nil
+	for i := range j.Modules {
+		j.Modules[i].Wasm = nil // whose bytes may be many
+	}
+	if j.Compiled != nil {
+		j.Compiled()
+	}
 	if cerr != nil {
 		return 0, cerr
 	}
@@ -314,14 +354,21 @@ func (n *Node) Run(ctx context.Context, j Job) (int, error) {
 		body.Client = true
 		files = append(files, j.Client)
 	}
+	if err := n.errDraining(); err != nil { // it takes a while to compile
+		return 0, err
+	}
 	body.Run = s.w.add(r)
 	defer s.w.remove(body.Run)
 	b, err := link.Marshal(body)
 	if err != nil {
 		return 0, fmt.Errorf("describe the job: %w", err)
 	}
-	m, err := s.w.conn.Call(ctx, link.Message{Kind: worker.KindRun, Body: b, Files: files})
-	if err != nil {
+	call, overdue := n.watch(ctx, s.w, &j)
+	m, err := s.w.conn.Call(call, link.Message{Kind: worker.KindRun, Body: b, Files: files})
+	if late := overdue(); err != nil {
+		if late != nil && ctx.Err() == nil {
+			return 0, late
+		}
 		return 0, n.callError(ctx, s.w, err)
 	}
 	m.CloseFiles()
@@ -341,6 +388,80 @@ func (n *Node) callError(ctx context.Context, w *workerProcess, err error) error
 		return err
 	}
 	return n.died(w, err)
+}
+
+// What a worker has to end a job by itself when its timeout is over, and then to
+// say that it is alive.
+const (
+	timeoutGrace = 10 * time.Second
+	answerLimit  = 5 * time.Second
+)
+
+// errOverdue is why a call is canceled whose job's timeout is long over.
+var errOverdue = errors.New("the job is overdue")
+
+// watch returns a context for the call that runs j in w. Where j has a timeout
+// and w has not ended it some time after that, the context ends, and a worker
+// that says nothing at all is killed. overdue, which is to be called once the
+// call is over, returns what is then to be told, else nil.
+func (n *Node) watch(ctx context.Context, w *workerProcess, j *Job) (call context.Context, overdue func() error) {
+	if j.Limits.Timeout <= 0 || j.Limits.Timeout > math.MaxInt64/1000 {
+		return ctx, func() error { return nil }
+	}
+	call, cancel := context.WithCancelCause(ctx)
+	// Each module's initialization has the job's timeout, too.
+	limit := j.Limits.Timeout*time.Duration(1+len(j.Modules)) + n.grace
+	done := make(chan struct{})
+	silent := false
+	timer := time.AfterFunc(limit, func() {
+		defer close(done)
+		cancel(errOverdue)
+		asked, end := context.WithTimeout(context.WithoutCancel(ctx), answerLimit)
+		defer end()
+		// Not on this goroutine: a worker that reads nothing may keep the call.
+		answered := make(chan error, 1)
+		go func() {
+			m, err := w.conn.Call(asked, link.Message{Kind: worker.KindStats})
+			m.CloseFiles()
+			answered <- err
+		}()
+		select {
+		case err := <-answered:
+			if err == nil {
+				return
+			}
+			answered <- err
+		case <-asked.Done():
+		}
+		silent = true
+		w.proc.Kill() // which ends the link, and every call in it
+		<-answered
+	})
+	return call, func() error {
+		if timer.Stop() {
+			cancel(nil)
+			return nil
+		}
+		<-done
+		e := &wray.Error{Code: wray.CodeTimeout, Node: n.cfg.Name,
+			Message: fmt.Sprintf("the job ran longer than its timeout of %v, and its worker had not ended it %v later", j.Limits.Timeout, n.grace),
+			Hint:    "its worker answers: it has been told to end the job, and other jobs go on"}
+		if silent {
+			e.Hint = "its worker did not answer and was killed; the next job gets a new one"
+			n.drop(w)
+		}
+		return e
+	}
+}
+
+// drop lets go of a worker that was killed.
+func (n *Node) drop(w *workerProcess) {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	if n.worker == w {
+		n.worker = nil
+		n.ending.Go(w.close)
+	}
 }
 
 // exitGrace is what a worker without a link has to end by itself, so that its
@@ -451,6 +572,40 @@ type run struct {
 
 	mu    sync.Mutex // held while Output runs
 	ended bool       // guarded by mu; Run returns
+
+	gate     sync.Mutex
+	closing  bool           // guarded by gate; nothing more is printed
+	printing sync.WaitGroup // outputs under way, whose worker may be gone
+}
+
+// lastWords is how long a worker that is gone waits, as it were, for what it
+// printed last to be read. Its reader may have been stopped for good, and the
+// other jobs of the worker are to be told.
+const lastWords = time.Second
+
+// print is output, but returns soon after ctx has ended; close waits for the rest.
+func (r *run) print(ctx context.Context, b *worker.OutputBody) error {
+	r.gate.Lock()
+	if r.closing {
+		r.gate.Unlock()
+		return nil
+	}
+	done := make(chan error, 1)
+	r.printing.Go(func() { done <- r.output(b) })
+	r.gate.Unlock()
+	select {
+	case err := <-done:
+		return err
+	case <-ctx.Done():
+	}
+	late := time.NewTimer(lastWords)
+	defer late.Stop()
+	select {
+	case err := <-done:
+		return err
+	case <-late.C:
+		return ctx.Err()
+	}
 }
 
 // output passes on what the job printed. A worker may say anything at any time:
@@ -471,6 +626,10 @@ func (r *run) close() {
 	r.mu.Lock()
 	r.ended = true
 	r.mu.Unlock()
+	r.gate.Lock()
+	r.closing = true
+	r.gate.Unlock()
+	r.printing.Wait()
 	for _, f := range r.files {
 		f.Close()
 	}

@@ -10,7 +10,7 @@ import (
 	"time"
 
 	"github.com/wray-project/wray"
-	"github.com/wray-project/wray/host/codecache"
+	"github.com/wray-project/wray/host/child"
 	"github.com/wray-project/wray/host/jail"
 	"github.com/wray-project/wray/host/sandbox"
 	"github.com/wray-project/wray/host/spill"
@@ -18,16 +18,6 @@ import (
 	"github.com/wray-project/wray/internal/link"
 	"github.com/wray-project/wray/objectstore"
 )
-
-// The verbs under which the program runs as another kind of process. They are
-// not for users.
-const (
-	WorkerVerb   = "worker-process"
-	CompilerVerb = "compiler-process"
-)
-
-// linkFD is the descriptor of a child's end of its link.
-const linkFD = 3
 
 // workerProcess is a tenant's worker, as the node sees it.
 type workerProcess struct {
@@ -37,6 +27,8 @@ type workerProcess struct {
 	spill  *spill.Host   // may be nil; its own
 	state  *stateFiles   // may be nil
 	served chan struct{} // closed when the link has ended
+	peers  *peering      // nil of a node that is alone
+	peerID uint64        // names it to its peers
 
 	group     *jail.Cgroup // nil where none can be made
 	groupOnce sync.Once    // removes it
@@ -116,6 +108,26 @@ func (n *Node) finishStart(ctx context.Context, s *start) {
 	}
 	if s.err = err; err == nil {
 		s.w = w
+		if n.peers != nil {
+			n.peers.started(w, w.peerID)
+			n.ending.Go(func() { n.mourn(w) })
+		}
+	}
+}
+
+// mourn waits for the end of a worker that others may have lent to, and tells
+// them: there may be no job of this node that would notice.
+func (n *Node) mourn(w *workerProcess) {
+	<-w.served
+	n.mu.Lock()
+	if n.worker == w {
+		n.worker = nil
+	}
+	closed := n.closed
+	n.mu.Unlock()
+	w.close()
+	if !closed {
+		n.peers.again()
 	}
 }
 
@@ -128,11 +140,11 @@ func (n *Node) spawnWorker(ctx context.Context) (*workerProcess, error) {
 	if err := sandbox.InitCache(ctx, dir); err != nil {
 		return nil, err
 	}
-	conn, child, err := link.Pair(worker.LinkOptions())
+	conn, end, err := link.Pair(worker.LinkOptions())
 	if err != nil {
 		return nil, fmt.Errorf("start a worker: %w", err)
 	}
-	args := []string{WorkerVerb, dir}
+	args := []string{child.WorkerVerb, dir}
 	if n.cfg.AllowWeak {
 		args = append(args, "weak")
 	}
@@ -140,21 +152,21 @@ func (n *Node) spawnWorker(ctx context.Context) (*workerProcess, error) {
 	if noGroup != nil {
 		group = nil // the jail holds without it, and doctor says so
 	}
-	proc, err := jail.Spawn(jail.Config{Args: args, Files: []*os.File{child}, MaxProcs: runtime.NumCPU() + 1, Cgroup: group})
-	child.Close()
+	proc, err := jail.Spawn(jail.Config{Args: args, Files: []*os.File{end}, MaxProcs: runtime.NumCPU() + 1, Cgroup: group})
+	end.Close()
 	if err != nil {
 		conn.Close()
 		closeGroup(group)
 		return nil, fmt.Errorf("start a worker: %w", err)
 	}
-	w := &workerProcess{spill: n.newHost(), state: newStateFiles(n.state), proc: proc, conn: conn, group: group, served: make(chan struct{}), runs: map[uint64]*run{}}
+	w := &workerProcess{peers: n.peers, spill: n.newHost(), state: newStateFiles(n.state), proc: proc, conn: conn, group: group, served: make(chan struct{}), runs: map[uint64]*run{}}
 	go func() {
 		defer close(w.served)
 		_ = conn.Serve(context.Background(), w.handle) // the reason is in conn.Err
 	}()
 	b, err := link.Marshal(worker.StartBody{
-		Spills: w.spill != nil, State: n.state != nil,
-		Node: n.cfg.Name, CacheDir: dir, CPU: int64(n.cfg.Capacity.CPU), Memory: n.cfg.Capacity.Memory, Custom: worker.CustomBodies(n.cfg.Custom),
+		Spills: w.spill != nil, State: n.state != nil, Peers: n.peers != nil,
+		Node: n.cfg.Name, CacheDir: dir, Labels: worker.LabelBodies(wray.NodeLabels(n.cfg.Name, n.cfg.Labels)), CPU: int64(n.cfg.Capacity.CPU), Memory: n.cfg.Capacity.Memory, Custom: worker.CustomBodies(n.cfg.Custom),
 		StoreBytes: n.cfg.StoreBytes, Slots: n.cfg.Slots, Residents: n.cfg.Residents, Sandboxes: n.cfg.Sandboxes,
 	})
 	if err == nil {
@@ -163,7 +175,7 @@ func (n *Node) spawnWorker(ctx context.Context) (*workerProcess, error) {
 			m.CloseFiles()
 			var s worker.StartedBody
 			err = link.Unmarshal(m.Body, &s)
-			w.jail = s.Jail
+			w.jail, w.peerID = s.Jail, s.Peer
 		}
 	}
 	if err != nil {
@@ -176,11 +188,15 @@ func (n *Node) spawnWorker(ctx context.Context) (*workerProcess, error) {
 	return w, nil
 }
 
-// close ends the process and waits for it.
+// close ends the process and waits for it. The process goes first: whatever the
+// node's handlers still do for it, it does nothing more.
 func (w *workerProcess) close() {
-	w.conn.Close()
-	<-w.served
 	w.proc.Kill()
+	w.conn.Close()
+	if w.peers != nil {
+		w.peers.stopped(w)
+	}
+	<-w.served
 	w.proc.Wait()
 	if w.spill != nil {
 		w.spill.Close()
@@ -221,13 +237,17 @@ func (w *workerProcess) handle(ctx context.Context, m link.Message) (link.Messag
 	}
 	defer m.CloseFiles()
 	switch m.Kind {
+	case worker.KindPeerSend, worker.KindPeerFetch, worker.KindPeerModule:
+		if w.peers != nil {
+			return w.peers.handle(ctx, w, m)
+		}
 	case worker.KindOutput:
 		var b worker.OutputBody
 		if err := link.Unmarshal(m.Body, &b); err != nil {
 			return link.Message{}, err
 		}
 		if r := w.get(b.Run); r != nil {
-			return link.Message{}, r.output(&b)
+			return link.Message{}, r.print(ctx, &b)
 		}
 		return link.Message{}, nil // of a job that was canceled
 	case worker.KindFS:
@@ -284,39 +304,4 @@ func (w *workerProcess) handleSpill(ctx context.Context, m link.Message) (out li
 	}
 	out.Body, err = link.Marshal(reply)
 	return out, err
-}
-
-// RunWorker is the program of a worker process. args are those after its verb.
-func RunWorker(args []string) int {
-	if len(args) < 1 {
-		return childFailed(fmt.Errorf("a worker needs its cache directory"))
-	}
-	worker.Mappings() // asks the kernel while that can be asked
-	p := jail.Worker(args[0], append(sandbox.Prepare(), linkFD)...)
-	p.AllowWeak = len(args) > 1 && args[1] == "weak"
-	applied, err := jail.Enter(p)
-	if err != nil {
-		return childFailed(err)
-	}
-	conn, err := link.FromFile(os.NewFile(linkFD, "link"), worker.LinkOptions())
-	if err != nil {
-		return childFailed(err)
-	}
-	defer conn.Close()
-	if err := worker.Serve(context.Background(), conn, applied.String()); err != nil {
-		return childFailed(err)
-	}
-	return 0
-}
-
-// RunCompiler is the program of a compiler process.
-func RunCompiler(args []string) int {
-	return codecache.RunCompiler(args, func(ctx context.Context, wasm []byte, dir string) error {
-		return sandbox.Compile(ctx, wasm, dir, sandbox.CompileOptions{Modules: []sandbox.HostModule{worker.HostModule()}})
-	})
-}
-
-func childFailed(err error) int {
-	fmt.Fprintln(os.Stderr, "wray:", err)
-	return 1
 }

@@ -13,6 +13,7 @@ import (
 	"time"
 
 	"github.com/wray-project/wray"
+	"github.com/wray-project/wray/host/auth"
 	"github.com/wray-project/wray/host/worker"
 	"github.com/wray-project/wray/internal/clientwire"
 	"github.com/wray-project/wray/internal/link"
@@ -36,8 +37,78 @@ type Server struct {
 // Bounds on what clients may have.
 const (
 	maxClients     = 256
-	maxModuleBytes = 1 << 30
+	maxModuleBytes = 1 << 30 // of one module
+	maxJobBytes    = 1 << 30 // of all modules of a job
+	maxNodeBytes   = 2 << 30 // of the modules of all jobs that are being read or compiled
 )
+
+// moduleBudget bounds the bytes of modules that clients have a node keep in its
+// memory at once.
+type moduleBudget struct {
+	mu   sync.Mutex
+	used int64            // guarded by mu
+	by   map[string]int64 // guarded by mu; of used, by who sends it over the network
+}
+
+// takeFor is take for somebody who sends modules over the network, and has no
+// more of the budget at once than one job may: there is room for others beside
+// one who sends much and slowly. giveFor gives it back.
+func (b *moduleBudget) takeFor(who string, n int64) error {
+	b.mu.Lock()
+	over := n <= maxJobBytes && b.by[who]+n > maxJobBytes
+	if !over {
+		if b.by == nil {
+			b.by = map[string]int64{}
+		}
+		b.by[who] += n
+	}
+	b.mu.Unlock()
+	if over {
+		return moduleLimit(fmt.Sprintf("the modules of the jobs that %s starts now are too large together", who), "module bytes of who submits", maxJobBytes, "try again when the others have started")
+	}
+	err := b.take(n)
+	if err != nil {
+		b.owed(who, n)
+	}
+	return err
+}
+
+func (b *moduleBudget) giveFor(who string, n int64) {
+	b.owed(who, n)
+	b.give(n)
+}
+
+func (b *moduleBudget) owed(who string, n int64) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if b.by[who] -= n; b.by[who] == 0 {
+		delete(b.by, who)
+	}
+}
+
+// take takes n bytes, where there are so many.
+func (b *moduleBudget) take(n int64) error {
+	if n > maxJobBytes {
+		return moduleLimit("the job's modules are too large together", "module bytes of a job", maxJobBytes, "submit fewer or smaller modules with it; strip them with -ldflags='-s -w'")
+	}
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if b.used+n > maxNodeBytes {
+		return moduleLimit("the modules of the jobs that start now are too large together", "module bytes of a node", maxNodeBytes, "try again when the others have started")
+	}
+	b.used += n
+	return nil
+}
+
+func (b *moduleBudget) give(n int64) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	b.used -= n
+}
+
+func moduleLimit(what, name string, value int64, hint string) error {
+	return &wray.Error{Code: wray.CodeLimitExceeded, Message: what, Limit: &wray.Limit{Name: name, Value: value, Unit: "bytes"}, Hint: hint}
+}
 
 // Serve listens at a socket at path, for the node's user alone. The socket of a
 // node that has died is replaced, that of a live one refused. With inspect, the
@@ -153,6 +224,8 @@ func (s *Server) handle(ctx context.Context, conn *link.Conn, m link.Message) (l
 	switch {
 	case m.Kind == clientwire.KindRun && !s.inspect:
 		out, err = s.run(ctx, conn, m)
+	case m.Kind == clientwire.KindPing:
+		out = struct{}{}
 	case m.Kind == clientwire.KindMemory:
 		var b clientwire.MemoryBody
 		if err = link.Unmarshal(m.Body, &b); err == nil {
@@ -161,7 +234,50 @@ func (s *Server) handle(ctx context.Context, conn *link.Conn, m link.Message) (l
 	case m.Kind == clientwire.KindStats:
 		var st worker.StatsBody
 		st, err = s.n.Stats(ctx)
-		out = clientwire.StatsBody{Waiting: st.Waiting, Running: st.Running, Finished: st.Finished, Failed: st.Failed, OnDisk: st.OnDisk}
+		out = clientwire.StatsBody{Waiting: st.Waiting, Running: st.Running, Finished: st.Finished, Failed: st.Failed, OnDisk: st.OnDisk, Retried: st.Retried}
+	case m.Kind == clientwire.KindExplain:
+		var b clientwire.ExplainBody
+		if err = link.Unmarshal(m.Body, &b); err == nil {
+			out, err = s.n.Explain(ctx, b)
+		}
+	case m.Kind == clientwire.KindStatus:
+		out, err = s.n.Status(ctx)
+	case m.Kind >= clientwire.KindJobSubmit && m.Kind <= clientwire.KindJobLogs && !s.inspect:
+		out, err = s.jobs(ctx, m)
+	case m.Kind == clientwire.KindDrain && !s.inspect:
+		var b clientwire.DrainBody
+		if err = link.Unmarshal(m.Body, &b); err == nil {
+			out, err = struct{}{}, s.n.DrainNode(ctx, b.Name, time.Duration(b.Within))
+		}
+	case m.Kind == clientwire.KindRekey && !s.inspect:
+		out, err = struct{}{}, s.n.Rekey(ctx)
+	case m.Kind == clientwire.KindRemove && !s.inspect:
+		var b clientwire.RemoveBody
+		if err = link.Unmarshal(m.Body, &b); err == nil {
+			out, err = struct{}{}, s.n.RemoveNode(ctx, b.Name, b.Why, b.Head)
+		}
+	case m.Kind == clientwire.KindToken && !s.inspect:
+		var b clientwire.TokenBody
+		if err = link.Unmarshal(m.Body, &b); err == nil {
+			var t auth.Token
+			t, err = s.n.NewToken(ctx, auth.TokenOptions{Uses: b.Uses, Life: time.Duration(b.Life), Name: b.Name, Head: b.Head})
+			if err == nil {
+				out = clientwire.Token{Token: t.Reveal(), Addr: s.n.Member().Self().Addr}
+			}
+		}
+	case m.Kind == clientwire.KindOperator && !s.inspect:
+		var b clientwire.OperatorBody
+		if err = link.Unmarshal(m.Body, &b); err != nil {
+			break
+		}
+		if b.Revoke {
+			out, err = clientwire.Operator{}, s.n.RevokeOperator(ctx, b.Name)
+			break
+		}
+		var pem []byte
+		if pem, err = s.n.NewOperator(ctx, b.Name, time.Duration(b.Life)); err == nil {
+			out = clientwire.Operator{Credential: pem, Addr: s.n.Member().Self().Addr}
+		}
 	default:
 		return link.Message{}, fmt.Errorf("%w: message %d", link.ErrProtocol, m.Kind)
 	}
@@ -172,54 +288,21 @@ func (s *Server) handle(ctx context.Context, conn *link.Conn, m link.Message) (l
 	return link.Message{Body: body}, err
 }
 
-// run runs a job, or a session, of a client.
+// run runs a job, or a session, of a client, as long as the connection lasts.
 func (s *Server) run(ctx context.Context, conn *link.Conn, m link.Message) (any, error) {
 	var b clientwire.RunBody
 	if err := link.Unmarshal(m.Body, &b); err != nil {
 		return nil, err
 	}
-	if b.Version != clientwire.Version {
-		return nil, &wray.Error{Code: wray.CodeBadArgument, Message: fmt.Sprintf("the client speaks version %d, the node %d", b.Version, clientwire.Version),
-			Hint: "use the same version of wray on both sides"}
+	j, free, err := s.job(&b, m.Files)
+	if err != nil {
+		return nil, err
 	}
-	want := len(b.Modules) + len(b.Dirs)
-	if b.Stdin {
-		want++
-	}
+	defer free()
 	if b.Session {
-		want++
-	}
-	if len(m.Files) != want || b.Stdin && b.Session {
-		return nil, fmt.Errorf("%w: %d files for a job that needs %d", link.ErrProtocol, len(m.Files), want)
-	}
-	files := m.Files
-	j := Job{Name: b.Name, Args: b.Args, Env: b.Env, Limits: worker.Limits{Memory: b.Memory, Stack: b.Stack,
-		Files: b.Files, Handles: b.Handles, Windows: b.Windows, LogRate: b.LogRate, Timeout: time.Duration(b.Timeout)}}
-	for _, name := range b.Modules {
-		wasm, err := readModule(files[0])
-		if err != nil {
-			return nil, fmt.Errorf("module %s: %w", name, err)
-		}
-		j.Modules = append(j.Modules, Module{Name: name, Wasm: wasm})
-		files = files[1:]
-	}
-	for _, d := range b.Dirs {
-		host, free, err := dirPath(files[0])
-		if err != nil {
-			return nil, fmt.Errorf("granted directory %s: %w", d.Guest, err)
-		}
-		defer free()
-		j.Dirs = append(j.Dirs, Dir{Host: host, Guest: d.Guest, ReadOnly: d.ReadOnly})
-		files = files[1:]
-	}
-	switch {
-	case b.Session:
-		if err := checkSocket(files[0]); err != nil {
+		if err := checkSocket(j.Client); err != nil {
 			return nil, err
 		}
-		j.Client = files[0]
-	case b.Stdin:
-		j.Stdin = files[0]
 	}
 	j.Output = func(task string, st worker.Stream, p []byte) {
 		body, err := link.Marshal(clientwire.OutputBody{Job: b.Job, Task: task, Stream: uint8(st), Data: p})
@@ -236,14 +319,87 @@ func (s *Server) run(ctx context.Context, conn *link.Conn, m link.Message) (any,
 	return clientwire.RanBody{ExitCode: code}, err
 }
 
-// readModule reads a file of a client, which must be one whose reading ends.
-func readModule(f *os.File) ([]byte, error) {
+// job makes a job of a client's message. Its standard input and its session are
+// files of the message; all else is its own until free is called.
+func (s *Server) job(b *clientwire.RunBody, files []*os.File) (j Job, free func(), err error) {
+	if b.Version != clientwire.Version {
+		return j, nil, &wray.Error{Code: wray.CodeBadArgument, Message: fmt.Sprintf("the client speaks version %d, the node %d", b.Version, clientwire.Version),
+			Hint: "use the same version of wray on both sides"}
+	}
+	want := len(b.Modules) + len(b.Dirs)
+	if b.Stdin {
+		want++
+	}
+	if b.Session {
+		want++
+	}
+	if len(files) != want || b.Stdin && b.Session {
+		return j, nil, fmt.Errorf("%w: %d files for a job that needs %d", link.ErrProtocol, len(files), want)
+	}
+	j = Job{Name: b.Name, Args: b.Args, Env: b.Env, Limits: worker.Limits{Memory: b.Memory, Stack: b.Stack,
+		Files: b.Files, Handles: b.Handles, Windows: b.Windows, LogRate: b.LogRate, Timeout: time.Duration(b.Timeout)}}
+	// All are measured before the first is read.
+	sizes := make([]int64, len(b.Modules))
+	total := int64(0)
+	for i, name := range b.Modules {
+		n, err := moduleSize(files[i])
+		if err != nil {
+			return j, nil, fmt.Errorf("module %s: %w", name, err)
+		}
+		sizes[i] = n
+		total += n // of at most 128 files
+	}
+	if err := s.n.modules.take(total); err != nil {
+		return j, nil, err
+	}
+	give := sync.OnceFunc(func() { s.n.modules.give(total) })
+	frees := []func(){give}
+	free = func() {
+		for _, f := range frees {
+			f()
+		}
+	}
+	defer func() {
+		if err != nil {
+			free()
+		}
+	}()
+	j.Compiled = give
+	for i, name := range b.Modules {
+		wasm := make([]byte, sizes[i])
+		if _, err := io.ReadFull(io.NewSectionReader(files[0], 0, sizes[i]), wasm); err != nil {
+			return j, nil, fmt.Errorf("module %s: %w", name, err)
+		}
+		j.Modules = append(j.Modules, Module{Name: name, Wasm: wasm})
+		files = files[1:]
+	}
+	for _, d := range b.Dirs {
+		host, done, err := dirPath(files[0])
+		if err != nil {
+			return j, nil, fmt.Errorf("granted directory %s: %w", d.Guest, err)
+		}
+		frees = append(frees, done)
+		j.Dirs = append(j.Dirs, Dir{Host: host, Guest: d.Guest, ReadOnly: d.ReadOnly})
+		files = files[1:]
+	}
+	switch {
+	case b.Session:
+		j.Client = files[0]
+	case b.Stdin:
+		j.Stdin = files[0]
+	}
+	return j, free, nil
+}
+
+// moduleSize returns the length of a client's file, which must be one whose
+// reading ends.
+func moduleSize(f *os.File) (int64, error) {
 	st, err := f.Stat()
 	if err != nil {
-		return nil, err
+		return 0, err
 	}
 	if !st.Mode().IsRegular() || st.Size() > maxModuleBytes {
-		return nil, wray.Errorf(wray.CodeBadArgument, "a module is a regular file of at most %d bytes", maxModuleBytes)
+		return 0, wray.Errorf(wray.CodeBadArgument, "a module is a regular file of at most %d bytes", maxModuleBytes)
 	}
-	return io.ReadAll(io.NewSectionReader(f, 0, st.Size()))
+	return st.Size(), nil
 }

@@ -17,7 +17,7 @@ func lockSocket(path string) (*os.File, error) {
 	if err != nil {
 		return nil, err
 	}
-	if err := control(f, func(fd int) error { return unix.Flock(fd, unix.LOCK_EX|unix.LOCK_NB) }); err != nil {
+	if err := onDescriptor(f, func(fd int) error { return unix.Flock(fd, unix.LOCK_EX|unix.LOCK_NB) }); err != nil {
 		f.Close()
 		if errors.Is(err, unix.EWOULDBLOCK) {
 			err = errors.New("another node listens there")
@@ -27,7 +27,7 @@ func lockSocket(path string) (*os.File, error) {
 	return f, nil
 }
 
-func control(f *os.File, do func(fd int) error) error {
+func onDescriptor(f *os.File, do func(fd int) error) error {
 	raw, err := f.SyscallConn()
 	if err != nil {
 		return err
@@ -59,7 +59,7 @@ func checkPeer(c *net.UnixConn) error {
 // checkSocket refuses what is no unix stream socket: the worker, which may open
 // none itself, is given it.
 func checkSocket(f *os.File) error {
-	return control(f, func(fd int) error {
+	return onDescriptor(f, func(fd int) error {
 		domain, err := unix.GetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_DOMAIN)
 		if err != nil {
 			return wray.Errorf(wray.CodeBadArgument, "a session needs a socket: %v", err)
@@ -77,7 +77,7 @@ func checkSocket(f *os.File) error {
 // until free is called.
 func dirPath(f *os.File) (path string, free func(), err error) {
 	d := -1
-	err = control(f, func(fd int) error {
+	err = onDescriptor(f, func(fd int) error {
 		var st unix.Stat_t
 		if err := unix.Fstat(fd, &st); err != nil {
 			return err

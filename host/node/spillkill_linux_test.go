@@ -92,6 +92,11 @@ func spillProgram(t *testing.T) []byte {
 func TestKilledWhileSpilling(t *testing.T) {
 	wasm := spillProgram(t)
 	h := t.TempDir()
+	spills := func() Job {
+		j := job(wasm)
+		j.Args = []string{"12"}
+		return j
+	}
 	for _, read := range []bool{false, true} {
 		name := "write"
 		if read {
@@ -99,7 +104,7 @@ func TestKilledWhileSpilling(t *testing.T) {
 		}
 		t.Run(name, func(t *testing.T) {
 			dir := t.TempDir()
-			n, err := New(Config{Name: "test", CacheDir: h, StoreBytes: 64 << 20, SpillDirs: []string{dir}, SpillLimit: 1 << 30})
+			n, err := New(Config{Name: "test", CacheDir: h, StoreBytes: 24 << 20, SpillDirs: []string{dir}, SpillLimit: 1 << 30})
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -114,7 +119,7 @@ func TestKilledWhileSpilling(t *testing.T) {
 			defer cancel()
 			ended := make(chan error, 1)
 			go func() {
-				_, err := n.Run(ctx, job(wasm))
+				_, err := n.Run(ctx, spills())
 				ended <- err
 			}()
 			select {
@@ -139,9 +144,9 @@ func TestKilledWhileSpilling(t *testing.T) {
 				t.Errorf("there are %v, %v", left, err)
 			}
 			said := ""
-			j := job(wasm)
+			j := spills()
 			j.Output = func(_ string, _ worker.Stream, p []byte) { said += string(p) }
-			if code, err := n.Run(ctx, j); code != 0 || err != nil || said != "64 blocks are as they were made\n" {
+			if code, err := n.Run(ctx, j); code != 0 || err != nil || said != "12 blocks are as they were made\n" {
 				t.Errorf("the next worker: %d, %v, %q", code, err, said)
 			}
 		})

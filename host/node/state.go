@@ -1,7 +1,9 @@
 package node
 
 import (
+	"errors"
 	"fmt"
+	"io/fs"
 	"os"
 	"sync"
 
@@ -38,8 +40,15 @@ func (s *stateFiles) do(b worker.StateBody) (link.Message, error) {
 	if s == nil {
 		return link.Message{}, wray.Errorf(wray.CodeDenied, "no directory keeps durable actors")
 	}
-	if b.Op == worker.StateOpen {
-		return s.openFiles(b.Name)
+	switch b.Op {
+	case worker.StateOpen:
+		return s.openFiles(b.Name, s.dir.Open)
+	case worker.StateFind:
+		m, err := s.openFiles(b.Name, s.dir.Find)
+		if errors.Is(err, fs.ErrNotExist) {
+			return link.Message{}, nil
+		}
+		return m, err
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -56,7 +65,7 @@ func (s *stateFiles) do(b worker.StateBody) (link.Message, error) {
 
 // openFiles opens an actor's files, which may take a while: the lock is not
 // held meanwhile.
-func (s *stateFiles) openFiles(name string) (link.Message, error) {
+func (s *stateFiles) openFiles(name string, open func(string) ([2]*os.File, error)) (link.Message, error) {
 	s.mu.Lock()
 	var err error
 	switch {
@@ -74,7 +83,7 @@ func (s *stateFiles) openFiles(name string) (link.Message, error) {
 	if err != nil {
 		return link.Message{}, err
 	}
-	files, err := s.dir.Open(name)
+	files, err := open(name)
 	if err != nil {
 		s.mu.Lock()
 		delete(s.open, name)

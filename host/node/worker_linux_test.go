@@ -14,9 +14,11 @@ import (
 	"time"
 
 	"github.com/wray-project/wray"
+	"github.com/wray-project/wray/host/child"
 	"github.com/wray-project/wray/host/jail"
 	"github.com/wray-project/wray/host/spill"
 	"github.com/wray-project/wray/host/worker"
+	"github.com/wray-project/wray/internal/clientwire"
 	"github.com/wray-project/wray/internal/link"
 )
 
@@ -24,13 +26,13 @@ import (
 func TestMain(m *testing.M) {
 	if len(os.Args) > 2 {
 		switch os.Args[1] {
-		case WorkerVerb:
+		case child.WorkerVerb:
 			if lie, err := os.ReadFile(lieFile(filepath.Dir(os.Args[2]))); err == nil {
 				lyingWorker(string(lie))
 			}
-			os.Exit(RunWorker(os.Args[2:]))
-		case CompilerVerb:
-			os.Exit(RunCompiler(os.Args[2:]))
+			os.Exit(child.RunWorker(os.Args[2:]))
+		case child.CompilerVerb:
+			os.Exit(child.RunCompiler(os.Args[2:]))
 		}
 	}
 	os.Exit(m.Run())
@@ -47,7 +49,7 @@ const (
 // lyingWorker is a worker process that starts as it should and answers a job
 // with a lie. It ends only when it is killed, unless the lie is to end.
 func lyingWorker(lie string) {
-	f := os.NewFile(linkFD, "link")
+	f := os.NewFile(child.LinkFD, "link")
 	check := func(err error) {
 		if err != nil {
 			fmt.Fprintln(os.Stderr, "lying worker:", err)
@@ -313,17 +315,30 @@ func TestSilentWorker(t *testing.T) {
 	n := h.node(t)
 	h.lie(t, "silent")
 	ctx, cancel := context.WithCancel(t.Context())
+	first, cancelFirst := context.WithCancel(ctx)
 	ended := make(chan error, 2)
-	for range 2 {
-		go func() {
-			_, err := n.startWorker(ctx)
-			ended <- err
-		}()
+	wait := func(ctx context.Context) {
+		_, err := n.startWorker(ctx)
+		ended <- err
 	}
-	for starting := false; !starting; time.Sleep(time.Millisecond) { // there is no event to wait for
+	var starting *start
+	go wait(first)
+	for ; starting == nil; time.Sleep(time.Millisecond) { // there is no event to wait for
 		n.mu.Lock()
-		starting = n.starting != nil
+		starting = n.starting
 		n.mu.Unlock()
+	}
+	cancelFirst()
+	if err := <-ended; !errors.Is(err, wray.ErrCanceled) {
+		t.Errorf("a canceled job ended with %v", err)
+	}
+	for range 2 {
+		go wait(ctx)
+	}
+	select {
+	case <-starting.done:
+		t.Errorf("the worker's start ended with the job that began it, and others wait for it: %v", starting.err)
+	case <-time.After(100 * time.Millisecond): // it never comes: what is wrong shows in less
 	}
 	if s, err := n.Stats(ctx); err != nil || s != (worker.StatsBody{}) {
 		t.Errorf("stats meanwhile: %+v, %v", s, err)
@@ -360,6 +375,18 @@ func TestWorkerCgroup(t *testing.T) {
 		t.Errorf("the worker's groups are\n%s%v", b, err)
 	}
 	dirs := strings.Fields(w.group.String())[2:]
+	limit := ""
+	for _, dir := range dirs {
+		for _, file := range []string{"memory.max", "memory.limit_in_bytes"} { // of version 2, and 1
+			if b, err := os.ReadFile(filepath.Join(dir, file)); err == nil {
+				limit = strings.TrimSpace(string(b))
+			}
+		}
+	}
+	want := n.cgroupLimits().Memory / int64(os.Getpagesize()) * int64(os.Getpagesize())
+	if machine := worker.DefaultMemory(); limit != fmt.Sprint(want) || want <= 0 || want > machine {
+		t.Errorf("the group's limit of memory is %q, want %d, of the machine's %d\n%v", limit, want, machine, dirs)
+	}
 	if err := n.Close(); err != nil {
 		t.Error(err)
 	}
@@ -444,5 +471,18 @@ func TestMissingCodeIsMadeAnew(t *testing.T) {
 	}
 	if n.current() != w {
 		t.Error("another worker runs")
+	}
+}
+
+// TestMachineOfWorker holds that a worker, which may ask the kernel nothing of
+// that, knows how much memory the machine has.
+func TestMachineOfWorker(t *testing.T) {
+	n := home(t.TempDir()).node(t)
+	if code, err := n.testRun(t, job(nothing)); code != 0 || err != nil {
+		t.Fatalf("%d, %v", code, err)
+	}
+	m, err := n.Objects(t.Context(), clientwire.MemoryBody{})
+	if want := worker.DefaultStore(worker.DefaultMemory()); err != nil || m.Capacity != want {
+		t.Errorf("the object store has %d bytes, want %d; %v", m.Capacity, want, err)
 	}
 }

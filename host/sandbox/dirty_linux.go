@@ -73,15 +73,24 @@ func Prepare() (keep []int) {
 // own, and not the file's that is mapped there. It returns how many regions it
 // wrote; as many as there is room for mean that there may be more.
 func scanDirty(fd int, base unsafe.Pointer, n uint64, out []region) (int, error) {
-	start := uint64(uintptr(base)) &^ (pageSize - 1)
-	arg := scanArg{
-		size:  uint64(unsafe.Sizeof(scanArg{})),
-		start: start, end: (uint64(uintptr(base)) + n + pageSize - 1) &^ (pageSize - 1),
-		vec: uint64(uintptr(unsafe.Pointer(unsafe.SliceData(out)))), vecLen: uint64(len(out)),
-		categoryInverted: pageIsFile, categoryMask: pageIsFile,
-		categoryAnyOf: pageIsPresent | pageIsSwapped,
-		returnMask:    pageIsPresent,
-	}
+	return scan(fd, base, n, out, scanArg{categoryInverted: pageIsFile, categoryMask: pageIsFile})
+}
+
+// scanPresent finds the pages among the n bytes at base that the process has
+// mapped, whosever they are. It stops when it has found most of them.
+func scanPresent(fd int, base unsafe.Pointer, n, most uint64, out []region) (int, error) {
+	return scan(fd, base, n, out, scanArg{maxPages: most})
+}
+
+// scan finds the pages that are there, in memory or swapped out, and of which
+// holds what arg says.
+func scan(fd int, base unsafe.Pointer, n uint64, out []region, arg scanArg) (int, error) {
+	arg.size = uint64(unsafe.Sizeof(arg))
+	arg.start = uint64(uintptr(base)) &^ (pageSize - 1)
+	arg.end = (uint64(uintptr(base)) + n + pageSize - 1) &^ (pageSize - 1)
+	arg.vec, arg.vecLen = uint64(uintptr(unsafe.Pointer(unsafe.SliceData(out)))), uint64(len(out))
+	arg.categoryAnyOf = pageIsPresent | pageIsSwapped
+	arg.returnMask = pageIsPresent
 	r, _, e := unix.Syscall(unix.SYS_IOCTL, uintptr(fd), pagemapScan, uintptr(unsafe.Pointer(&arg)))
 	if e != 0 {
 		return 0, e

@@ -8,3 +8,6 @@ func (m *Module) Turns() (have, wait int) {
 	defer g.mu.Unlock()
 	return g.running, int(g.waiting.Load())
 }
+
+// Told is what says that the guest knows that it waits for nothing.
+func (sb *Sandbox) Told() *bool { return &sb.told }

@@ -62,17 +62,32 @@ type stateRecord struct {
 	Mono     int64    `cbor:"6,keyasint"`
 	Restored bool     `cbor:"7,keyasint"`
 	Events   []uint64 `cbor:"8,keyasint"` // kind, handle and argument, in turn
+	Timers   bool     `cbor:"9,keyasint,omitempty"`
 }
 
 // Encode returns s, which the module made by Save, as bytes.
 func (m *Module) Encode(s *State) ([]byte, error) {
+	globals := s.globals
+	if globals == nil {
+		globals = m.snap.globals
+	}
+	return s.encode(globals)
+}
+
+// MarshalBinary returns s as bytes, from which UnmarshalState makes it again
+// for sandboxes of the same Module in this process.
+func (s *State) MarshalBinary() ([]byte, error) { return s.encode(s.globals) }
+
+// EncodedMax returns the most bytes that MarshalBinary returns.
+func (s *State) EncodedMax() int64 {
+	return 128 + int64(len(s.diff)) + 9*int64(len(s.globals)+2*len(s.holes)+3*len(s.events))
+}
+
+func (s *State) encode(globals []uint64) ([]byte, error) {
 	if s.keep != nil {
 		return nil, errors.New("a state that lies in a file has no bytes")
 	}
-	r := stateRecord{Size: s.size, Diff: s.diff, Packed: s.packed, Globals: s.globals, Mono: s.mono, Restored: s.restored}
-	if r.Globals == nil {
-		r.Globals = m.snap.globals
-	}
+	r := stateRecord{Size: s.size, Diff: s.diff, Packed: s.packed, Globals: globals, Mono: s.mono, Restored: s.restored, Timers: s.timers}
 	for _, h := range s.holes {
 		r.Holes = append(r.Holes, h.at, h.n)
 	}
@@ -93,14 +108,24 @@ var stateMode = func() cbor.DecMode {
 // DecodeState reads what Encode returned. The bytes may be anything: a state
 // that no sandbox can take fails in Lay or Load.
 func DecodeState(b []byte) (*State, error) {
+	s, err := UnmarshalState(b)
+	if err == nil && s.globals == nil {
+		return nil, errBadDiff
+	}
+	return s, err
+}
+
+// UnmarshalState reads what MarshalBinary returned. The bytes may be anything,
+// as with DecodeState.
+func UnmarshalState(b []byte) (*State, error) {
 	var r stateRecord
 	if err := stateMode.Unmarshal(b, &r); err != nil {
 		return nil, fmt.Errorf("%w: %v", errBadDiff, err)
 	}
-	if len(r.Holes)%2 != 0 || len(r.Events)%3 != 0 || r.Size > 4<<30 || r.Size%wasmPage != 0 || r.Packed < 0 || r.Packed > packMax || r.Globals == nil {
+	if len(r.Holes)%2 != 0 || len(r.Events)%3 != 0 || r.Size > 4<<30 || r.Size%wasmPage != 0 || r.Packed < 0 || r.Packed > packMax {
 		return nil, errBadDiff
 	}
-	s := &State{size: r.Size, diff: r.Diff, packed: r.Packed, globals: r.Globals, mono: r.Mono, restored: r.Restored}
+	s := &State{size: r.Size, diff: r.Diff, packed: r.Packed, globals: r.Globals, mono: r.Mono, restored: r.Restored, timers: r.Timers}
 	for i := 0; i < len(r.Holes); i += 2 {
 		h := span{r.Holes[i], r.Holes[i+1]}
 		if h.at > r.Size || h.n > r.Size-h.at || h.at%statePage != 0 || h.n%statePage != 0 {

@@ -234,6 +234,26 @@ func (m *linearMemory) changed(f func(from, to uint64)) error {
 	return nil
 }
 
+// sparse reports whether at most so many pages of the range are mapped. It
+// stops looking when it has seen more.
+func (m *linearMemory) sparse(at, n, pages uint64) bool {
+	fd := pagemap()
+	if fd < 0 {
+		return false
+	}
+	r := regionPool.Get().(*regions)
+	defer regionPool.Put(r)
+	k, err := scanPresent(fd, unsafe.Add(m.base, at), n, pages+1, r[:])
+	if err != nil || k == len(r) {
+		return false
+	}
+	found := uint64(0)
+	for _, d := range r[:k] {
+		found += (d.end - d.start) / pageSize
+	}
+	return found <= pages
+}
+
 // unwindow puts fresh zero pages over a window.
 func (m *linearMemory) unwindow(at, n uint64) error {
 	m.tear(at, n)

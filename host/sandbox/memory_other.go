@@ -57,6 +57,7 @@ func (m *linearMemory) window(int, int64, uint64, uint64) error { return errors.
 func (m *linearMemory) lend([]byte, uint64) error               { return errors.ErrUnsupported }
 func (m *linearMemory) unwindow(uint64, uint64) error           { return errors.ErrUnsupported }
 func (m *linearMemory) release() error                          { m.buf = nil; return nil }
+func (m *linearMemory) sparse(uint64, uint64, uint64) bool      { return false }
 
 // image is a snapshot of linear memory.
 type image struct{ bytes []byte }

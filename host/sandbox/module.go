@@ -216,6 +216,14 @@ func (m *Module) New(l Limits) (*Sandbox, error) {
 	return sb, nil
 }
 
+// startPages returns how many pages a sandbox of s has from its start.
+func startPages(s *snapshot) uint64 {
+	if s == nil {
+		return 0
+	}
+	return uint64(s.pages)
+}
+
 // instantiate makes an instance over a memory of its own.
 func (m *Module) instantiate(l Limits, s *snapshot) (*Sandbox, error) {
 	l = l.withDefaults()
@@ -227,6 +235,8 @@ func (m *Module) instantiate(l Limits, s *snapshot) (*Sandbox, error) {
 		return nil, &wray.Error{
 			Code: wray.CodeOutOfMemory, Message: "the module starts with more memory than the limit",
 			Limit: l.memoryLimit(),
+			Hint: fmt.Sprintf("it starts with %d KiB; give it more than that, and a Go program at least 32MiB",
+				max(uint64(m.meta.MemoryMin), startPages(s))*wasmPage>>10),
 		}
 	}
 	// That, and instantiation, is work of the kernel, which no meter counts. Guests

@@ -165,9 +165,19 @@ func (p *poller) Wait(deadline int64, files []wasi.Interest) wasi.Errno {
 		// The guest's clock goes in steps: wait until it shows the deadline.
 		deadline = min(deadline, math.MaxInt64/2) // 146 years
 		until = (deadline+clockStep-1)/clockStep*clockStep - sb.monoBase
-		if until <= now {
+		if sb.script != nil {
+			if deadline <= sb.monoNow() {
+				return wasi.Success
+			}
+			until = max(until, 1)
+		} else if until <= now {
 			return wasi.Success
 		}
+	}
+	if sb.resting && events {
+		sb.resting, sb.next = false, until
+		sb.events.push(Event{Kind: abi.EventRest})
+		return wasi.Success
 	}
 	if until == 0 && !others && (!events || sb.hooks == nil || !sb.hooks.Outstanding(sb)) {
 		if sb.tellDeadlock(events) {
@@ -175,10 +185,13 @@ func (p *poller) Wait(deadline int64, files []wasi.Interest) wasi.Errno {
 		}
 	}
 	timed := until != 0
+	timer := until
 	if d := sb.deadline.Load(); d != 0 && (until == 0 || d < until) {
 		until = d
 	}
-	sb.park(now, until, files, events, timed)
+	if late := sb.park(now, until, files, events, timed); late && timed && until == timer && sb.script != nil {
+		sb.script.TimeUp(deadline)
+	}
 	return wasi.Success
 }
 
@@ -209,9 +222,9 @@ func anyReady(files []wasi.Interest) bool {
 	return false
 }
 
-// park gives the turn back and waits for one of files, or the time. Whoever
-// makes a file ready signals the sandbox.
-func (sb *Sandbox) park(now, until int64, files []wasi.Interest, events, timed bool) {
+// park gives the turn back and waits for one of files, or the time: then it
+// reports true. Whoever makes a file ready signals the sandbox.
+func (sb *Sandbox) park(now, until int64, files []wasi.Interest, events, timed bool) (late bool) {
 	sb.told = false
 	sb.cpu += now - sb.sliceFrom
 	sb.engine.gate.leave()
@@ -222,12 +235,18 @@ func (sb *Sandbox) park(now, until int64, files []wasi.Interest, events, timed b
 		sb.hooks.Tick(sb)
 	}
 	for {
+		if s := sb.script; s != nil {
+			if s.Step() || sb.killed.Load() != nil || len(files) > 0 && anyReady(files) {
+				break
+			}
+		}
 		if until == 0 {
 			<-sb.wake
 		} else if !sb.waitUntil(until) {
+			late = true
 			break
 		}
-		if sb.killed.Load() != nil || len(files) == 0 || anyReady(files) {
+		if sb.killed.Load() != nil || len(files) == 0 && sb.script == nil || anyReady(files) {
 			break
 		}
 		if hooked && !timed && !sb.hooks.Outstanding(sb) {
@@ -240,6 +259,7 @@ func (sb *Sandbox) park(now, until int64, files []wasi.Interest, events, timed b
 	sb.engine.gate.enter(sb, true)
 	sb.sliceFrom = sb.engine.clock.now()
 	sb.checkStop(sb.sliceFrom)
+	return late
 }
 
 // waitUntil waits for a signal and reports false when the time came first.
@@ -284,16 +304,28 @@ func (sb *Sandbox) Block(d time.Duration, ready func() bool) bool {
 	if sb.hooks != nil {
 		sb.hooks.Park(sb, until != 0)
 	}
-	ok := false
+	ok, late := false, false
 	for sb.killed.Load() == nil {
+		if s := sb.script; s != nil {
+			if s.Step() {
+				break
+			}
+			if ok = ready(); ok || sb.killed.Load() != nil {
+				break
+			}
+		}
 		if stopAt == 0 {
 			<-sb.wake
 		} else if !sb.waitUntil(stopAt) {
+			late = true
 			break
 		}
 		if ok = ready(); ok {
 			break
 		}
+	}
+	if late && stopAt == until && sb.script != nil {
+		sb.script.TimeUp(0)
 	}
 	if sb.hooks != nil {
 		sb.hooks.Unpark(sb)

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"math/rand/v2"
+	"strings"
 	"testing"
 	"time"
 
@@ -80,8 +81,12 @@ func TestReset(t *testing.T) {
 		for range rnd.IntN(600) {
 			mem[rnd.IntN(len(mem))] ^= byte(1 + rnd.IntN(255))
 		}
+		sb.Notify(sandbox.Event{Kind: abi.EventReady, Handle: 1})
 		if !sb.Reset() {
 			t.Fatalf("round %d: no reset", round)
+		}
+		if n := sb.Unread(); n != 0 {
+			t.Fatalf("round %d: %d events of before the reset are unread", round, n)
 		}
 		if err := sb.Configure(&wasi.Config{Args: []string{"guest"}}); err != nil {
 			t.Fatal(err)
@@ -94,6 +99,32 @@ func TestReset(t *testing.T) {
 			}
 			t.Fatalf("round %d: %d bytes, want %d", round, len(got), len(want))
 		}
+	}
+}
+
+// TestWindowBounds holds that nothing is laid over what is not the guest's memory.
+func TestWindowBounds(t *testing.T) {
+	_, sb := dirtySandbox(t)
+	size := uint64(len(sb.Memory()))
+	for _, r := range [][2]uint64{
+		{size, 4096}, {size - abi.MapAlign, 2 * abi.MapAlign}, {0, size + 4096}, {4096, 4096}, {0, 100},
+		{1<<64 - abi.MapAlign, abi.MapAlign}, {1<<64 - abi.MapAlign, 2 * abi.MapAlign}, {abi.MapAlign, 1<<64 - abi.MapAlign},
+	} {
+		at, n := r[0], r[1]
+		if err := sb.Window(-1, 0, at, n); err == nil || !strings.Contains(err.Error(), "does not fit") {
+			t.Errorf("a window of %d bytes at %d, of %d: %v", n, at, size, err)
+		}
+		if err := sb.Unwindow(at, n); err == nil || !strings.Contains(err.Error(), "does not fit") {
+			t.Errorf("a window of %d bytes at %d, of %d, was taken away: %v", n, at, size, err)
+		}
+		if n <= 2*abi.MapAlign {
+			if err := sb.Lend(make([]byte, n), at); err == nil || !strings.Contains(err.Error(), "do not fit") {
+				t.Errorf("%d bytes were lent at %d, of %d: %v", n, at, size, err)
+			}
+		}
+	}
+	if err := sb.Lend(nil, 0); err == nil {
+		t.Error("nothing was lent")
 	}
 }
 
@@ -119,6 +150,20 @@ func TestStopBeforeFirstCall(t *testing.T) {
 		if !sb.Reset() {
 			t.Fatal("no reset")
 		}
+	}
+}
+
+// TestToldOnce has a call begin in a sandbox whose last call was told that it
+// waits for nothing, and then ended because what it waited for came: the next one
+// is told anew before it is ended.
+func TestToldOnce(t *testing.T) {
+	_, sb := dirtySandbox(t)
+	*sb.Told() = true
+	if _, err := sb.Call(abi.Op(2), 1); err != nil {
+		t.Fatal(err)
+	}
+	if *sb.Told() {
+		t.Error("the call would be ended without a word")
 	}
 }
 

@@ -36,16 +36,20 @@ type Sandbox struct {
 	Host any
 
 	hooks        Hooks
-	initialising bool // running the start function or _initialize
-	restored     bool // has drawn new randomness since the snapshot
-	running      bool // a call is in flight
-	keep         bool // KeepTurn was called
-	holds        bool // has a turn of the gate, between two calls
-	spoilt       bool // trapped, killed or exited: to be reset before the next call
+	script       Script // nil: none
+	initialising bool   // running the start function or _initialize
+	restored     bool   // has drawn new randomness since the snapshot
+	running      bool   // a call is in flight
+	keep         bool   // KeepTurn was called
+	holds        bool   // has a turn of the gate, between two calls
+	spoilt       bool   // trapped, killed or exited: to be reset before the next call
 	closed       bool
-	told         bool // that everything in it waits for nothing, since it last waited for something
+	resting      bool // in an operation REST, whose guest has not been told that everything waits
+	stirred      bool // may have timers that next does not tell of
+	told         bool // that everything in it waits for nothing, since it last waited for something, or the call began
 
 	monoBase  int64 // the guest's monotonic clock less the engine's
+	next      int64 // when the guest's first timer is due, by the engine's clock; 0: it has none
 	sliceFrom int64 // when this turn began, or this call in it, by the engine's clock
 	turnFrom  int64 // when a turn began that lasts over calls
 	cpu       int64 // ns of turns used in this call
@@ -133,13 +137,13 @@ func (e *ExitError) Error() string { return fmt.Sprintf("exit status %d", e.Code
 // Configure sets the sandbox's arguments, environment, descriptors and so on
 // for the calls that follow, and closes what was open.
 func (sb *Sandbox) Configure(c *wasi.Config) error {
-	c.WallClock = wallClock
-	c.MonoClock = sb.monotonic
-	c.CPUClock = sb.cpuClock
+	c.WallClock = sb.wallNow
+	c.MonoClock = sb.monoNow
+	c.CPUClock = sb.cpuNow
 	c.Resolution = clockStep
 	c.Poller = (*poller)(sb)
 	c.Exit = exitGuest
-	c.Random = randomBytes
+	c.Random = sb.random
 	c.Yield = sb.yield
 	c.Limits.MaxFiles = sb.limits.Files
 	c.StdinFlags = sb.stdinFlags
@@ -173,6 +177,9 @@ func (sb *Sandbox) WASI() *wasi.System { return &sb.wasi }
 func (sb *Sandbox) monotonic() int64 {
 	return (sb.engine.clock.now() + sb.monoBase) / clockStep * clockStep
 }
+
+// Elapse moves the guest's clock on by d, which went by while it was a State.
+func (sb *Sandbox) Elapse(d time.Duration) { sb.monoBase += int64(max(d, 0)) }
 
 // SetDeadline stops the guest at the next tick or park after d from now. Zero
 // removes it.
@@ -220,6 +227,32 @@ func (sb *Sandbox) Call(op abi.Op, arg uint32) (uint32, error) {
 	return uint32(r), err
 }
 
+// Stirred reports whether the guest may have set timers since Rest: it has read
+// its clock.
+func (sb *Sandbox) Stirred() bool {
+	sb.stirred = sb.wasi.ClockRead() || sb.stirred
+	return sb.stirred
+}
+
+// Rest runs the guest until everything in it waits, and returns after what time
+// its first timer is due: -1 where it has none. Goroutines that calls left
+// running go on in it. Errors are as those of Call.
+func (sb *Sandbox) Rest() (time.Duration, error) {
+	sb.resting, sb.next = true, 0
+	r, err := sb.Call(abi.OpRest, 0)
+	sb.resting = false
+	if err != nil {
+		return 0, err
+	}
+	sb.wasi.ClockRead() // next says all
+	sb.stirred = false
+	if r != 0 || sb.next == 0 { // it may do nothing of that kind
+		sb.next = 0
+		return -1, nil
+	}
+	return time.Duration(max(0, sb.next-sb.engine.clock.now())), nil
+}
+
 // Start runs a command module to its end and returns its exit code.
 func (sb *Sandbox) Start() (uint32, error) {
 	f := sb.inst.ExportedFunction(abi.ExportStart)
@@ -262,7 +295,7 @@ func (sb *Sandbox) enter(f api.Function, params ...uint64) (result uint64, err e
 	if sb.depth != nil {
 		sb.depth.Set(uint64(uint32(sb.limits.Stack)))
 	}
-	sb.running, sb.cpu = true, 0
+	sb.running, sb.cpu, sb.told = true, 0, false
 	sb.takeTurn()
 	copy(sb.stack[:], params)
 	err = f.CallWithStack(sb, sb.stack[:])
@@ -383,7 +416,8 @@ func (sb *Sandbox) toSnapshot() {
 		g.Set(s.globals[i])
 	}
 	sb.monoBase = s.mono - sb.engine.clock.now()
-	sb.spoilt, sb.restored, sb.told = false, false, false
+	sb.spoilt, sb.restored, sb.told, sb.stirred, sb.next = false, false, false, false, 0
+	sb.script = nil
 	sb.events.clear()
 	select {
 	case <-sb.wake:
@@ -410,11 +444,16 @@ func (sb *Sandbox) Close() {
 	sb.module.mu.Unlock()
 }
 
+// fits reports whether a window may lie at at: whole pages in the guest's memory.
+func (sb *Sandbox) fits(at, n uint64) bool {
+	return n <= sb.mem.size && at <= sb.mem.size-n && at%abi.MapAlign == 0 && n%pageAlign == 0
+}
+
 // Window lays n bytes of a file, private and copy-on-write, over the guest's
 // memory. The file's bytes stay as they are until Unwindow, and it does not
 // shrink. What was laid over the range before is gone from there.
 func (sb *Sandbox) Window(fd int, offset int64, at, n uint64) error {
-	if at+n > sb.mem.size || at%abi.MapAlign != 0 || n%pageAlign != 0 {
+	if !sb.fits(at, n) {
 		return fmt.Errorf("window of %d bytes at %d does not fit the memory of %d", n, at, sb.mem.size)
 	}
 	return sb.mem.window(fd, offset, at, n)
@@ -425,7 +464,7 @@ func (sb *Sandbox) Window(fd int, offset int64, at, n uint64) error {
 // that. The mapping stays until Unwindow, or until a Window is laid over it;
 // from then on the guest cannot change mem. The file behind it does not shrink.
 func (sb *Sandbox) Lend(mem []byte, at uint64) error {
-	if n := uint64(len(mem)); at+n > sb.mem.size || at%abi.MapAlign != 0 || n%pageAlign != 0 || n == 0 {
+	if n := uint64(len(mem)); n == 0 || !sb.fits(at, n) {
 		return fmt.Errorf("%d bytes at %d do not fit the memory of %d", n, at, sb.mem.size)
 	}
 	return sb.mem.lend(mem, at)
@@ -433,10 +472,18 @@ func (sb *Sandbox) Lend(mem []byte, at uint64) error {
 
 // Unwindow puts fresh zero pages over a window, or over what was lent.
 func (sb *Sandbox) Unwindow(at, n uint64) error {
-	if at+n > sb.mem.size || at%abi.MapAlign != 0 || n%pageAlign != 0 {
+	if !sb.fits(at, n) {
 		return fmt.Errorf("window of %d bytes at %d does not fit the memory of %d", n, at, sb.mem.size)
 	}
 	return sb.mem.unwindow(at, n)
+}
+
+// Sparse reports whether the range of the guest's memory has at most so many
+// pages that are mapped, so that to lay something over it takes no longer than
+// those. False as well where the system does not tell. To ask costs less than
+// to lay a window over as many pages.
+func (sb *Sandbox) Sparse(at, n, pages uint64) bool {
+	return sb.fits(at, n) && sb.mem.sparse(at, n, pages)
 }
 
 // The methods of context.Context: a sandbox carries no values, and ends by the

@@ -21,6 +21,7 @@ type State struct {
 	globals  []uint64
 	mono     int64
 	restored bool
+	timers   bool // the guest may have some
 	events   []Event
 	keep     *keep // that holds memory, of a checkpoint; diff is then of what lies in windows
 }
@@ -80,7 +81,8 @@ func (sb *Sandbox) Save(windows []Base) (*State, error) {
 // record returns a State with all but memory.
 func (sb *Sandbox) record() *State {
 	snap := sb.module.snap
-	s := &State{size: sb.mem.size, mono: sb.monotonic(), restored: sb.restored}
+	s := &State{size: sb.mem.size, mono: sb.engine.clock.now() + sb.monoBase, restored: sb.restored,
+		timers: sb.next != 0 || sb.Stirred()}
 	for i, g := range sb.globals {
 		v := g.Get()
 		if s.globals == nil && v != snap.globals[i] {
@@ -162,7 +164,7 @@ func (sb *Sandbox) Load(s *State) error {
 		}
 	}
 	sb.monoBase = s.mono - sb.engine.clock.now()
-	sb.restored = s.restored
+	sb.restored, sb.stirred, sb.next = s.restored, s.timers, 0
 	for _, e := range s.events {
 		sb.Notify(e)
 	}

@@ -90,7 +90,8 @@ func TestState(t *testing.T) {
 	}
 }
 
-// grower is a guest that counts in a global and asks for memory.
+// grower is a guest that counts in a global, what restores it too, and asks for
+// memory.
 const grower = `package main
 
 import "os"
@@ -100,6 +101,9 @@ var total uint32
 
 //go:wasmexport wray_call
 func call(op, arg uint32) uint32 {
+	if op == 2 {
+		total += 1 << 30
+	}
 	if op != 4 {
 		return 0
 	}
@@ -133,7 +137,12 @@ func TestStateGrown(t *testing.T) {
 		return sb
 	}
 	stays, moves := newSandbox(), newSandbox()
-	defer stays.Close()
+	defer func() {
+		if !stays.Grown() || stays.Reset() {
+			t.Error("a sandbox that has grown was reset, and would have more memory than its snapshot says")
+		}
+		stays.Close()
+	}()
 	for i := range 8 {
 		want, err := stays.Call(abi.OpTask, 1<<20*uint32(i))
 		if err != nil {

@@ -2,6 +2,8 @@ package sandbox
 
 import (
 	"errors"
+	"fmt"
+	"regexp"
 	"strings"
 
 	"github.com/wray-project/wray"
@@ -56,19 +58,47 @@ func (sb *Sandbox) stackOverflow() *wray.Error {
 	}
 }
 
-// guestTrace returns the guest's part of wazero's error text.
+// signature is how wazero writes the type of a function, behind its name.
+var signature = regexp.MustCompile(`\([a-z0-9,]*\)( [a-z0-9,()]+)?$`)
+
+// guestTrace returns the guest's part of wazero's error text: the names of the
+// functions, the innermost first. Their types, the meter's own functions, and
+// calls of one function by itself but the first are left out.
 func guestTrace(err error) string {
 	_, trace, ok := strings.Cut(err.Error(), "wasm stack trace:\n")
 	if !ok {
 		return ""
 	}
-	lines := strings.Split(trace, "\n")
 	const most = 40
-	if len(lines) > most {
-		lines = append(lines[:most], "…")
+	var lines []string
+	again := 0
+	repeats := func() {
+		if again > 0 {
+			lines = append(lines, fmt.Sprintf("… and %d times more", again))
+		}
+		again = 0
 	}
-	for i, l := range lines {
-		lines[i] = strings.TrimPrefix(strings.TrimPrefix(l, "\t"), ".")
+	last := ""
+	for l := range strings.Lines(trace) {
+		l = strings.TrimPrefix(strings.TrimPrefix(strings.TrimSuffix(l, "\n"), "\t"), ".")
+		l = signature.ReplaceAllString(l, "")
+		if l == ".. maybe followed by omitted frames" {
+			l = "…"
+		}
+		switch {
+		case l == "wray_meter.overflow", l == "wray_meter.tick", l == "wray:check":
+			continue
+		case l == last:
+			again++
+			continue
+		}
+		repeats()
+		if len(lines) >= most {
+			lines = append(lines, "…")
+			return strings.Join(lines, "\n")
+		}
+		lines, last = append(lines, l), l
 	}
+	repeats()
 	return strings.Join(lines, "\n")
 }

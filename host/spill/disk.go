@@ -180,6 +180,9 @@ func (b *batch) Seal() error {
 	return b.landed()
 }
 
+// Whole implements objectstore.Whole: what is no file is in a bucket.
+func (b *batch) Whole() bool { return b.file == nil }
+
 // BulkRead implements objectstore.BulkReader.
 func (b *batch) BulkRead() int64 {
 	if b.file != nil {

@@ -97,17 +97,90 @@ func TestHostile(t *testing.T) {
 	if _, _, err := serve(Request{Op: OpCreate, N: 8 << 20}); !errors.Is(err, objectstore.ErrDiskFull) {
 		t.Errorf("more than the limit: %v", err)
 	}
-	for range 100 { // no number of batches goes past the bound of those not complete
-		_, f, err := serve(Request{Op: OpCreate, N: 1})
+}
+
+// TestHostileParts: what is wrong with one write, or range to give back, only
+// for what came before it, is refused, too.
+func TestHostileParts(t *testing.T) {
+	h := host(t, 8<<20, t.TempDir())
+	serve := func(r Request) error {
+		reply, f, err := h.Serve(t.Context(), r, nil)
 		if f != nil {
 			f.Close()
 		}
-		if err != nil && !errors.Is(err, objectstore.ErrDiskFull) {
+		if r.Op == OpCreate && reply.Batch != 1 {
+			t.Fatalf("the first batch is %d, %v", reply.Batch, err)
+		}
+		return err
+	}
+	write := func(n int64, last bool) Request {
+		return Request{Op: OpWrite, Batch: 1, Pieces: []Piece{{File: -1, Len: n}}, Data: make([]byte, n), Last: last}
+	}
+	for i, c := range []struct {
+		r  Request
+		ok bool
+	}{
+		{Request{Op: OpCreate, N: 10_000}, true},
+		{write(6000, false), true},
+		{write(6000, true), false}, // together more than was promised
+		{write(3000, true), true},
+		{write(1, false), false}, // it is complete, though more was promised
+		{Request{Op: OpPunch, Batch: 1, Off: 4096, N: 4905}, false},
+		{Request{Op: OpPunch, Batch: 1, Off: 4096, N: 4904}, true},
+		{Request{Op: OpPunch, Batch: 1, Off: 9001, N: 1}, false},
+		{Request{Op: OpRemove, Batch: 1}, true},
+		{write(1, false), false},
+	} {
+		if err := serve(c.r); c.ok && err != nil || !c.ok && !errors.Is(err, link.ErrProtocol) {
+			t.Errorf("step %d: operation %d gave %v", i, c.r.Op, err)
+		}
+	}
+}
+
+// TestOpenBatches: so many batches may be open as is said, and one that is
+// complete, or removed, or could not be made, is not.
+func TestOpenBatches(t *testing.T) {
+	h := host(t, 0, t.TempDir())
+	create := func() (uint64, error) {
+		reply, f, err := h.Serve(t.Context(), Request{Op: OpCreate, N: 1}, nil)
+		if f != nil {
+			f.Close()
+		}
+		return reply.Batch, err
+	}
+	for range 2 * maxOpen { // removed at once
+		id, err := create()
+		if err == nil {
+			_, _, err = h.Serve(t.Context(), Request{Op: OpRemove, Batch: id}, nil)
+		}
+		if err != nil {
 			t.Fatal(err)
 		}
 	}
-	if h.open > maxOpen {
-		t.Errorf("%d batches are not complete", h.open)
+	broken := errors.New("the place is broken")
+	for range 2 * maxOpen { // not made
+		h.fail(0, broken)
+		if _, err := create(); !errors.Is(err, objectstore.ErrDiskFull) || !errors.Is(err, broken) {
+			t.Fatalf("a batch in a place that has failed: %v", err)
+		}
+	}
+	h.bad[0] = placeFailure{at: time.Now().Add(-retryPlace), err: broken}
+	var ids []uint64
+	for range maxOpen {
+		id, err := create()
+		if err != nil {
+			t.Fatalf("batch %d of %d, in a place that failed long ago: %v", len(ids)+1, maxOpen, err)
+		}
+		ids = append(ids, id)
+	}
+	if _, err := create(); !errors.Is(err, objectstore.ErrDiskFull) {
+		t.Errorf("one batch more than %d that are not complete: %v", maxOpen, err)
+	}
+	if _, _, err := h.Serve(t.Context(), Request{Op: OpWrite, Batch: ids[0], Last: true}, nil); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := create(); err != nil {
+		t.Errorf("after one was completed: %v", err)
 	}
 }
 

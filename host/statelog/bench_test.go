@@ -29,7 +29,7 @@ func BenchmarkCommit(b *testing.B) {
 		}
 		defer l.Close()
 		for b.Loop() {
-			if err := l.Commit(payload, nil); err != nil {
+			if err := l.Commit(statelog.Change{Payload: payload}); err != nil {
 				b.Fatal(err)
 			}
 		}
@@ -106,6 +106,16 @@ func TestDir(t *testing.T) {
 	}
 	if _, err := d.Open("linked"); err == nil {
 		t.Error("a link is followed")
+	}
+	// Nobody has what could not be opened.
+	if err := os.Remove(at); err != nil {
+		t.Fatal(err)
+	}
+	if files, err = d.Open("linked"); err != nil {
+		t.Errorf("after an open that failed: %v", err)
+	} else {
+		files[0].Close()
+		files[1].Close()
 	}
 	if err := d.Close(); err != nil {
 		t.Error(err)

@@ -107,6 +107,18 @@ func (d *Dir) Open(name string) (files [2]*os.File, err error) {
 	return files, err
 }
 
+// Find is Open of an actor whose files are there; os.ErrNotExist: they are not.
+func (d *Dir) Find(name string) (files [2]*os.File, err error) {
+	paths, err := d.files(name)
+	if err != nil {
+		return files, err
+	}
+	if _, err := os.Lstat(paths[0]); err != nil {
+		return files, err
+	}
+	return d.Open(name)
+}
+
 // take opens and locks the files of an actor that nobody else opens meanwhile.
 func (d *Dir) take(paths [2]string) (files [2]*os.File, err error) {
 	defer func() {

@@ -20,6 +20,9 @@ type scanned struct {
 	live   int64
 	ended  bool
 	blobs  map[Key]place
+	kept   map[Key]struct{}
+	refs   []Key
+	notes  [][]byte
 
 	damaged    error // there is a whole record behind one that is not
 	damagedGen uint64
@@ -64,9 +67,9 @@ func scan(f File) (*scanned, error) {
 	if err != nil {
 		return nil, fmt.Errorf("statelog: read: %w", err)
 	}
-	s := &scanned{blobs: map[Key]place{}}
+	s := &scanned{blobs: map[Key]place{}, kept: map[Key]struct{}{}}
 	var at int64
-	pending := map[Key]place{} // of a commit that is still to come
+	pending := map[Key]pendingBlob{}
 	for int(at) < len(b) {
 		r, ok := parse(b[at:])
 		if !ok || !s.take(r, at, pending) {
@@ -80,8 +83,14 @@ func scan(f File) (*scanned, error) {
 	return s, nil
 }
 
+// pendingBlob is a blob of a commit that is still to come.
+type pendingBlob struct {
+	place
+	keep bool
+}
+
 // take takes the record at at, unless it cannot be the next one.
-func (s *scanned) take(r record, at int64, pending map[Key]place) bool {
+func (s *scanned) take(r record, at int64, pending map[Key]pendingBlob) bool {
 	if (at == 0) != (r.kind == kindHead) || s.ended {
 		return false
 	}
@@ -102,31 +111,51 @@ func (s *scanned) take(r record, at int64, pending map[Key]place) bool {
 		if s.commit != nil && len(pending) == 0 {
 			s.end = end
 		}
-	case kindBlob:
+	case kindBlob, kindKeep:
 		var k Key
 		if len(r.payload) < len(k) {
 			return false
 		}
 		copy(k[:], r.payload)
-		pending[k] = place{at, r.size()}
+		pending[k] = pendingBlob{place{at, r.size()}, r.kind == kindKeep}
 	case kindCommit:
-		_, keys, payload, ok := parseCommit(r.payload)
+		c, ok := parseCommit(r.payload)
 		if !ok {
 			return false
 		}
+		c.dropped(func(k Key) {
+			if _, ok := s.kept[k]; ok {
+				delete(s.kept, k)
+				delete(s.blobs, k)
+			}
+		})
 		for k, p := range pending {
-			s.blobs[k] = p
+			s.blobs[k] = p.place
+			if p.keep {
+				s.kept[k] = struct{}{}
+			}
 		}
 		clear(pending)
-		s.live = int64(len(payload)) + 2*headerSize
-		for i := 0; i < len(keys); i += len(Key{}) {
-			p, ok := s.blobs[Key(keys[i:i+len(Key{})])]
+		s.live = int64(len(c.payload)) + 2*headerSize
+		s.refs = s.refs[:0]
+		for i := 0; i < len(c.keys); i += len(Key{}) {
+			k := Key(c.keys[i : i+len(Key{})])
+			p, ok := s.blobs[k]
 			if !ok {
 				return false
 			}
+			s.refs = append(s.refs, k)
 			s.live += p.n
 		}
-		s.commit, s.end = append([]byte{}, payload...), end
+		for k := range s.kept {
+			s.live += s.blobs[k].n
+		}
+		s.commit, s.end, s.notes = append([]byte{}, c.payload...), end, nil
+	case kindNote:
+		if s.commit == nil || len(pending) > 0 || len(r.payload) < 8 {
+			return false
+		}
+		s.notes, s.end = append(s.notes, append([]byte{}, r.payload[8:]...)), end
 	case kindEnd:
 		s.ended, s.end = true, end
 	default:
@@ -153,9 +182,8 @@ func (s *scanned) lost(rest []byte, at int64) {
 			continue
 		}
 		damaged := r.kind == kindOpen || r.kind == kindEnd
-		if r.kind == kindCommit {
-			before, _, _, ok := parseCommit(r.payload)
-			damaged = ok && int64(before) > at
+		if (r.kind == kindCommit || r.kind == kindNote) && len(r.payload) >= 8 {
+			damaged = int64(binary.LittleEndian.Uint64(r.payload)) > at
 		}
 		if damaged && r.gen > s.damagedGen {
 			s.damaged = fmt.Errorf("%w: at byte %d, and there is a whole record after it, at byte %d", ErrDamaged, at, at+int64(i))
@@ -164,16 +192,27 @@ func (s *scanned) lost(rest []byte, at int64) {
 	}
 }
 
-func parseCommit(p []byte) (before uint64, keys, payload []byte, ok bool) {
-	if len(p) < 12 {
-		return 0, nil, nil, false
+// commit is a commit as read.
+type commit struct{ keys, drops, payload []byte }
+
+// dropped calls f with each key that the commit drops.
+func (c *commit) dropped(f func(Key)) {
+	for d := c.drops; len(d) > 0; d = d[len(Key{}):] {
+		f(Key(d[:len(Key{})]))
 	}
-	n := binary.LittleEndian.Uint32(p[8:])
-	if n > maxBlobs || uint64(n)*uint64(len(Key{})) > uint64(len(p)-12) {
-		return 0, nil, nil, false
+}
+
+func parseCommit(p []byte) (c commit, ok bool) {
+	if len(p) < commitHead {
+		return c, false
 	}
-	k := int(n) * len(Key{})
-	return binary.LittleEndian.Uint64(p), p[12 : 12+k], p[12+k:], true
+	n, d := uint64(binary.LittleEndian.Uint32(p[8:])), uint64(binary.LittleEndian.Uint32(p[12:]))
+	p = p[commitHead:]
+	if n > maxBlobs || d > maxBlobs || (n+d)*uint64(len(Key{})) > uint64(len(p)) {
+		return c, false
+	}
+	k, e := int(n)*len(Key{}), int(n+d)*len(Key{})
+	return commit{p[:k], p[k:e], p[e:]}, true
 }
 
 // appendHead appends what a head says.

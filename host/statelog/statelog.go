@@ -14,7 +14,9 @@
 // all little-endian. The first is a head, which says whose log it is. An open
 // begins an epoch, behind what an earlier one left; blobs are what commits refer to by key, so that what does not
 // change is written once; a commit is all of the actor but that, and says where
-// the file ended that the commit before it had on the disk; an end says that the
+// the file ended that the commit before it had on the disk; kept blobs belong to
+// all commits until one drops them; a note says what is under way since the last
+// commit, and is nothing more when the next one is there; an end says that the
 // actor was killed.
 //
 // Commit returns when its record, and all it refers to, is on the disk. When
@@ -47,7 +49,8 @@ type File interface {
 }
 
 // Identity says whose log it is. Name is the actor's. Module is the content of
-// the program, which alone understands the state.
+// the program, which alone understands the state. Where Class is empty the log
+// is opened whatever its class.
 type Identity struct{ Module, Class, Name string }
 
 // Key names a blob: no two blobs of a log have the same.
@@ -76,7 +79,7 @@ var (
 const (
 	magic      = "wrya"
 	headerSize = 32
-	version    = 1
+	version    = 2
 
 	// MaxPayload bounds a record.
 	MaxPayload = 1 << 30
@@ -96,6 +99,8 @@ const (
 	kindBlob
 	kindCommit
 	kindEnd
+	kindKeep
+	kindNote
 )
 
 var castagnoli = crc32.MakeTable(crc32.Castagnoli)
@@ -111,8 +116,11 @@ type Log struct {
 	newest uint64 // generation that either file has seen
 	end    int64  // of what is on the disk in the current file
 	blobs  map[Key]place
-	last   []byte // payload of the last commit; nil: none
-	live   int64  // bytes that a new generation would begin with
+	kept   map[Key]struct{} // those of blobs that stay until they are dropped
+	last   []byte           // payload of the last commit; nil: none
+	refs   []Key            // blobs that it refers to, less those kept
+	notes  [][]byte         // since
+	live   int64            // bytes that a new generation would begin with
 	broken error
 }
 
@@ -152,11 +160,16 @@ func Open(files [2]File, id Identity) (*Log, error) {
 	if best.ended {
 		return l, nil // the next one's first generation leaves that file alone
 	}
+	if id.Class == "" {
+		l.id.Class = best.id.Class
+		id = l.id
+	}
 	if best.id != id {
 		return nil, fmt.Errorf("%w: of the class %q, module %s, and not of the class %q, module %s",
 			ErrForeign, best.id.Class, short(best.id.Module), id.Class, short(id.Module))
 	}
 	l.gen, l.end, l.blobs, l.last, l.live = best.gen, best.end, best.blobs, best.commit, best.live
+	l.kept, l.refs, l.notes = best.kept, best.refs, best.notes
 	// What a crash left behind the end goes first, and the epoch is there before
 	// anything is done in it.
 	if err := files[l.cur].Truncate(l.end); err != nil {
@@ -170,12 +183,29 @@ func Open(files [2]File, id Identity) (*Log, error) {
 
 func short(module string) string { return module[:min(len(module), 12)] }
 
+// Identity says whose log it is.
+func (l *Log) Identity() Identity { return l.id }
+
 // Epoch returns the number of times the log was opened.
 func (l *Log) Epoch() uint64 { return l.epoch }
 
 // Last returns what the last commit said, nil where there is none. It is the
 // log's.
 func (l *Log) Last() []byte { return l.last }
+
+// Notes returns what was noted since the last commit, oldest first. It is the
+// log's.
+func (l *Log) Notes() [][]byte { return l.notes }
+
+// Kept calls yield for each blob that is kept, in no order, until it returns
+// false.
+func (l *Log) Kept(yield func(Key) bool) {
+	for k := range l.kept {
+		if !yield(k) {
+			return
+		}
+	}
+}
 
 // Blob returns a blob of the last commit.
 func (l *Log) Blob(k Key) ([]byte, error) {
@@ -188,58 +218,115 @@ func (l *Log) Blob(k Key) ([]byte, error) {
 		return nil, fmt.Errorf("statelog: read back: %w", err)
 	}
 	r, ok := parse(b)
-	if !ok || r.kind != kindBlob || len(r.payload) < len(k) || Key(r.payload[:len(k)]) != k {
+	if !ok || r.kind != kindBlob && r.kind != kindKeep || len(r.payload) < len(k) || Key(r.payload[:len(k)]) != k {
 		return nil, fmt.Errorf("%w: blob %x", ErrDamaged, k)
 	}
 	return r.payload[len(k):], nil
 }
 
-// Commit makes payload, with the blobs that it refers to, what the log says. On
-// an error it says what it said before, or, with ErrBroken, one of the two.
-func (l *Log) Commit(payload []byte, blobs []Blob) error {
+// Change is what a commit makes the log say.
+type Change struct {
+	Payload []byte
+	Blobs   []Blob // all that Payload refers to, less what is kept
+	Keep    []Blob // blobs that are the log's until they are dropped
+	Drop    []Key  // of blobs that were kept; keys of others are of no effect
+}
+
+// Commit makes c what the log says; notes are forgotten. On an error it says
+// what it said before, or, with ErrBroken, one of the two.
+func (l *Log) Commit(c Change) error {
 	if l.broken != nil {
 		return l.broken
 	}
-	if len(blobs) > maxBlobs {
-		return fmt.Errorf("statelog: a commit refers to %d blobs, at most %d", len(blobs), maxBlobs)
+	if n := max(len(c.Blobs), len(c.Keep)+len(l.kept), len(c.Drop)); n > maxBlobs {
+		return fmt.Errorf("statelog: a commit refers to %d blobs, at most %d", n, maxBlobs)
 	}
 	if err := l.mine(); err != nil {
 		return err
 	}
 	if l.gen == 0 || l.end > max(minRewrite, rewriteFactor*l.live) {
-		return l.rewrite(payload, blobs)
+		return l.rewrite(&c)
 	}
-	var b []byte
-	places := map[Key]place{}
-	for _, blob := range blobs {
-		if _, ok := l.blobs[blob.Key]; ok {
-			continue
+	w := blobWriter{l: l, gen: l.gen, at: l.end, places: map[Key]place{}}
+	for i := range c.Blobs {
+		if _, ok := l.blobs[c.Blobs[i].Key]; !ok {
+			w.add(kindBlob, &c.Blobs[i])
 		}
-		if _, ok := places[blob.Key]; ok {
-			continue
-		}
-		data, err := blob.Data()
-		if err != nil {
-			return err
-		}
-		at := len(b)
-		if b, err = l.blobRecord(b, l.gen, blob.Key, data); err != nil {
-			return err
-		}
-		places[blob.Key] = place{l.end + int64(at), int64(len(b) - at)}
 	}
-	b, err := l.commitRecord(b, l.gen, l.end, payload, blobs)
+	for i := range c.Keep {
+		w.add(kindKeep, &c.Keep[i])
+	}
+	if w.err != nil {
+		return w.err
+	}
+	b, err := l.commitRecord(w.b, l.gen, l.end, &c)
 	if err != nil {
 		return err
 	}
 	if err := l.append(b); err != nil {
 		return err
 	}
-	for k, p := range places {
+	for _, k := range c.Drop {
+		if _, ok := l.kept[k]; ok {
+			delete(l.kept, k)
+			delete(l.blobs, k)
+		}
+	}
+	for k, p := range w.places {
 		l.blobs[k] = p
 	}
-	l.committed(payload, blobs)
+	l.committed(&c)
 	return nil
+}
+
+// Note puts on stable storage what a commit that is to come will stand for: what
+// is under way. There must have been a commit.
+func (l *Log) Note(payload []byte) error {
+	if l.broken != nil {
+		return l.broken
+	}
+	if l.gen == 0 {
+		return errors.New("statelog: a note before the first commit")
+	}
+	if err := l.mine(); err != nil {
+		return err
+	}
+	b, err := l.recordOf(nil, l.gen, kindNote, append(binary.LittleEndian.AppendUint64(nil, uint64(l.end)), payload...))
+	if err != nil {
+		return err
+	}
+	if err := l.append(b); err != nil {
+		return err
+	}
+	l.notes = append(l.notes, append([]byte{}, payload...))
+	return nil
+}
+
+// blobWriter makes records of blobs.
+type blobWriter struct {
+	l      *Log
+	gen    uint64
+	at     int64 // in the file, of what is in b
+	b      []byte
+	places map[Key]place
+	err    error
+}
+
+// add adds a blob that is not there yet.
+func (w *blobWriter) add(kind uint32, blob *Blob) {
+	if _, ok := w.places[blob.Key]; ok || w.err != nil {
+		return
+	}
+	data, err := blob.Data()
+	if err != nil {
+		w.err = err
+		return
+	}
+	at := len(w.b)
+	k := blob.Key
+	if w.b, w.err = w.l.recordOf(w.b, w.gen, kind, append(append(make([]byte, 0, len(k)+len(data)), k[:]...), data...)); w.err == nil {
+		w.places[k] = place{w.at + int64(at), int64(len(w.b) - at)}
+	}
 }
 
 // mine checks that the current file ends where this log had it end. Whoever
@@ -257,42 +344,75 @@ func (l *Log) mine() error {
 	return l.breaks(err)
 }
 
-func (l *Log) committed(payload []byte, blobs []Blob) {
-	l.last = append(l.last[:0:0], payload...)
-	l.live = int64(len(payload)) + 2*headerSize
-	for _, b := range blobs {
-		l.live += l.blobs[b.Key].n
+// committed takes note of c, whose blobs are in l.blobs.
+func (l *Log) committed(c *Change) {
+	l.last = append(l.last[:0:0], c.Payload...)
+	l.notes = nil
+	if l.kept == nil {
+		l.kept = map[Key]struct{}{}
+	}
+	l.live = int64(len(c.Payload)) + 2*headerSize
+	l.refs = l.refs[:0]
+	for i := range c.Blobs {
+		l.refs = append(l.refs, c.Blobs[i].Key)
+		l.live += l.blobs[c.Blobs[i].Key].n
+	}
+	for i := range c.Keep {
+		l.kept[c.Keep[i].Key] = struct{}{}
+	}
+	for k := range l.kept {
+		l.live += l.blobs[k].n
 	}
 }
 
+// Again returns the blobs of the last commit, for one with another payload.
+func (l *Log) Again() []Blob {
+	blobs := make([]Blob, len(l.refs))
+	for i, k := range l.refs {
+		blobs[i] = l.old(k)
+	}
+	return blobs
+}
+
+// old returns a blob that is in the current file.
+func (l *Log) old(k Key) Blob {
+	return Blob{Key: k, Data: func() ([]byte, error) { return l.Blob(k) }}
+}
+
 // rewrite commits into the other file.
-func (l *Log) rewrite(payload []byte, blobs []Blob) error {
+func (l *Log) rewrite(c *Change) error {
 	gen, to := l.newest+1, 1-l.cur
 	b, err := l.recordOf(nil, gen, kindHead, appendHead(nil, l.id))
 	if err != nil {
 		return err
 	}
-	places := map[Key]place{}
-	for _, blob := range blobs {
-		if _, ok := places[blob.Key]; ok {
-			continue
-		}
-		var data []byte
+	w := blobWriter{l: l, gen: gen, b: b, places: map[Key]place{}}
+	for i := range c.Blobs {
+		blob := c.Blobs[i]
 		if _, ok := l.blobs[blob.Key]; ok {
-			data, err = l.Blob(blob.Key)
-		} else {
-			data, err = blob.Data()
+			blob = l.old(blob.Key)
 		}
-		if err != nil {
-			return err
-		}
-		at := len(b)
-		if b, err = l.blobRecord(b, gen, blob.Key, data); err != nil {
-			return err
-		}
-		places[blob.Key] = place{int64(at), int64(len(b) - at)}
+		w.add(kindBlob, &blob)
 	}
-	if b, err = l.commitRecord(b, gen, 0, payload, blobs); err != nil {
+	kept := map[Key]struct{}{}
+	for k := range l.kept {
+		kept[k] = struct{}{}
+	}
+	for _, k := range c.Drop {
+		delete(kept, k)
+	}
+	for i := range c.Keep {
+		w.add(kindKeep, &c.Keep[i])
+		delete(kept, c.Keep[i].Key)
+	}
+	for k := range kept {
+		blob := l.old(k)
+		w.add(kindKeep, &blob)
+	}
+	if w.err != nil {
+		return w.err
+	}
+	if b, err = l.commitRecord(w.b, gen, 0, c); err != nil {
 		return err
 	}
 	f := l.files[to]
@@ -307,8 +427,8 @@ func (l *Log) rewrite(payload []byte, blobs []Blob) error {
 	if err := f.Sync(); err != nil {
 		return l.breaks(err)
 	}
-	l.cur, l.gen, l.end, l.blobs = to, gen, int64(len(b)), places
-	l.committed(payload, blobs)
+	l.cur, l.gen, l.end, l.blobs, l.kept = to, gen, int64(len(b)), w.places, kept
+	l.committed(c)
 	return nil
 }
 
@@ -383,18 +503,21 @@ func (l *Log) recordOf(b []byte, gen uint64, kind uint32, payload []byte) ([]byt
 	return b, nil
 }
 
-func (l *Log) blobRecord(b []byte, gen uint64, k Key, data []byte) ([]byte, error) {
-	return l.recordOf(b, gen, kindBlob, append(append(make([]byte, 0, len(k)+len(data)), k[:]...), data...))
+// commitRecord appends a commit: where the file ended before, how many keys of
+// blobs and of those dropped follow, these, and the payload.
+func (l *Log) commitRecord(b []byte, gen uint64, before int64, c *Change) ([]byte, error) {
+	p := make([]byte, 0, commitHead+(len(c.Blobs)+len(c.Drop))*len(Key{})+len(c.Payload))
+	p = binary.LittleEndian.AppendUint64(p, uint64(before))
+	p = binary.LittleEndian.AppendUint32(p, uint32(len(c.Blobs)))
+	p = binary.LittleEndian.AppendUint32(p, uint32(len(c.Drop)))
+	for i := range c.Blobs {
+		p = append(p, c.Blobs[i].Key[:]...)
+	}
+	for i := range c.Drop {
+		p = append(p, c.Drop[i][:]...)
+	}
+	return l.recordOf(b, gen, kindCommit, append(p, c.Payload...))
 }
 
-// commitRecord appends a commit: where the file ended before, the blobs, and
-// the payload.
-func (l *Log) commitRecord(b []byte, gen uint64, before int64, payload []byte, blobs []Blob) ([]byte, error) {
-	p := make([]byte, 0, 12+len(blobs)*len(Key{})+len(payload))
-	p = binary.LittleEndian.AppendUint64(p, uint64(before))
-	p = binary.LittleEndian.AppendUint32(p, uint32(len(blobs)))
-	for i := range blobs {
-		p = append(p, blobs[i].Key[:]...)
-	}
-	return l.recordOf(b, gen, kindCommit, append(p, payload...))
-}
+// commitHead is what a commit begins with.
+const commitHead = 16

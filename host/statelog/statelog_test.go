@@ -2,15 +2,16 @@ package statelog_test
 
 import (
 	"bytes"
+	"encoding/binary"
 	"errors"
 	"flag"
 	"fmt"
-	"io"
 	"math/rand/v2"
 	"testing"
 	"time"
 
 	"github.com/wray-project/wray/host/statelog"
+	"github.com/wray-project/wray/host/statelog/statelogtest"
 )
 
 var (
@@ -20,125 +21,26 @@ var (
 
 var id = statelog.Identity{Module: "m0123456789abcdef", Class: "counter", Name: "tally"}
 
-// disk is where files lie that lose, when the power fails, any part of what was
-// not synced.
-type disk struct {
-	rng   *rand.Rand
-	until int // operations until the power fails; < 0: never
-	off   bool
-	full  bool // the next write does not fit
-}
-
-var (
-	errPower = errors.New("the power failed")
-	errFull  = errors.New("no space left on device")
-)
-
-func (d *disk) step() error {
-	if d.off {
-		return errPower
-	}
-	if d.until == 0 {
-		d.off = true
-		return errPower
-	}
-	d.until--
-	return nil
-}
-
-// file is one of a disk.
-type file struct {
-	d      *disk
-	now    []byte // what a reader sees
-	synced []byte // what is on the disk for sure
-	dirty  []change
-}
-
-// change is a write, or, where p is nil, a truncation.
-type change struct {
-	off int64
-	p   []byte
-}
-
-func (c change) apply(b []byte) []byte {
-	if c.p == nil {
-		if c.off <= int64(len(b)) {
-			return b[:c.off:c.off]
-		}
-		return append(b, make([]byte, c.off-int64(len(b)))...)
-	}
-	if end := c.off + int64(len(c.p)); end > int64(len(b)) {
-		b = append(b, make([]byte, end-int64(len(b)))...)
-	}
-	copy(b[c.off:], c.p)
-	return b
-}
-
-func (f *file) ReadAt(p []byte, off int64) (int, error) {
-	return bytes.NewReader(f.now).ReadAt(p, off)
-}
-
-func (f *file) WriteAt(p []byte, off int64) (int, error) {
-	if err := f.d.step(); err != nil {
-		f.dirty = append(f.dirty, change{off, bytes.Clone(p)}) // some of it may get there
-		return 0, err
-	}
-	n := len(p)
-	var err error
-	if f.d.full {
-		f.d.full = false
-		n, err = f.d.rng.IntN(len(p)), errFull
-	}
-	c := change{off, append([]byte{}, p[:n]...)}
-	f.now, f.dirty = c.apply(f.now), append(f.dirty, c)
-	return n, err
-}
-
-func (f *file) Truncate(size int64) error {
-	c := change{off: size}
-	f.dirty = append(f.dirty, c)
-	if err := f.d.step(); err != nil {
-		return err
-	}
-	f.now = c.apply(bytes.Clone(f.now))
-	return nil
-}
-
-func (f *file) Sync() error {
-	if err := f.d.step(); err != nil {
-		return err
-	}
-	f.synced, f.dirty = bytes.Clone(f.now), nil
-	return nil
-}
-
-func (f *file) Close() error { return nil }
-
-// restart returns the file as a machine finds it that comes up again: of what
-// was not synced any sectors are there.
-func (f *file) restart(d *disk) *file {
-	const sector = 64
-	b := bytes.Clone(f.synced)
-	for _, c := range f.dirty {
-		if c.p == nil {
-			if d.rng.IntN(2) == 0 {
-				b = c.apply(b)
-			}
-			continue
-		}
-		for i := 0; i < len(c.p); i += sector {
-			if d.rng.IntN(3) > 0 {
-				b = change{c.off + int64(i), c.p[i:min(i+sector, len(c.p))]}.apply(b)
-			}
-		}
-	}
-	return &file{d: d, now: b, synced: bytes.Clone(b)}
-}
-
 func blob(n uint64) statelog.Blob {
 	k := statelog.Key{}
 	copy(k[:], fmt.Sprintf("blob %d", n))
 	return statelog.Blob{Key: k, Data: func() ([]byte, error) { return bytes.Repeat([]byte{byte(n)}, int(n%7)*100), nil }}
+}
+
+// keep is a blob whose content, 8 bytes and some, says which it is.
+func keep(n uint64) statelog.Blob {
+	k := statelog.Key{}
+	copy(k[:], fmt.Sprintf("kept %d", n))
+	return statelog.Blob{Key: k, Data: func() ([]byte, error) {
+		return append(binary.LittleEndian.AppendUint64(nil, n), make([]byte, n%200)...), nil
+	}}
+}
+
+func u64(b []byte) uint64 {
+	if len(b) < 8 {
+		return 1 << 63
+	}
+	return binary.LittleEndian.Uint64(b)
 }
 
 // TestHistories commits, with a power failure at some operation, opens what is
@@ -152,15 +54,17 @@ func TestHistories(t *testing.T) {
 	statelog.RewriteAt(t, 3000)
 	for round := range *rounds {
 		rng := rand.New(rand.NewPCG(s, uint64(round)))
-		d := &disk{rng: rng, until: -1}
-		files := [2]*file{{d: d}, {d: d}}
+		d := &statelogtest.Disk{Rng: rng, Until: -1}
+		files := [2]*statelogtest.File{d.NewFile(), d.NewFile()}
 		acked, tried := uint64(0), uint64(0) // numbers of commits
 		var epoch uint64
-		ended := false // an end was tried, or done
+		ended := false                       // an end was tried, or done
+		kept := map[uint64]map[uint64]bool{} // by commit, what it keeps
+		notes, noted := uint64(0), uint64(0) // since the last commit: acknowledged, tried
 		for range 6 {
-			d.until = rng.IntN(60)
+			d.Until = rng.IntN(60)
 			l, err := statelog.Open([2]statelog.File{files[0], files[1]}, id)
-			if err != nil && !errors.Is(err, errPower) {
+			if err != nil && !errors.Is(err, statelogtest.ErrPower) {
 				t.Fatalf("round %d: %v", round, err)
 			}
 			if err == nil {
@@ -183,48 +87,99 @@ func TestHistories(t *testing.T) {
 						}
 					}
 				}
+				n := 0
+				for k := range l.Kept {
+					n++
+					if b, err := l.Blob(k); err != nil || !kept[got][u64(b)] {
+						t.Fatalf("round %d: commit %d keeps %x: %x, %v", round, got, k, b, err)
+					}
+				}
+				if n != len(kept[got]) {
+					t.Fatalf("round %d: commit %d keeps %d, and not %v", round, got, n, kept[got])
+				}
+				if n := uint64(len(l.Notes())); got == acked && !ended && (n < notes || n > noted) || got != acked && n > 0 {
+					t.Fatalf("round %d: %d notes after commit %d, of %d that were acknowledged and %d tried after commit %d", round, n, got, notes, noted, acked)
+				}
+				for i, p := range l.Notes() {
+					if string(p) != fmt.Sprintf("note %d of %d", i, got) {
+						t.Fatalf("round %d: after commit %d note %d says %q", round, got, i, p)
+					}
+				}
 				acked, ended = got, false
-				for !d.off {
+				notes = uint64(len(l.Notes()))
+				noted = notes
+				for !d.Off {
 					if rng.IntN(40) == 0 {
 						ended = true
 						if l.End() == nil {
-							acked = 0
+							acked, notes, noted = 0, 0, 0
 						}
 						break
 					}
-					d.full = rng.IntN(10) == 0
+					d.Full = rng.IntN(10) == 0
+					if acked > 0 && rng.IntN(3) == 0 {
+						err := l.Note(fmt.Appendf(nil, "note %d of %d", notes, acked))
+						d.Full = false
+						noted = notes + 1
+						if err == nil {
+							notes++
+						}
+						continue
+					}
 					tried++
+					kept[tried] = map[uint64]bool{}
+					for n := range kept[acked] {
+						kept[tried][n] = true
+					}
+					var c statelog.Change
+					for n := range kept[acked] {
+						if rng.IntN(4) == 0 {
+							delete(kept[tried], n)
+							c.Drop = append(c.Drop, keep(n).Key)
+						}
+					}
+					for range rng.IntN(3) {
+						n := tried*10 + rng.Uint64N(10)
+						if rng.IntN(3) == 0 { // one that may have been there, and was dropped
+							n = rng.Uint64N(20)
+						}
+						if !kept[acked][n] && !kept[tried][n] {
+							kept[tried][n] = true
+							c.Keep = append(c.Keep, keep(n))
+						}
+					}
 					blobs := []statelog.Blob{}
 					for i := range tried % 4 {
 						blobs = append(blobs, blob(tried/3+i))
 					}
-					err := l.Commit(fmt.Appendf(nil, "commit %d %s", tried, make([]byte, rng.IntN(300))), blobs)
-					d.full = false
+					c.Payload, c.Blobs = fmt.Appendf(nil, "commit %d %s", tried, make([]byte, rng.IntN(300))), blobs
+					err := l.Commit(c)
+					d.Full = false
 					switch {
 					case err == nil:
-						acked = tried
-					case errors.Is(err, errPower), errors.Is(err, errFull):
+						acked, notes, noted = tried, 0, 0
+					case errors.Is(err, statelogtest.ErrPower), errors.Is(err, statelogtest.ErrFull):
 					default:
 						t.Fatalf("round %d: %v", round, err)
 					}
 				}
 			}
-			d = &disk{rng: rng, until: -1}
-			files = [2]*file{files[0].restart(d), files[1].restart(d)}
+			d = &statelogtest.Disk{Rng: rng, Until: -1}
+			files = [2]*statelogtest.File{files[0].Restart(d), files[1].Restart(d)}
 		}
 	}
 }
 
 // fresh returns a log of n commits, and its files.
-func fresh(t testing.TB, n int) (*statelog.Log, [2]*file) {
-	d := &disk{until: -1, rng: rand.New(rand.NewPCG(1, 1))}
-	files := [2]*file{{d: d}, {d: d}}
+func fresh(t testing.TB, n int) (*statelog.Log, [2]*statelogtest.File) {
+	d := &statelogtest.Disk{Until: -1, Rng: rand.New(rand.NewPCG(1, 1))}
+	files := [2]*statelogtest.File{d.NewFile(), d.NewFile()}
 	l, err := statelog.Open([2]statelog.File{files[0], files[1]}, id)
 	if err != nil {
 		t.Fatal(err)
 	}
 	for i := range n {
-		if err := l.Commit(fmt.Appendf(nil, "commit %d", i), []statelog.Blob{blob(uint64(i))}); err != nil {
+		if err := l.Commit(statelog.Change{Payload: fmt.Appendf(nil, "commit %d", i), Blobs: []statelog.Blob{blob(uint64(i))}}); err != nil {
 			t.Fatal(err)
 		}
 	}
@@ -235,12 +190,12 @@ func fresh(t testing.TB, n int) (*statelog.Log, [2]*file) {
 // or the damage is told. The last record alone cannot be told from a torn one.
 func TestDamage(t *testing.T) {
 	_, files := fresh(t, 4)
-	whole := files[0].now
+	whole := files[0].Bytes()
 	for i := range whole {
 		b := bytes.Clone(whole)
 		b[i] ^= 0x40
-		d := &disk{until: -1}
-		l, err := statelog.Open([2]statelog.File{&file{d: d, now: b}, &file{d: d}}, id)
+		d := &statelogtest.Disk{Until: -1}
+		l, err := statelog.Open([2]statelog.File{d.FileOf(b), d.NewFile()}, id)
 		if err != nil {
 			if !errors.Is(err, statelog.ErrDamaged) && !errors.Is(err, statelog.ErrForeign) {
 				t.Fatalf("byte %d: %v", i, err)
@@ -249,6 +204,24 @@ func TestDamage(t *testing.T) {
 		}
 		if last := string(l.Last()); last != "commit 3" && last != "commit 2" {
 			t.Fatalf("byte %d is damaged, and the log says %q without a word", i, last)
+		}
+	}
+}
+
+// TestRewrites holds that a log is not longer than what it says is worth, however
+// often that changes.
+func TestRewrites(t *testing.T) {
+	const long = 3000
+	statelog.RewriteAt(t, long)
+	l, files := fresh(t, 1)
+	for i := range 1000 {
+		if err := l.Commit(statelog.Change{Payload: fmt.Appendf(nil, "commit %d %s", i, make([]byte, 200)), Blobs: []statelog.Blob{blob(3)}}); err != nil {
+			t.Fatal(err)
+		}
+		for k, f := range files {
+			if len(f.Bytes()) > 2*long {
+				t.Fatalf("after %d commits of 200 bytes file %d has %d bytes, want some %d", i+1, k, len(f.Bytes()), long)
+			}
 		}
 	}
 }
@@ -271,10 +244,10 @@ func TestOldEpoch(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if err := l.Commit([]byte("new"), nil); err != nil {
+	if err := l.Commit(statelog.Change{Payload: []byte("new")}); err != nil {
 		t.Fatal(err)
 	}
-	if err := old.Commit([]byte("old"), nil); !errors.Is(err, statelog.ErrFenced) {
+	if err := old.Commit(statelog.Change{Payload: []byte("old")}); !errors.Is(err, statelog.ErrFenced) {
 		t.Fatalf("an old epoch committed: %v", err)
 	}
 	if l, err = statelog.Open([2]statelog.File{files[0], files[1]}, id); err != nil || string(l.Last()) != "new" {
@@ -291,7 +264,7 @@ func TestEnd(t *testing.T) {
 	if err != nil || l.Last() != nil {
 		t.Fatalf("after its end the log says %q, %v", l.Last(), err)
 	}
-	if err := l.Commit([]byte("x"), nil); err != nil {
+	if err := l.Commit(statelog.Change{Payload: []byte("x")}); err != nil {
 		t.Fatal(err)
 	}
 	l, err = statelog.Open([2]statelog.File{files[0], files[1]}, statelog.Identity{Name: "somebody else"})
@@ -303,18 +276,18 @@ func TestEnd(t *testing.T) {
 // FuzzOpen reads anything.
 func FuzzOpen(f *testing.F) {
 	_, files := fresh(f, 3)
-	f.Add(files[0].now, []byte{})
-	f.Add(files[0].now[:50], files[0].now)
+	f.Add(files[0].Bytes(), []byte{})
+	f.Add(files[0].Bytes()[:50], files[0].Bytes())
 	f.Fuzz(func(t *testing.T, a, b []byte) {
-		d := &disk{until: -1, rng: rand.New(rand.NewPCG(1, 1))}
-		l, err := statelog.Open([2]statelog.File{&file{d: d, now: a}, &file{d: d, now: b}}, id)
+		d := &statelogtest.Disk{Until: -1, Rng: rand.New(rand.NewPCG(1, 1))}
+		l, err := statelog.Open([2]statelog.File{d.FileOf(a), d.FileOf(b)}, id)
 		if err != nil {
 			return
 		}
-		if err := l.Commit([]byte("next"), []statelog.Blob{blob(5)}); err != nil {
+		if err := l.Commit(statelog.Change{Payload: []byte("next"), Blobs: []statelog.Blob{blob(5)}, Keep: []statelog.Blob{blob(6)}}); err != nil {
 			t.Fatal(err)
 		}
 	})
 }
 
-var _ io.ReaderAt = (*file)(nil)
+var _ statelog.File = (*statelogtest.File)(nil)

@@ -21,6 +21,14 @@ func (s *System) mono() int64 {
 	return s.monoLast
 }
 
+// ClockRead reports whether the guest has read its monotonic clock since it was
+// last asked, or Reset: without that it can have set no timer.
+func (s *System) ClockRead() bool {
+	was := s.clockRead
+	s.clockRead = false
+	return was
+}
+
 func (s *System) wall() int64 { return s.coarse(s.cfg.WallClock()) }
 
 func (s *System) cpu() int64 {
@@ -53,6 +61,7 @@ func clockTimeGet(s *System, mem memory, a []uint64) Errno {
 		t = s.wall()
 	case clockMonotonic:
 		t = s.mono()
+		s.clockRead = true
 	case clockProcessCPU, clockThreadCPU:
 		t = s.cpu()
 	default:

@@ -40,7 +40,8 @@ func (r *rootFS) errno(err error) Errno {
 	return ErrnoOf(err)
 }
 
-// regular returns f if it is a regular file or a directory.
+// regular returns f if it is a regular file or a directory, and not one that the
+// kernel makes up.
 func (r *rootFS) regular(f *os.File, err error) (*os.File, Errno) {
 	if err != nil {
 		return nil, r.errno(err)
@@ -50,7 +51,7 @@ func (r *rootFS) regular(f *os.File, err error) (*os.File, Errno) {
 		f.Close()
 		return nil, r.errno(err)
 	}
-	if !fi.IsDir() && !fi.Mode().IsRegular() {
+	if !fi.IsDir() && !fi.Mode().IsRegular() || ofKernel(f) {
 		f.Close()
 		return nil, EACCES
 	}

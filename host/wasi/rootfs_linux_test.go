@@ -2,7 +2,9 @@ package wasi_test
 
 import (
 	"net"
+	"os"
 	"path/filepath"
+	"strconv"
 	"testing"
 
 	"golang.org/x/sys/unix"
@@ -35,5 +37,29 @@ func TestSpecialFiles(t *testing.T) {
 	}
 	if typ, _, e := m.stat(3, "sock", 0); e != 0 || typ != wasi.FiletypeSocketStream {
 		t.Errorf("stat: type %d, %v", typ, e)
+	}
+}
+
+// TestKernelFiles grants /proc and /sys, as --dir / does, and opens what is there:
+// the memory of the process that opens, which is the node, is a regular file.
+func TestKernelFiles(t *testing.T) {
+	for _, dir := range []string{"/", "/proc", "/sys"} {
+		root, err := os.OpenRoot(dir)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer root.Close()
+		f := wasi.NoSymlinks(wasi.RootFS(root))
+		pid := strconv.Itoa(os.Getpid())
+		for _, path := range []string{"version", "kmsg", pid, pid + "/mem", pid + "/environ", pid + "/maps", "kernel/mm/transparent_hugepage/enabled"} {
+			if dir == "/" {
+				path = "proc/" + path
+			}
+			file, e := f.Open(path, wasi.OpenRead)
+			if e == wasi.Success {
+				file.Close()
+				t.Errorf("%s in %s was opened", path, dir)
+			}
+		}
 	}
 }

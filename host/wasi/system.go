@@ -196,6 +196,7 @@ type System struct {
 
 	monoStart int64 // MonoClock at Reset
 	monoLast  int64 // what the guest was told last; the clock never goes back
+	clockRead bool  // see ClockRead
 	moved     uint64
 
 	waiting []Interest // scratch of poll_oneoff; taken while in use, since calls nest
@@ -255,6 +256,7 @@ func (s *System) Reset(cfg *Config) error {
 	}
 	s.monoStart = cfg.MonoClock()
 	s.monoLast = 0
+	s.clockRead = false
 	s.moved = 0
 	s.live = true
 	return nil

@@ -1,14 +1,15 @@
 package worker
 
 import (
+	"errors"
 	"fmt"
 	"sync"
 	"sync/atomic"
 	"time"
 
 	"github.com/wray-project/wray"
+	"github.com/wray-project/wray/host/durable"
 	"github.com/wray-project/wray/host/sandbox"
-	"github.com/wray-project/wray/host/statelog"
 	"github.com/wray-project/wray/objectstore"
 	"github.com/wray-project/wray/scheduler"
 	"github.com/wray-project/wray/wasm/abi"
@@ -32,6 +33,8 @@ type actor struct {
 	tries      int // of a call, when the actor restarts under it
 	durable    bool
 	maxPending int
+	hosted     bool                      // it belongs to another worker: see hosted.go
+	away       atomic.Pointer[awayActor] // its attempt, where that is at a peer; written under mu
 
 	// wake holds one token when there may be something to do.
 	wake chan struct{}
@@ -46,6 +49,9 @@ type actor struct {
 	parked atomic.Bool
 	// serves is set while calls are under way of which there may be more.
 	serves atomic.Bool
+	// wakeful is set when the actor cannot sleep: the module's sandboxes cannot be
+	// saved.
+	wakeful atomic.Bool
 	// used is set by each call, and cleared by the hand of residents.
 	used atomic.Bool
 	// calls counts calls, and seen is what it was when the idle timer began.
@@ -53,13 +59,16 @@ type actor struct {
 	watched     atomic.Bool // the idle timer runs
 	over        atomic.Bool // it need not run again
 
-	idle  time.Duration
-	place int // in residents.ring; guarded by its lock
+	idle   time.Duration
+	place  int   // in residents.ring; guarded by its lock
+	weight int64 // guarded by the lock of residents; changed by who enters it, and on the goroutine of live
 	// unreferenced is set when nobody can call any more.
 	unreferenced atomic.Bool
 	// bytes is what the actor takes, for listings: asleep, what is kept of it; else
 	// its linear memory when it last rested.
 	bytes atomic.Int64
+	// rings is set when the first of the guest's timers is due.
+	rings atomic.Bool
 	// due is set when a checkpoint is, for its age.
 	due atomic.Bool
 	// reclaim asks the actor to collect its garbage between two calls.
@@ -73,6 +82,7 @@ type actor struct {
 	alive   bool                     // guarded by mu; an attempt is under way
 	ending  *wray.Error              // guarded by mu; why the attempt is to end
 	timer   *time.Timer              // of looksIdle; set by live under mu
+	alarm   *time.Timer              // that sets rings; likewise
 	final   bool                     // guarded by mu; and not to be followed by another
 	killed  bool                     // guarded by mu; and what a durable one was is to be forgotten
 	dead    *wray.Error              // guarded by mu; why there is no actor any more
@@ -80,13 +90,24 @@ type actor struct {
 	named bool // has a name in job.actors; set before it is submitted, and not changed
 
 	// The rest belongs to the goroutine of live, of which there is one at most.
-	guest    *guest         // of this attempt, nil before it
-	state    *sandbox.State // what the sandbox was, while the actor sleeps
-	wakeful  bool           // the module's sandboxes cannot be saved
-	built    bool           // the constructor has ended well once
-	answered int            // calls that ended well in this attempt
+	guest    *guest    // of this attempt, nil before it
+	slept    *kept     // what the sandbox was, while the actor sleeps
+	since    time.Time // when it fell asleep
+	built    bool      // the constructor has ended well once
+	answered int       // calls that ended well in this attempt
 	dur      durability
-	log      *statelog.Log // of a durable actor, while it is open
+	rec      *durable.Record // of a durable actor, while it is open
+	under    *task           // the call that rec has under way, where it is of this worker
+	custom   []wray.Custom   // that a durable actor holds
+
+	doing *durableCall           // guarded by mu; the call of a durable actor that runs
+	acks  map[durable.UID]uint64 // guarded by mu; calls of others that need no reply any more, see durable.Record.Acknowledge
+
+	// Guarded by Worker.durableMu; see durable_waits.go.
+	waitsFor   map[*actor]int   // whose answers the running call waits for
+	askedBy    map[*effect]bool // effects of others that wait for this one
+	asked      bool             // the running call is to look at askedBy
+	askedAgain int              // of askedBy, those that may have been had before
 }
 
 // newActor returns the actor that t creates.
@@ -107,6 +128,10 @@ const DefaultIdle = time.Minute
 
 // poke has the actor look at what there is to do.
 func (a *actor) poke() {
+	if aw := a.away.Load(); aw != nil {
+		a.pump(aw)
+		return
+	}
 	if a.serves.Load() && a.feed() {
 		return
 	}
@@ -143,17 +168,23 @@ func (a *actor) post(t *task) error {
 			o.Retain() // the call may end before all are watched
 			missing = append(missing, argument{o, i})
 		case objectstore.Failed:
-			letGo()
-			return dependencyFailed(i, o.Err())
+			if !t.again {
+				letGo()
+				return dependencyFailed(i, o.Err())
+			}
 		}
 	}
-	if err := a.job.queued.add(t.bytes()); err != nil {
+	// What a call before a crash may have done is not refused when it is repeated:
+	// whom it asks looks first.
+	if t.again || t.far != nil && t.far.to != nil {
+		a.job.queued.addLent(t.bytes())
+	} else if err := a.job.queued.add(t.bytes()); err != nil {
 		letGo()
 		return err
 	}
 	a.mu.Lock()
 	err := a.dead
-	if err == nil && a.box.Len() >= a.maxPending {
+	if err == nil && a.box.Len() >= a.maxPending && !t.again {
 		err = &wray.Error{Code: wray.CodeLimitExceeded,
 			Message: fmt.Sprintf("actor %s has %d calls that wait", a.create.name, a.box.Len()),
 			Limit:   &wray.Limit{Name: "pending calls", Value: int64(a.maxPending), Unit: "calls"},
@@ -177,7 +208,7 @@ func (a *actor) post(t *task) error {
 
 // arrived takes note that argument i of t, the object o, is there.
 func (a *actor) arrived(t *task, i int, o *objectstore.Object) {
-	if err := o.Err(); err != nil {
+	if err := o.Err(); err != nil && !t.again {
 		a.withdraw(t, dependencyFailed(i, err))
 		return
 	}
@@ -191,11 +222,8 @@ func (a *actor) arrived(t *task, i int, o *objectstore.Object) {
 
 // withdraw ends a call that waits with err. False: it does not wait.
 func (a *actor) withdraw(t *task, err *wray.Error) bool {
-	a.mu.Lock()
-	waits := a.box.Remove(t.letter)
-	a.mu.Unlock()
+	waits := a.takeOut(t)
 	if waits {
-		a.job.takeQueued(t.bytes())
 		a.settle(t, err)
 		a.poke() // the next of its caller may run
 	}
@@ -208,9 +236,17 @@ func (a *actor) settle(t *task, err *wray.Error) {
 		err = t.give()
 	}
 	t.dropHeld()
-	a.job.w.calls.remove(t)
+	if t.letter != nil {
+		a.job.w.calls.remove(t)
+	}
 	if err != nil {
-		t.fail(a.job.named(err, t.name, t.attempt))
+		err = a.job.named(err, t.name, t.attempt)
+	}
+	if t.far != nil && t.far.to != nil {
+		a.job.w.peers.callDone(t, err)
+	}
+	if err != nil {
+		t.fail(err)
 	} else if t.stream != nil {
 		_ = t.stream.End()
 	}
@@ -222,11 +258,21 @@ func (a *actor) cancel(t *task) {
 	if a.withdraw(t, wray.Errorf(wray.CodeCanceled, "the call was canceled")) {
 		return
 	}
+	if a.away.Load() != nil {
+		a.noteCanceled(t)
+		if a.job.w.cancelAway(t) {
+			return
+		}
+	}
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	if (a.running == t || a.serving.calls[t.id.Seq] == t) && a.g != nil && !t.canceled {
 		t.canceled = true
-		a.g.cancel(t)
+		if d := a.doing; d != nil {
+			d.cancel()
+		} else if !a.durable { // else it is about to be answered
+			a.g.cancel(t)
+		}
 	}
 }
 
@@ -257,7 +303,12 @@ func (a *actor) end(err *wray.Error, final bool) {
 		a.g.sb.Kill(err)
 	}
 	started := a.alive
+	away := a.away.Load() != nil
 	a.mu.Unlock()
+	if away {
+		a.stopAway()
+		return
+	}
 	a.poke()
 	if final && !started {
 		// It waits for its arguments, its resources or its next attempt.
@@ -288,8 +339,11 @@ func (a *actor) tellReclaim() {
 func (a *actor) live() {
 	defer a.job.executors.Done()
 	var failure *wray.Error
-	if a.state == nil {
+	if a.slept == nil {
 		failure = a.begin()
+	}
+	if failure == nil && a.slept == nil {
+		failure = a.catchUp(a.under)
 	}
 	for failure == nil {
 		c, do := a.next()
@@ -305,12 +359,23 @@ func (a *actor) live() {
 			if _, err := a.guest.sb.Call(abi.OpReclaim, 0); err != nil {
 				failure = a.create.asError(err)
 			}
+		case toTick:
+			failure = a.tick()
 		case toCheckpoint:
 			failure = a.tryCheckpoint()
 		case toCall:
+			if failure = a.catchUp(c); failure != nil {
+				a.mu.Lock()
+				a.running = nil
+				a.box.PutBack(c.letter, c.from)
+				a.mu.Unlock()
+				continue
+			}
 			if loss := a.lossOf(c); loss != nil {
 				a.complete(c, loss)
-			} else if err := a.awake(); err != nil {
+			} else if err := a.awake(); errors.Is(err, errStateLost) {
+				failure = a.lostAsleep(c, err)
+			} else if err != nil {
 				a.complete(c, a.create.asError(err))
 			} else if c.flags&abi.SpecCheckpoint != 0 {
 				failure = a.answerCheckpoint(c)
@@ -334,15 +399,24 @@ func (a *actor) begin() *wray.Error {
 		<-w.begins
 		return err
 	}
+	var sb *sandbox.Sandbox
+	var err error
 	if !w.residents.tryAdd(a) {
 		<-w.begins
 		if err := w.residents.add(a); err != nil { // which may wait
 			return err
 		}
-		w.begins <- struct{}{}
+		// Who had to wait takes the sandbox of who has left. If it queued for its
+		// turn first, sandboxes of those who leave meanwhile would be closed, as
+		// there are too many, and new ones made for those who came in.
+		if sb = t.fn.module.takeSpare(t.memory); sb == nil {
+			w.begins <- struct{}{}
+		}
 	}
-	sb, err := t.fn.module.takeClean(t.memory)
-	<-w.begins
+	if sb == nil {
+		sb, err = t.fn.module.takeClean(t.memory)
+		<-w.begins
+	}
 	if err != nil {
 		w.residents.remove(a)
 		return t.asError(err)
@@ -368,7 +442,14 @@ func (a *actor) begin() *wray.Error {
 	}
 	a.mu.Unlock()
 	if c := a.dur.last; c != nil {
-		if err := g.restore(c); err != nil {
+		state, err := w.stash.get(c.kept)
+		if err != nil { // nor can it begin anew: calls that it answered would be lost in silence
+			a.mu.Lock()
+			a.final = true
+			a.mu.Unlock()
+			return a.lostAsleep(nil, err)
+		}
+		if err := g.restore(c, state); err != nil {
 			return t.asError(err)
 		}
 		g.holder = t
@@ -392,14 +473,17 @@ func (a *actor) begin() *wray.Error {
 	g.endTask()
 	if a.durable {
 		if failure == nil {
-			failure = a.commit()
+			failure = a.commit(nil)
 		}
 		if failure == nil {
 			failure = t.give()
 		}
 		t.dropHeld()
 	}
-	if failure == nil && !a.built {
+	switch {
+	case failure == nil && a.hosted:
+		a.tellLives()
+	case failure == nil && !a.built:
 		a.publish()
 	}
 	return failure
@@ -426,6 +510,9 @@ func (a *actor) stopEarly() *wray.Error {
 func (a *actor) close(failure *wray.Error) {
 	a.mu.Lock()
 	a.g, a.alive = nil, false
+	if a.alarm != nil {
+		a.alarm.Stop()
+	}
 	restart := false // asked for, so it does not count as what the constructor did
 	if a.ending != nil {
 		failure = a.ending
@@ -435,8 +522,9 @@ func (a *actor) close(failure *wray.Error) {
 	}
 	a.mu.Unlock()
 	a.over.Store(true)
+	a.rings.Store(false) // of a guest that is gone
 	if g := a.guest; g != nil {
-		if a.state == nil {
+		if a.slept == nil {
 			a.job.w.residents.remove(a)
 		}
 		a.forgetState()
@@ -469,6 +557,7 @@ const (
 	toCall todo = iota
 	toSleep
 	toReclaim
+	toTick
 	toCheckpoint
 	toEnd
 )
@@ -492,12 +581,15 @@ func (a *actor) next() (*task, todo) {
 		}
 		over := a.unreferenced.Load() && a.box.Len() == 0
 		a.mu.Unlock()
-		asleep := a.state != nil
+		asleep := a.slept != nil
 		switch {
 		case over:
 			return nil, toEnd
 		case a.due.Load() && !asleep:
 			return nil, toCheckpoint
+		// What a durable actor did between calls would be on no record.
+		case !a.durable && (a.rings.Load() || !asleep && a.guest.sb.Stirred()):
+			return nil, toTick
 		case asleep, a.sleepy.Load():
 			return nil, toSleep
 		case a.reclaim.Swap(false):
@@ -505,6 +597,7 @@ func (a *actor) next() (*task, todo) {
 		}
 		a.watchIdle()
 		a.bytes.Store(int64(len(a.guest.sb.Memory())))
+		a.job.w.residents.weigh(a, a.guest.grown())
 		a.resting.Store(true)
 		a.job.w.residents.changed()
 		<-a.wake
@@ -517,89 +610,6 @@ func (a *actor) say(format string, args ...any) {
 	if a.job.out != nil {
 		a.job.out.put(a.create.name, Stderr, fmt.Appendf(nil, "wray: "+format+"\n", args...))
 	}
-}
-
-// complete ends a call that the actor took and runs no method for.
-func (a *actor) complete(c *task, err *wray.Error) {
-	a.mu.Lock()
-	a.running = nil
-	a.box.Done()
-	a.mu.Unlock()
-	a.job.takeQueued(c.bytes())
-	a.settle(c, err)
-}
-
-// answer runs a call, or several that begin with this one. It returns why the
-// actor's state is gone, where it is.
-func (a *actor) answer(g *guest, c *task) *wray.Error {
-	if a.box.Width > 1 {
-		return a.serve(g, c)
-	}
-	bytes := c.bytes()
-	c.attempt++
-	a.calls.Add(1)
-	a.used.Store(true)
-	err := g.execute(c)
-	g.endTask()
-	a.mu.Lock()
-	a.running = nil
-	a.mu.Unlock()
-	if !g.sb.Spoilt() {
-		a.mu.Lock()
-		a.box.Done()
-		a.mu.Unlock()
-		g.sb.Forgive()
-		a.job.takeQueued(bytes)
-		if err == nil {
-			a.answered++
-		}
-		ends := a.note(c)
-		if ends != nil && a.durable {
-			err = a.uncommitted(ends)
-		}
-		a.settle(c, err)
-		return ends
-	}
-	if err == nil {
-		err = wray.Errorf(wray.CodeInternal, "the sandbox was stopped")
-	}
-	a.mu.Lock()
-	restarts := !a.final && a.create.mayRestart()
-	again := restarts && !c.answered() && (c.tries < 0 || c.attempt <= c.tries)
-	if again {
-		a.box.PutBack(c.letter, c.from)
-	} else {
-		a.box.Done()
-	}
-	a.mu.Unlock()
-	if again {
-		return err
-	}
-	a.job.takeQueued(bytes)
-	a.settle(c, a.died(c, "the actor ended in this call", err, restarts))
-	return err
-}
-
-// died is the failure of the call c, that the actor's sandbox did not survive.
-func (a *actor) died(c *task, what string, err *wray.Error, restarts bool) *wray.Error {
-	died := &wray.Error{Code: wray.CodeActorDied, Message: what, Cause: err, Hint: err.Hint}
-	if err.Code == wray.CodeActorDied {
-		died.Message, died.Cause = err.Message, nil
-	}
-	if restarts {
-		died.Lost = a.answered
-		if a.durable {
-			died.Lost = 0
-			died.Message += "; it starts again as it was before this call"
-			return died
-		}
-		if a.saves() {
-			died.Lost = int(a.dur.unsaved)
-			a.losing(c)
-		}
-		died.Message += fmt.Sprintf("; it starts again without the effects of %d calls that it had answered", died.Lost)
-	}
-	return died
 }
 
 // mayRestart reports whether a failed attempt would be followed by another.
@@ -638,12 +648,20 @@ func (a *actor) unname() {
 // ended is called when the actor is gone for good; err is nil where nobody
 // referred to it any more.
 func (a *actor) ended(err *wray.Error) {
+	if aw := a.away.Load(); aw != nil { // it does not answer, and nobody waits for it
+		a.leaveAway(aw, err)
+	}
+	a.mu.Lock()
+	if a.final && a.ending != nil && err != nil && err.Code == wray.CodeCanceled {
+		err = a.ending // which the scheduler does not know
+	}
+	a.mu.Unlock()
 	if !a.durable {
 		a.unname()
 	}
 	dead := &wray.Error{Code: wray.CodeActorDied, Message: "the actor " + a.create.name + " is gone", Cause: err}
 	if err != nil {
-		dead.Hint = err.Hint
+		dead.Hint, dead.Node = err.Hint, err.Node
 		if err.Code == wray.CodeActorDied {
 			dead.Message, dead.Cause = err.Message, nil
 		}
@@ -669,6 +687,9 @@ func (a *actor) ended(err *wray.Error) {
 	a.mu.Unlock()
 	for _, t := range waiting {
 		a.job.takeQueued(t.bytes())
+		if a.hosted {
+			t.far.end = replyUnbegun
+		}
 		a.settle(t, dead)
 	}
 }

@@ -249,7 +249,12 @@ func TestBufferSleeps(t *testing.T) {
 	g, stop := h.start(t)
 	b := openBuffer(t, g, 4*unit, unit)
 	fill(g, unit, 2*unit, 7)
-	s, err := g.sleep(nil, false)
+	k, err := g.sleep(nil, false)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer h.w.stash.drop(k)
+	s, err := h.w.stash.get(k)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -3,6 +3,7 @@ package worker
 import (
 	"fmt"
 	"time"
+	"unicode/utf8"
 
 	"github.com/wray-project/wray"
 	"github.com/wray-project/wray/objectstore"
@@ -50,10 +51,10 @@ func (g *guest) readActor(b []byte, t *task) abi.Errno {
 		}
 		t.makes.dur.calls = u32(b, abi.SpecCheckpointCalls)
 		t.makes.dur.every = time.Duration(min(u64(b, abi.SpecCheckpointEvery), uint64(100*365*24*time.Hour)))
-		if n > 1 && (t.makes.dur.calls > 0 || t.makes.dur.every > 0) {
-			return abi.EINVAL // a checkpoint is what an actor is between two calls
-		}
 		if t.flags&abi.SpecDurable != 0 {
+			if g.job.mirror != nil {
+				return g.notHere("a durable actor was made")
+			}
 			if e := g.readDurable(t); e != abi.Success {
 				return e
 			}
@@ -67,10 +68,10 @@ func (g *guest) readActor(b []byte, t *task) abi.Errno {
 		}
 		a := g.actorOf(h)
 		if a == nil {
+			if o := g.farActorOf(h); o != nil {
+				return g.readFarCall(t, o)
+			}
 			return abi.EBADF
-		}
-		if t.flags&abi.SpecCheckpoint != 0 && a.box.Width > 1 {
-			return abi.ENOTSUP
 		}
 		if a.durable {
 			if e := g.mayCallDurable(t); e != abi.Success {
@@ -111,18 +112,14 @@ func (g *guest) reserveName(t *task, out []byte) abi.Errno {
 		return abi.EAGAIN
 	}
 	j := g.job
-	j.mu.Lock()
-	have := j.actorLocked(t.name)
+	if t.makes.durable {
+		j.opening.Lock()
+		defer j.opening.Unlock()
+	}
+	have := j.takeName(t)
 	if have == nil {
-		if j.actors == nil {
-			j.actors = map[string]*actor{}
-		}
-		j.actors[t.name] = t.makes
-		t.makes.named = true
-		j.mu.Unlock()
 		return abi.EAGAIN
 	}
-	j.mu.Unlock()
 	if t.flags&abi.SpecGetIfExists != 0 {
 		t.release()
 		return g.give(have, out)
@@ -134,10 +131,30 @@ func (g *guest) reserveName(t *task, out []byte) abi.Errno {
 		t.release()
 		return abi.EIO
 	}
-	_ = o.Fail(t.job.named(&wray.Error{Code: wray.CodeBadArgument, Message: fmt.Sprintf("there is an actor of the name %q", t.name),
-		Hint: "give it another name, or use the option GetIfExists"}, t.name, 0))
+	_ = o.Fail(t.job.named(nameTaken(t.name), t.name, 0))
 	t.release()
 	return g.give(o, out)
+}
+
+func nameTaken(name string) *wray.Error {
+	return &wray.Error{Code: wray.CodeBadArgument, Message: fmt.Sprintf("there is an actor of the name %q", name),
+		Hint: "give it another name, or use the option GetIfExists"}
+}
+
+// takeName gives the actor that t makes its name. Where another has it, takeName
+// returns the object that stands for that, with a reference for the caller.
+func (j *job) takeName(t *task) *objectstore.Object {
+	j.mu.Lock()
+	defer j.mu.Unlock()
+	have := j.actorLocked(t.name)
+	if have == nil {
+		if j.actors == nil {
+			j.actors = map[string]*actor{}
+		}
+		j.actors[t.name] = t.makes
+		t.makes.named = true
+	}
+	return have
 }
 
 // actorLocked returns the object of the actor called name, with a reference
@@ -152,6 +169,9 @@ func (j *job) actorLocked(name string) *objectstore.Object {
 
 // callActor posts t. On an errno t has been released.
 func (g *guest) callActor(t *task, out []byte) abi.Errno {
+	if t.actor == nil {
+		return g.callFar(t, out)
+	}
 	if err := t.actor.post(t); err != nil {
 		return g.notTaken(t, out, err)
 	}
@@ -169,9 +189,16 @@ func findActor(g *guest, v view, s []uint64) abi.Errno {
 	if !ok {
 		return abi.EFAULT
 	}
-	g.job.mu.Lock()
-	o := g.job.actorLocked(name)
-	g.job.mu.Unlock()
+	if g.job.mirror != nil {
+		if !utf8.ValidString(name) { // no actor that travels has it
+			return abi.ENOENT
+		}
+		return g.ask(&askBody{Find: &name}).give(g, out, abi.ENOENT)
+	}
+	o, err := g.job.findActor(name)
+	if err != nil {
+		return g.refuse(err, abi.EPERM)
+	}
 	if o == nil {
 		return abi.ENOENT
 	}
@@ -184,18 +211,25 @@ func killActor(g *guest, _ view, s []uint64) abi.Errno {
 	a, flags := g.actorOf(uint32(s[0])), uint32(s[1])
 	switch {
 	case flags == abi.KillCheckpoint && uint32(s[0]) == 0:
-		switch {
-		case g.task == nil || g.task.actor == nil:
+		if g.task == nil || g.task.actor == nil {
 			return abi.EPERM
-		case g.serves:
-			return abi.ENOTSUP
+		}
+		if g.task.actor.hosted {
+			return g.refuse(notAway(&task{flags: abi.SpecCheckpoint}), abi.EPERM)
 		}
 		g.task.actor.dur.asked = true // its own goroutine's
 		return abi.Success
-	case a == nil:
-		return abi.EBADF
-	case flags&^abi.KillRestart != 0:
+	case flags&^abi.KillRestart != 0 && (a != nil || g.farActorOf(uint32(s[0])) != nil):
 		return abi.EINVAL
+	case a == nil:
+		o := g.farActorOf(uint32(s[0]))
+		if o == nil {
+			return abi.EBADF
+		}
+		if g.job.mirror == nil {
+			return abi.EPERM
+		}
+		return g.ask(&askBody{Kill: &killBody{bodyOf(o.ID()), flags&abi.KillRestart != 0}}).give(g, nil, abi.Success)
 	}
 	a.kill(flags&abi.KillRestart != 0)
 	return abi.Success

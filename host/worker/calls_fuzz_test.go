@@ -97,6 +97,10 @@ func FuzzCalls(f *testing.F) {
 	concurrent := taskImage(abi.SpecActor)
 	putU32(concurrent[8:], abi.SpecConcurrency, 1<<31)
 	f.Add(concurrent, callsOf(function, submit))
+	placed := taskImage(0)
+	putU32(placed[8:], abi.SpecPlacePtr, 220)
+	putU32(placed[8:], abi.SpecPlaceLen, uint32(copy(placed[220:], "where\x00!spot\x00")))
+	f.Add(placed, callsOf(function, submit))
 	// Room for the results that ends with the memory, and past it.
 	for _, at := range []uint32{1<<16 - 4, 1<<16 - 3, 1<<32 - 4} {
 		m := taskImage(0)

@@ -46,7 +46,7 @@ func submitTasks(g *guest, v view, s []uint64) abi.Errno {
 // is taken and the guest has handles for its results, or nothing is kept.
 func (g *guest) submitOne(v view, b []byte) abi.Errno {
 	flags := u32(b, abi.SpecFlags)
-	if flags&^knownFlags != 0 || u64(b, abi.SpecReserved)|u64(b, abi.SpecReserved+8) != 0 {
+	if flags&^knownFlags != 0 {
 		return abi.EINVAL
 	}
 	f := g.job.function(u32(b, abi.SpecFn))
@@ -54,6 +54,8 @@ func (g *guest) submitOne(v view, b []byte) abi.Errno {
 		// It runs none: the constructor's stands for it.
 		if a := g.actorOf(u32(b, abi.SpecActorRef)); a != nil {
 			f = a.create.fn
+		} else if g.farActorOf(u32(b, abi.SpecActorRef)) != nil {
+			f = &function{module: g.module} // the home knows the constructor
 		}
 	}
 	if f == nil {
@@ -103,11 +105,9 @@ func (g *guest) submitOne(v view, b []byte) abi.Errno {
 		}
 	}
 	t.restarts = spec.Retries
-	if spec.Custom, e = g.readCustom(v, u32(b, abi.SpecCustomPtr), u32(b, abi.SpecCustomLen)); e != abi.Success {
+	farCall := t.far != nil && t.far.call != nil
+	if e := g.readWants(v, b, t, &spec); e != abi.Success {
 		return e
-	}
-	if t.actor != nil && len(spec.Custom) > 0 {
-		return abi.EINVAL // its actor holds what there is to hold
 	}
 	if g.holder != nil {
 		spec.Parent, spec.ParentAttempt = g.holder.id, g.holder.attempt
@@ -123,6 +123,11 @@ func (g *guest) submitOne(v view, b []byte) abi.Errno {
 		t.retryOn = strings.Split(strings.TrimSuffix(list, "\x00"), "\x00")
 	}
 	if e := g.readArgs(v, t, u32(b, abi.SpecArgsPtr), u32(b, abi.SpecNargs)); e != abi.Success {
+		return e
+	}
+	var err error
+	if t.key, e = g.readKey(v, b, t); e != abi.Success {
+		t.release()
 		return e
 	}
 	nresults := u32(b, abi.SpecNresults)
@@ -144,6 +149,21 @@ func (g *guest) submitOne(v view, b []byte) abi.Errno {
 		t.stream = objectstore.NewStream(t.id, int(u32(b, abi.SpecWindow)), func() { g.w.cancelTask(t.id) })
 	}
 	if t.makes != nil {
+		t.makes.custom = spec.Custom
+	}
+	if g.durable != nil && t.makes == nil && t.stream == nil {
+		return g.durable.submit(t, &spec, out)
+	}
+	if t.key != "" {
+		if t.digest, err = g.digestOf(t); err != nil {
+			t.release()
+			return g.refuse(err, abi.EIO)
+		}
+	}
+	if t.makes != nil {
+		if g.job.mirror != nil {
+			return g.makeAtHome(t, &spec, out)
+		}
 		if e := g.reserveName(t, out); e != abi.EAGAIN {
 			return e
 		}
@@ -151,10 +171,20 @@ func (g *guest) submitOne(v view, b []byte) abi.Errno {
 	if e := g.declareResults(t, out); e != abi.Success {
 		return e
 	}
-	if t.actor != nil {
+	if t.actor != nil || farCall {
 		return g.callActor(t, out)
 	}
 	spec.Bytes = t.bytes()
+	if g.w.peers != nil {
+		spec.Place = g.job.placeOf(t) // its arguments are known now
+		var root *task
+		if h := g.holder; h != nil && h.far != nil {
+			root = h.far.root // none where an actor submits, which cannot go home
+		}
+		if root != nil || len(spec.Custom) > 0 {
+			t.far = &far{custom: spec.Custom, root: root}
+		}
+	}
 	ids := g.ids[:0]
 	for _, o := range t.results {
 		ids = append(ids, o.ID())
@@ -163,7 +193,7 @@ func (g *guest) submitOne(v view, b []byte) abi.Errno {
 	if len(ids) <= idStep/16 {
 		g.ids = ids
 	}
-	if err := g.w.submit(g, t, &spec); err != nil {
+	if err = g.w.submit(g, t, &spec); err != nil {
 		return g.notTaken(t, out, err)
 	}
 	return abi.Success
@@ -178,7 +208,11 @@ func (g *guest) notTaken(t *task, out []byte, err error) abi.Errno {
 		g.awaitQueue()
 		return abi.EAGAIN
 	}
-	t.fail(g.job.named(err, t.name, 0)) // which makes a typed error of any
+	typed := g.job.named(err, t.name, 0) // which makes a typed error of any
+	if a := t.makes; a != nil {
+		a.ended(typed) // else its calls wait for ever
+	}
+	t.fail(typed)
 	t.release()
 	return abi.Success
 }
@@ -321,7 +355,9 @@ func (g *guest) awaitQueue() {
 func cancelTask(g *guest, _ view, s []uint64) abi.Errno {
 	h := uint32(s[0])
 	if o, ok := g.handles.Object(h); ok {
-		if id := makerOf(o.ID()); !id.IsZero() {
+		if id := makerOf(o.ID()); id.Owner != g.w.owner && g.w.peers != nil {
+			g.w.peers.cancel(o.ID())
+		} else if !id.IsZero() {
 			g.w.cancelTask(id)
 		}
 		return abi.Success
@@ -335,6 +371,9 @@ func cancelTask(g *guest, _ view, s []uint64) abi.Errno {
 
 func taskInput(g *guest, v view, s []uint64) abi.Errno {
 	t := g.task
+	if t != nil && t.call.lost {
+		return abi.ECANCELED // it is over already
+	}
 	if t == nil {
 		return abi.ENOENT
 	}
@@ -365,11 +404,12 @@ func taskInput(g *guest, v view, s []uint64) abi.Errno {
 	if t.makes != nil || t.actor != nil {
 		putU32(buf, abi.CallFlags, u32(buf, abi.CallFlags)|abi.CallActor)
 	}
-	putU32(buf, abi.CallAttempt, uint32(t.attempt))
+	id, attempt := t.shown()
+	putU32(buf, abi.CallAttempt, uint32(attempt))
 	putU32(buf, abi.CallNameLen, uint32(len(t.name)))
 	putU64(buf, abi.CallTimeout, uint64(t.timeout))
-	putU64(buf, abi.CallTaskOwner, t.id.Owner)
-	putU64(buf, abi.CallTaskSeq, t.id.Seq)
+	putU64(buf, abi.CallTaskOwner, id.Owner)
+	putU64(buf, abi.CallTaskSeq, id.Seq)
 	at := abi.CallSize + abi.CallArgSize*len(t.args)
 	copy(buf[at:], t.name)
 	at = align8(at + len(t.name))

@@ -65,7 +65,8 @@ func (w *Worker) Memory(q clientwire.MemoryBody) clientwire.Memory {
 	}
 	live := h.reachable(entries)
 	st := w.store.Stats()
-	m := clientwire.Memory{Capacity: st.Capacity, Used: st.Used, Pooled: st.Pooled}
+	m := clientwire.Memory{Capacity: st.Capacity, Used: st.Used, Pooled: st.Pooled, Undrained: w.undrained.Load()}
+	m.Kept, m.KeptOnDisk = w.stash.figures()
 	for _, j := range jobs {
 		m.Jobs = append(m.Jobs, clientwire.Job{Number: j.number(), Name: j.spec.Name})
 	}

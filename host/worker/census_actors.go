@@ -86,7 +86,16 @@ func (a *actor) listed(started bool) (clientwire.Actor, bool) {
 	case under > 1:
 		one.Call = fmt.Sprintf("%d calls", under)
 	}
+	away := a.away.Load()
 	switch {
+	case away != nil && !away.lives:
+		one.State, one.Why = clientwire.ActorRunning, "its constructor, on another node"
+	case away != nil && a.box.Out() > 0:
+		one.State, one.Why = clientwire.ActorRunning, "a call, on another node"
+	case away != nil && one.Waiting > 0:
+		one.State, one.Why = clientwire.ActorWaiting, "for the arguments of its next call, on another node"
+	case away != nil:
+		one.State, one.Why = clientwire.ActorResting, "on another node"
 	case a.asleep.Load():
 		one.State = clientwire.ActorSleeping
 		if one.Waiting > 0 {

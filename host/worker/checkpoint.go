@@ -15,7 +15,8 @@ import (
 // needs to be it. It holds references of its own on the objects that the actor
 // had handles of, and windows.
 type checkpoint struct {
-	state   *sandbox.State
+	state   *sandbox.State // until it is kept
+	kept    *kept
 	handles *objectstore.Handles
 	windows map[uint32]*window // pinned, and laid nowhere
 	watches []awaited
@@ -87,14 +88,13 @@ func (c *checkpoint) letGo() {
 	c.handles.Reset()
 }
 
-// restore makes the guest, which is new and has a clean sandbox, what c says.
-// On an error the guest is to be closed.
-func (g *guest) restore(c *checkpoint) error {
-	if err := g.sb.Dig(c.state); err != nil {
+// restore makes the guest, which is new and has a clean sandbox, what c says,
+// whose state is given. On an error the guest is to be closed.
+func (g *guest) restore(c *checkpoint, state *sandbox.State) error {
+	if err := g.sb.Dig(state); err != nil {
 		return err
 	}
-	g.handles.Reset()
-	g.handles = c.handles.Clone()
+	g.handles.Become(c.handles)
 	for at, w := range c.windows {
 		if e := g.takeWindow(); e != abi.Success {
 			return g.refused
@@ -105,7 +105,7 @@ func (g *guest) restore(c *checkpoint) error {
 			return fmt.Errorf("map an object again: %w", err)
 		}
 	}
-	if err := g.sb.Load(c.state); err != nil {
+	if err := g.sb.Load(state); err != nil {
 		return err
 	}
 	g.configure(g.module.args(), nil) // its clock is another
@@ -149,17 +149,31 @@ const maxSince = 1 << 16
 // saves reports whether the actor takes checkpoints.
 func (a *actor) saves() bool { return a.dur.calls > 0 || a.dur.every > 0 || a.dur.last != nil }
 
-// note counts a call that is about to be answered, and takes a checkpoint where
+// note counts a call that is about to be answered, with failure where that is
+// not nil, and takes a checkpoint where
 // one is due. The error is why the attempt must end.
-func (a *actor) note(c *task) *wray.Error {
+func (a *actor) note(c *task, failure *wray.Error) *wray.Error {
 	if a.durable {
-		return a.commit()
+		reply, err := a.replyOf(c, failure)
+		if err != nil {
+			return c.asError(err)
+		}
+		return a.commit(reply)
 	}
+	if a.countCall(c) {
+		return a.tryCheckpoint()
+	}
+	return nil
+}
+
+// countCall counts a call that is about to be answered, and reports whether a
+// checkpoint is due.
+func (a *actor) countCall(c *task) (due bool) {
 	d := &a.dur
 	asked := d.asked
 	d.asked = false
 	if !asked && !a.saves() {
-		return nil
+		return false
 	}
 	if d.since == nil {
 		d.since = map[uint64]int{}
@@ -167,7 +181,7 @@ func (a *actor) note(c *task) *wray.Error {
 	d.unsaved++
 	d.since[c.from]++
 	if asked || d.calls > 0 && d.unsaved >= d.calls || a.due.Load() || len(d.since) >= maxSince {
-		return a.tryCheckpoint()
+		return true
 	}
 	if d.every > 0 && d.unsaved == 1 {
 		a.mu.Lock()
@@ -178,7 +192,7 @@ func (a *actor) note(c *task) *wray.Error {
 			d.timer.Reset(d.every)
 		}
 	}
-	return nil
+	return false
 }
 
 // tryCheckpoint takes a checkpoint. One that is not possible now is told on the
@@ -214,12 +228,8 @@ func (a *actor) checkpoint(sb *sandbox.Sandbox) error {
 		}
 		return err
 	}
-	if d.last != nil {
-		d.last.letGo()
-		a.job.w.keeps(-int64(d.last.state.Held()))
-	}
-	d.last, d.unsaved = c, 0
-	a.job.w.keeps(int64(c.state.Held()))
+	a.setCheckpoint(c)
+	d.unsaved = 0
 	clear(d.since)
 	if d.timer != nil {
 		a.mu.Lock()
@@ -236,13 +246,24 @@ func (d *durability) releaseRoom() {
 	}
 }
 
+// setCheckpoint makes c the last checkpoint. It and the one before may lie in
+// the same file.
+func (a *actor) setCheckpoint(c *checkpoint) {
+	stash := a.job.w.stash
+	c.kept, c.state = stash.keep(c.state), nil
+	if last := a.dur.last; last != nil {
+		last.letGo()
+		stash.drop(last.kept)
+	}
+	a.dur.last = c
+}
+
 // forgetCheckpoint lets go of the last checkpoint.
 func (a *actor) forgetCheckpoint() {
 	if c := a.dur.last; c != nil {
 		a.dur.last = nil
-		a.job.w.keeps(-int64(c.state.Held()))
 		c.letGo()
-		c.state.Free()
+		a.job.w.stash.free(c.kept)
 	}
 	a.dur.releaseRoom()
 }
@@ -283,11 +304,16 @@ func (a *actor) lossOf(c *task) *wray.Error {
 
 // answerCheckpoint is a call that asks for a checkpoint and runs nothing.
 func (a *actor) answerCheckpoint(c *task) *wray.Error {
-	var err, ends *wray.Error
-	var e error
-	if !a.durable { // else it is on record already
-		e = a.checkpoint(a.guest.sb)
+	if a.durable {
+		return a.tellCheckpoint(c, nil) // it is on record already
 	}
+	return a.tellCheckpoint(c, a.checkpoint(a.guest.sb))
+}
+
+// tellCheckpoint answers a call that asked for a checkpoint, which failed with e
+// where that is not nil. It returns why the actor is to end.
+func (a *actor) tellCheckpoint(c *task, e error) *wray.Error {
+	var err, ends *wray.Error
 	if e != nil {
 		err = c.asError(e)
 		if errors.Is(e, sandbox.ErrTorn) {

@@ -45,6 +45,7 @@ type client struct {
 		queue  []answer
 		later  map[*latePut]struct{}
 		held   int64 // bytes of the payloads in later that are in memory
+		files  int   // of those in later
 		closed bool
 	}
 	owed atomic.Int64 // answers that were asked for and not written

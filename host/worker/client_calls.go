@@ -162,8 +162,6 @@ func refusalOf(doing string, e abi.Errno) *wray.Error {
 		return wray.Errorf(wray.CodeUnknownFunction, "%s: there is no such function", doing)
 	case abi.E2BIG, abi.EMSGSIZE:
 		return wray.Errorf(wray.CodeLimitExceeded, "%s: too large", doing)
-	case abi.ENOTSUP:
-		return wray.Errorf(wray.CodeBadArgument, "an actor with MaxConcurrency takes no checkpoints")
 	}
 	return wray.Errorf(wray.CodeBadArgument, "%s: errno %d", doing, e)
 }
@@ -237,6 +235,18 @@ func (c *client) heldBytes() int64 {
 	return c.out.held
 }
 
+// maxLateFiles bounds the files of values of a client that wait for room in the
+// store, each of which takes a descriptor. Who puts a thousand large values at
+// once has more goroutines wait than most programs have.
+const maxLateFiles = 1 << 10
+
+// lateFiles returns how many there are.
+func (c *client) lateFiles() int {
+	c.out.Lock()
+	defer c.out.Unlock()
+	return c.out.files
+}
+
 // putFile stores a value whose payload is a file.
 func (c *client) putFile(r clientwire.Record, f *os.File) error {
 	g, mem := c.g, view(r.Mem)
@@ -261,6 +271,14 @@ func (c *client) putFile(r clientwire.Record, f *os.File) error {
 	defer o.Release()
 	if err := g.nameObject(r.A, o); err != nil {
 		return err
+	}
+	if c.lateFiles() >= maxLateFiles {
+		why := &wray.Error{Code: wray.CodeLimitExceeded, Message: "too many large values of this client wait for room in the object store",
+			Limit: &wray.Limit{Name: "large values that wait", Value: maxLateFiles, Unit: "values"},
+			Hint:  "wait for some to be there before putting more"}
+		_ = o.Fail(g.job.named(why, "", 0))
+		c.done(r.B, 0, abi.EIO, g.job.named(why, "", 0))
+		return nil
 	}
 	own, err := dupFile(f)
 	if err != nil {
@@ -297,6 +315,9 @@ func (c *client) putLater(p *latePut) {
 	first := p.file == nil && c.out.held == 0
 	c.out.held += int64(len(p.value.Payload))
 	c.out.later[p] = struct{}{}
+	if p.file != nil {
+		c.out.files++
+	}
 	c.out.Unlock()
 	if first {
 		c.enqueue(answer{op: clientwire.OpFull, a: 1})
@@ -347,6 +368,9 @@ func (p *latePut) end(err error) {
 	p.object.Release()
 	c.out.Lock()
 	delete(c.out.later, p)
+	if p.file != nil {
+		c.out.files--
+	}
 	held := c.out.held
 	c.out.held -= int64(len(p.value.Payload))
 	last := held > 0 && c.out.held == 0

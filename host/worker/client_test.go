@@ -7,10 +7,12 @@ import (
 	"os"
 	"sync"
 	"testing"
+	"time"
 
 	"github.com/wray-project/wray"
 	"github.com/wray-project/wray/internal/clientwire"
 	"github.com/wray-project/wray/internal/link"
+	"github.com/wray-project/wray/objectstore"
 	"github.com/wray-project/wray/wasm/abi"
 )
 
@@ -256,6 +258,57 @@ func TestClientMustMakeSense(t *testing.T) {
 		if err := stop(); err != nil {
 			t.Errorf("%s: %v", name, err)
 		}
+	}
+}
+
+// TestClientPutsManyFiles has a client put large values into a full store until
+// it may have no more wait. It is told so, and the worker has no more files.
+func TestClientPutsManyFiles(t *testing.T) {
+	h := newJobs(t, tinyGuest(), func(c *Config) { c.StoreBytes, c.FullAfter = 4<<20, time.Hour })
+	s, stop := h.session(t)
+	const n = clientwire.MaxInline
+	payload, err := os.CreateTemp(t.TempDir(), "") // is looked at where there is room
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer payload.Close()
+	full, err := h.w.store.TryPut(h.w.newID(), objectstore.Value{Encoding: abi.EncodingRaw, Payload: make([]byte, 4<<20-64<<10)})
+	if err != nil {
+		t.Fatal(err)
+	}
+	sent := make(chan error, 1)
+	send := func(i uint32) error {
+		value := make([]byte, abi.ValueSize)
+		putU32(value, abi.ValueEncoding, uint32(abi.EncodingRaw))
+		putU32(value, abi.ValuePtr, n)
+		return s.conn.Send(link.Message{Kind: clientwire.KindCommands, Body: *new(commands).add(clientwire.OpPutFile, 100+i, i, value), Files: []*os.File{payload}})
+	}
+	go func() {
+		var err error
+		for i := uint32(0); i < maxLateFiles+3 && err == nil; i++ {
+			err = send(i)
+		}
+		sent <- err
+	}()
+	for refused := 0; refused < 3; {
+		switch r := s.answer(); {
+		case r.Op != clientwire.OpDone: // that the store is full
+		case r.B < maxLateFiles:
+			t.Fatalf("value %d was answered with errno %d", r.B, r.A)
+		default:
+			refused++
+		}
+	}
+	if err := <-sent; err != nil {
+		t.Error(err)
+	}
+	s.conn.Close()
+	if err := <-s.done; err != nil {
+		t.Error(err)
+	}
+	full.Release()
+	if err := stop(); err != nil {
+		t.Error(err)
 	}
 }
 

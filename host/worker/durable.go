@@ -1,6 +1,7 @@
 package worker
 
 import (
+	"crypto/sha256"
 	"errors"
 	"fmt"
 	"os"
@@ -8,6 +9,7 @@ import (
 	"github.com/fxamacker/cbor/v2"
 
 	"github.com/wray-project/wray"
+	"github.com/wray-project/wray/host/durable"
 	"github.com/wray-project/wray/host/sandbox"
 	"github.com/wray-project/wray/host/statelog"
 	"github.com/wray-project/wray/objectstore"
@@ -27,6 +29,8 @@ type StateDir interface {
 	// before Release or Remove.
 	Open(name string) ([2]*os.File, error)
 	Release(name string)
+	// Find is Open of one that is there; fs.ErrNotExist: it is not.
+	Find(name string) ([2]*os.File, error)
 	// Remove forgets the actor, whose files may be open, and are done with.
 	Remove(name string) error
 }
@@ -57,16 +61,17 @@ func (g *guest) readDurable(t *task) abi.Errno {
 // mayCallDurable checks the call t of a durable actor.
 func (g *guest) mayCallDurable(t *task) abi.Errno {
 	if t.flags&abi.SpecStream != 0 {
-		return g.refuse(&wray.Error{Code: wray.CodeBadArgument, Message: "a durable actor's method has a stream of results",
-			Hint: "return its results at once, or as an object"}, abi.EPERM)
+		return g.refuse(streamOfDurable, abi.EPERM)
 	}
-	if h := g.holder; h != nil && (h.makes != nil && h.makes.durable) {
-		// Were it lost before its own commit it would call again.
-		return g.refuse(&wray.Error{Code: wray.CodeBadArgument, Message: "a durable actor calls a durable actor, which would not be exactly once",
-			Hint: "have whoever calls the one call the other, too"}, abi.EPERM)
+	if h := g.holder; h != nil && h.makes != nil && h.makes.durable && g.durable == nil {
+		return g.refuse(&wray.Error{Code: wray.CodeBadArgument, Message: "the constructor of a durable actor calls a durable actor, which would not be exactly once",
+			Hint: "call it from a method: a constructor that is lost before it has ended is run again, and has no record yet"}, abi.EPERM)
 	}
 	return abi.Success
 }
+
+var streamOfDurable = &wray.Error{Code: wray.CodeBadArgument, Message: "a durable actor's method has a stream of results",
+	Hint: "return its results at once, or as an object"}
 
 // program names the module's content.
 func (m *module) program() string {
@@ -88,89 +93,65 @@ type savedActor struct {
 	Windows []savedWindow `cbor:"4,keyasint"`
 	Watches []uint32      `cbor:"5,keyasint"`
 	Wants   bool          `cbor:"6,keyasint"`
-}
-
-// savedRef is what a handle, or a reference in a value, stands for.
-type savedRef struct {
-	Kind   uint8        `cbor:"1,keyasint"`
-	Object statelog.Key `cbor:"2,keyasint"`
-}
-
-// Kinds of savedRef.
-const (
-	refObject = iota + 1
-	refSelf   // the actor
-	refLost   // what does not outlive the worker: a result to come, a stream, another actor
-)
-
-type savedHandle struct {
-	Handle uint32   `cbor:"1,keyasint"`
-	Ref    savedRef `cbor:"2,keyasint"`
-}
-
-type savedWindow struct {
-	At     uint32       `cbor:"1,keyasint"`
-	Len    uint64       `cbor:"2,keyasint"`
-	Off    int64        `cbor:"3,keyasint"`
-	Object statelog.Key `cbor:"4,keyasint"`
-}
-
-// savedObject is a value.
-type savedObject struct {
-	Encoding uint32     `cbor:"1,keyasint"`
-	Meta     uint32     `cbor:"2,keyasint"`
-	Payload  []byte     `cbor:"3,keyasint"`
-	Refs     []savedRef `cbor:"4,keyasint"`
-}
-
-// keyOf names an object in logs. IDs are not used again, by any worker.
-func keyOf(id wray.ID) (k statelog.Key) {
-	for i := range 8 {
-		k[i], k[8+i] = byte(id.Owner>>(8*i)), byte(id.Seq>>(8*i))
-	}
-	return k
+	Made    savedOptions  `cbor:"7,keyasint"`
+	// Parts are what of a large State is in blobs, named by what they hold.
+	Parts []statelog.Key `cbor:"8,keyasint,omitempty"`
 }
 
 // openLog opens the actor's log, unless it is open.
-func (a *actor) openLog() *wray.Error {
-	if a.log != nil {
+func (a *actor) openLog() (failure *wray.Error) {
+	if a.rec != nil {
 		return nil
 	}
-	dir, t := a.job.w.cfg.State, a.create
-	fail := func(err error) *wray.Error {
-		e := &wray.Error{Code: wray.CodeInternal, Message: fmt.Sprintf("the log of the durable actor %s cannot be opened: %v", t.name, err)}
-		switch {
-		case errors.Is(err, statelog.ErrForeign):
-			e.Code = wray.CodeBadArgument
-			e.Hint = "run the program that made it, give the actor another name, or kill it there: a state is of use to the program alone that it is of"
-		case errors.Is(err, statelog.ErrDamaged):
-			e.Hint = "restore the directory of " + StateFlag + " from a copy, or remove the actor's files there: calls that were answered are lost then"
-		default:
-			e.Hint = "see to the directory of " + StateFlag
-		}
-		return e
+	t := a.create
+	files, err := a.job.w.cfg.State.Open(t.name)
+	if err == nil {
+		a.rec, err = a.job.w.openRecord(t.name, files, statelog.Identity{Module: t.fn.module.program(), Class: t.fn.name, Name: t.name})
 	}
-	files, err := dir.Open(t.name)
 	if err != nil {
-		return fail(err)
-	}
-	a.log, err = statelog.Open([2]statelog.File{files[0], files[1]},
-		statelog.Identity{Module: t.fn.module.program(), Class: t.fn.name, Name: t.name})
-	if err != nil {
-		a.log = nil
-		files[0].Close()
-		files[1].Close()
-		dir.Release(t.name)
-		return fail(err)
+		return logFailure(t.name, err)
 	}
 	return nil
 }
 
+// openRecord reads the record that lies in files, which are given back where it
+// cannot be read.
+func (w *Worker) openRecord(name string, files [2]*os.File, id statelog.Identity) (*durable.Record, error) {
+	log, err := statelog.Open([2]statelog.File{files[0], files[1]}, id)
+	if err == nil {
+		var uid durable.UID
+		randomBytes(uid[:])
+		var rec *durable.Record
+		if rec, err = durable.Open(log, uid); err == nil {
+			return rec, nil
+		}
+	}
+	files[0].Close()
+	files[1].Close()
+	w.cfg.State.Release(name)
+	return nil, err
+}
+
+// logFailure says why the log of the actor called name cannot be opened.
+func logFailure(name string, err error) *wray.Error {
+	e := &wray.Error{Code: wray.CodeInternal, Message: fmt.Sprintf("the log of the durable actor %s cannot be opened: %v", name, err)}
+	switch {
+	case errors.Is(err, statelog.ErrForeign):
+		e.Code = wray.CodeBadArgument
+		e.Hint = "run the program that made it, give the actor another name, or kill it there: a state is of use to the program alone that it is of"
+	case errors.Is(err, statelog.ErrDamaged):
+		e.Hint = "restore the directory of " + StateFlag + " from a copy, or remove the actor's files there: calls that were answered are lost then"
+	default:
+		e.Hint = "see to the directory of " + StateFlag
+	}
+	return e
+}
+
 // closeLog closes the log; what it says stays.
 func (a *actor) closeLog() {
-	if a.log != nil {
-		_ = a.log.Close() // what counts is on the disk
-		a.log = nil
+	if a.rec != nil {
+		_ = a.rec.Log().Close() // what counts is on the disk
+		a.rec = nil
 		a.job.w.cfg.State.Release(a.create.name)
 	}
 }
@@ -189,8 +170,8 @@ func (a *actor) endLog() {
 		a.say("the durable actor was killed, and its files are not removed: %v", err)
 		return
 	}
-	err := errors.Join(a.log.End(), a.log.Close())
-	a.log = nil
+	err := errors.Join(a.rec.Log().End(), a.rec.Log().Close())
+	a.rec = nil
 	if err = errors.Join(err, a.job.w.cfg.State.Remove(a.create.name)); err != nil {
 		a.say("the durable actor was killed, and its files are not removed: %v", err)
 	}
@@ -202,19 +183,22 @@ func (a *actor) uncommitted(err *wray.Error) *wray.Error {
 		Message: "the call is not on record; the actor is again what it was before"}
 }
 
-// commit has the log say what the actor is. The error is why the attempt must
+// commit has the log say what the actor is, and that the call under way is
+// answered by reply. The error is why the attempt must
 // end: what the sandbox holds has not been.
-func (a *actor) commit() *wray.Error {
+func (a *actor) commit(reply []byte) *wray.Error {
+	a.mu.Lock()
+	acks := a.acks
+	a.acks = nil
+	a.mu.Unlock()
+	for u, call := range acks {
+		a.rec.Acknowledge(u, call)
+	}
 	g := a.guest
 	c, err := g.record(g.sb.Save)
 	if err == nil {
-		if err = a.write(c); err == nil {
-			if last := a.dur.last; last != nil {
-				last.letGo()
-				a.job.w.keeps(-int64(last.state.Held()))
-			}
-			a.dur.last = c
-			a.job.w.keeps(int64(c.state.Held()))
+		if err = a.write(c, reply); err == nil {
+			a.setCheckpoint(c)
 			return nil
 		}
 		c.letGo()
@@ -232,55 +216,49 @@ func (a *actor) commit() *wray.Error {
 		Hint: "see to the disk of " + StateFlag}
 }
 
-// write puts c on record.
-func (a *actor) write(c *checkpoint) error {
+// partBlob is a part of a state. Its name says what it holds, so one that has not
+// changed is not written again.
+func partBlob(p sandbox.Part) (b statelog.Blob) {
+	h := sha256.New()
+	fmt.Fprintf(h, "part %d ", p.Index)
+	h.Write(p.Diff)
+	copy(b.Key[:], h.Sum(nil))
+	b.Data = p.Pack
+	return b
+}
+
+// write puts c on record, with the reply to the call that led to it.
+func (a *actor) write(c *checkpoint, reply []byte) error {
 	m := a.create.fn.module.m
 	sum, image, err := m.Image()
 	if err != nil {
 		return err
 	}
-	s := savedActor{Image: statelog.Key(sum[:16]), Wants: c.wants}
-	if s.State, err = m.Encode(c.state); err != nil {
+	s := savedActor{Image: statelog.Key(sum[:16]), Wants: c.wants, Made: a.options()}
+	var parts []sandbox.Part
+	if s.State, parts, err = m.EncodeParts(c.state); err != nil {
 		return err
 	}
-	blobs := []statelog.Blob{{Key: s.Image, Data: func() ([]byte, error) { return image, nil }}}
-	seen := map[statelog.Key]bool{}
-	deep := false
-	var add func(r objectstore.Ref, depth int) savedRef
-	add = func(r objectstore.Ref, depth int) savedRef {
-		o, ok := r.(*objectstore.Object)
-		switch {
-		case ok && o.Attachment() == objectstore.Attachment(a):
-			return savedRef{Kind: refSelf}
-		case !ok || o.State() != objectstore.Sealed || o.Attachment() != nil:
-			return savedRef{Kind: refLost}
-		}
-		k := keyOf(o.ID())
-		if deep = deep || depth > maxDepth; !seen[k] && !deep {
-			seen[k] = true
-			var refs []savedRef
-			for _, r := range o.Refs() {
-				refs = append(refs, add(r, depth+1))
-			}
-			blobs = append(blobs, statelog.Blob{Key: k, Data: func() ([]byte, error) { return a.valueOf(o, refs) }})
-		}
-		return savedRef{Kind: refObject, Object: k}
+	put := saver{a: a, seen: map[statelog.Key]bool{}}
+	put.blobs = []statelog.Blob{{Key: s.Image, Data: func() ([]byte, error) { return image, nil }}}
+	for _, p := range parts {
+		b := partBlob(p)
+		s.Parts = append(s.Parts, b.Key)
+		put.blobs = append(put.blobs, b)
 	}
 	c.handles.Walk(func(h uint32, r objectstore.Ref, _ uint32) {
-		s.Handles = append(s.Handles, savedHandle{h, add(r, 0)})
+		s.Handles = append(s.Handles, savedHandle{h, put.ref(r, 0)})
 	})
-	if deep {
-		return &wray.Error{Code: wray.CodeLimitExceeded, Message: fmt.Sprintf("a durable actor refers to a value through more than %d others", maxDepth),
-			Limit: &wray.Limit{Name: "values between a durable actor and a value", Value: maxDepth},
-			Hint:  "refer to what belongs together from one value"}
+	if put.deep {
+		return errDeep
 	}
 	for at, w := range c.windows {
 		// The object may be gone but for this: then its bytes are what there is.
 		k := keyOf(w.of)
-		if !seen[k] {
+		if !put.seen[k] {
 			k[len(k)-1] ^= 0x80
 			pin := w.pin
-			blobs = append(blobs, statelog.Blob{Key: k, Data: func() ([]byte, error) {
+			put.blobs = append(put.blobs, statelog.Blob{Key: k, Data: func() ([]byte, error) {
 				return cbor.Marshal(savedObject{Encoding: uint32(abi.EncodingRaw), Payload: pin.Bytes(0, pin.Len())})
 			}})
 		}
@@ -293,23 +271,7 @@ func (a *actor) write(c *checkpoint) error {
 	if err != nil {
 		return err
 	}
-	return a.log.Commit(payload, blobs)
-}
-
-// valueOf returns the value o as a blob.
-func (a *actor) valueOf(o *objectstore.Object, refs []savedRef) ([]byte, error) {
-	info := o.Info()
-	if info.Len > statelog.MaxPayload-1<<20 {
-		return nil, &wray.Error{Code: wray.CodeLimitExceeded, Message: fmt.Sprintf("a durable actor refers to an object of %d bytes", info.Len),
-			Limit: &wray.Limit{Name: "object of a durable actor", Value: statelog.MaxPayload - 1<<20, Unit: "bytes"},
-			Hint:  "keep large data in smaller objects"}
-	}
-	v, werr := a.guest.viewOf(o)
-	if werr != nil {
-		return nil, werr
-	}
-	defer v.Close()
-	return cbor.Marshal(savedObject{Encoding: uint32(info.Encoding), Meta: info.Meta, Payload: v.Bytes(), Refs: refs})
+	return a.rec.Commit(payload, put.blobs, reply)
 }
 
 // savedMode reads what a log says, which may be anything.
@@ -326,7 +288,7 @@ func (a *actor) comeBack() (there bool, failure *wray.Error) {
 	if err := a.openLog(); err != nil {
 		return false, err
 	}
-	last := a.log.Last()
+	last := a.rec.State()
 	if last == nil {
 		return false, nil
 	}
@@ -352,11 +314,23 @@ func (a *actor) revive(last []byte) error {
 	if err := savedMode.Unmarshal(last, &s); err != nil {
 		return fmt.Errorf("%w: %v", errBadRecord, err)
 	}
-	state, err := sandbox.DecodeState(s.State)
+	var parts []sandbox.Part
+	for _, k := range s.Parts {
+		b, err := a.rec.Log().Blob(k)
+		if err != nil {
+			return err
+		}
+		p, err := sandbox.UnpackPart(b)
+		if err != nil {
+			return err
+		}
+		parts = append(parts, p)
+	}
+	state, err := sandbox.DecodeParts(s.State, parts)
 	if err != nil {
 		return err
 	}
-	packed, err := a.log.Blob(s.Image)
+	packed, err := a.rec.Log().Blob(s.Image)
 	if err != nil {
 		return err
 	}
@@ -367,7 +341,7 @@ func (a *actor) revive(last []byte) error {
 	if err := g.sb.Lay(image, state); err != nil {
 		return err
 	}
-	made := &madeAgain{a: a, of: map[statelog.Key]*objectstore.Object{}}
+	made := a.again(a.rec.Log().Blob)
 	defer made.release()
 	g.handles.Reset()
 	for _, h := range s.Handles {
@@ -381,7 +355,7 @@ func (a *actor) revive(last []byte) error {
 		}
 	}
 	for _, sw := range s.Windows {
-		o, err := made.ref(savedRef{refObject, sw.Object}, 0)
+		o, err := made.ref(savedRef{Kind: refObject, Object: sw.Object}, 0)
 		if err != nil {
 			return err
 		}
@@ -427,82 +401,4 @@ func (a *actor) revive(last []byte) error {
 		g.notify(abi.EventRoom, 0)
 	}
 	return nil
-}
-
-// madeAgain are the objects of a log that are in the store again.
-type madeAgain struct {
-	a  *actor
-	of map[statelog.Key]*objectstore.Object // each with a reference
-}
-
-func (m *madeAgain) release() {
-	for _, o := range m.of {
-		o.Release()
-	}
-}
-
-// maxDepth bounds how deep values may be referred to through others.
-const maxDepth = 1000
-
-// ref returns what r stands for, with a reference for the caller.
-func (m *madeAgain) ref(r savedRef, depth int) (*objectstore.Object, error) {
-	w := m.a.job.w
-	switch r.Kind {
-	case refSelf:
-		if o := w.store.Lookup(m.a.object); o != nil {
-			return o, nil
-		}
-		fallthrough
-	case refLost:
-		o, err := w.store.Declare(w.newID())
-		if err != nil {
-			return nil, err
-		}
-		_ = o.Fail(m.a.job.named(&wray.Error{Code: wray.CodeObjectLost,
-			Message: "what a durable actor referred to did not outlive the worker",
-			Hint:    "of what such an actor keeps references to, values are put on record, and results to come, streams and other actors are not"}, m.a.create.name, 0))
-		return o, nil
-	case refObject:
-	default:
-		return nil, errBadRecord
-	}
-	if o := m.of[r.Object]; o != nil {
-		o.Retain()
-		return o, nil
-	}
-	if depth > maxDepth {
-		return nil, errBadRecord
-	}
-	b, err := m.a.log.Blob(r.Object)
-	if err != nil {
-		return nil, err
-	}
-	var s savedObject
-	if err := savedMode.Unmarshal(b, &s); err != nil {
-		return nil, fmt.Errorf("%w: %v", errBadRecord, err)
-	}
-	v := objectstore.Value{Encoding: abi.Encoding(s.Encoding), Meta: s.Meta, Payload: s.Payload}
-	defer func() {
-		for _, o := range v.Refs {
-			o.Release()
-		}
-	}()
-	for _, r := range s.Refs {
-		o, err := m.ref(r, depth+1)
-		if err != nil {
-			return nil, err
-		}
-		v.Refs = append(v.Refs, o)
-	}
-	o, err := w.store.TryPut(w.newID(), v)
-	if errors.Is(err, objectstore.ErrFull) {
-		return nil, w.store.FullError(v.Size())
-	}
-	if err != nil {
-		return nil, err
-	}
-	o.SetOrigin(m.a.job.id.Seq)
-	o.Retain()
-	m.of[r.Object] = o
-	return o, nil
 }

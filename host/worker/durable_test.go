@@ -2,6 +2,7 @@ package worker
 
 import (
 	"context"
+	"fmt"
 	"os"
 	"strings"
 	"sync"
@@ -104,7 +105,7 @@ func TestDurableRefused(t *testing.T) {
 		t.Errorf("without a directory: %v\n%s", err, got)
 	}
 	dir := t.TempDir()
-	for what, want := range map[string]string{"bare": "no name", "wide": "MaxConcurrency", "nested": "exactly once"} {
+	for what, want := range map[string]string{"bare": "no name", "wide": "MaxConcurrency", "nested": "<nil>"} {
 		if got, err := runDurable(t, guest, dir, what); err != nil || !strings.Contains(got, want) {
 			t.Errorf("%s: %v\n%s", what, err, got)
 		}
@@ -152,5 +153,57 @@ func TestDurableOfAnother(t *testing.T) {
 	}
 	if got, err := runDurable(t, guest, path, "add", "1"); err != nil || got != "2\n" {
 		t.Errorf("after somebody else was killed: %v\n%s", err, got)
+	}
+}
+
+// TestDurableLarge has a call change a byte of a large actor: that is about what
+// is written, and all of it is there in another worker.
+func TestDurableLarge(t *testing.T) {
+	if testing.Short() {
+		t.Skip("SKIP: -short: it compiles a Go program")
+	}
+	guest, dir := compileGuest(t, "durable"), t.TempDir()
+	size := func() (n int64) {
+		entries, err := os.ReadDir(dir + "/actors")
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, e := range entries {
+			info, err := e.Info()
+			if err != nil {
+				t.Fatal(err)
+			}
+			n += info.Size()
+		}
+		return n
+	}
+	const big = 8 << 20
+	first, err := runDurable(t, guest, dir, "fill", fmt.Sprint(big), "touch", "5")
+	if err != nil {
+		t.Fatal(err)
+	}
+	before := size()
+	if before < big {
+		t.Fatalf("a state of %d bytes takes %d", big, before)
+	}
+	var sum int
+	if _, err := fmt.Sscan(first, &sum, &sum); err != nil {
+		t.Fatal(err)
+	}
+	for i := range 8 {
+		got, err := runDurable(t, guest, dir, "touch", fmt.Sprint(i<<20), "add", "3")
+		if err != nil {
+			t.Fatal(err)
+		}
+		var now int
+		if _, err := fmt.Sscan(got, &now); err != nil || now != sum+1 && now != sum-255 {
+			t.Fatalf("round %d: the sum is %d, %v, and was %d", i, now, err, sum)
+		}
+		sum = now
+	}
+	if n := size() - before; n > 32*(256<<10) {
+		t.Errorf("32 calls wrote %d bytes", n)
+	} else {
+		t.Logf("32 calls wrote %d bytes, of a state of %d", n, before)
 	}
 }

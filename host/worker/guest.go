@@ -11,6 +11,7 @@ import (
 	"github.com/wray-project/wray"
 	"github.com/wray-project/wray/host/sandbox"
 	"github.com/wray-project/wray/host/wasi"
+	"github.com/wray-project/wray/internal/gotrace"
 	"github.com/wray-project/wray/objectstore"
 	"github.com/wray-project/wray/scheduler"
 	"github.com/wray-project/wray/wasm/abi"
@@ -29,13 +30,14 @@ type guest struct {
 	memory  int64              // the limit it was made with
 	windows map[uint32]*window // mapped objects by address
 
-	driver bool
-	task   *task                    // what it runs, nil for a driver; of several calls the selected one, or nil
-	last   atomic.Pointer[function] // that it ran or runs, for listings
-	holder *task                    // what the scheduler knows it by: task, or the creation of the actor that it is
-	run    chan *task               // an executor's next task; closed to end it
-	serves bool                     // it runs the calls of an actor that takes several at once
-	held   *task                    // submitted and started, and not yet given to an executor
+	driver  bool
+	task    *task                    // what it runs, nil for a driver; of several calls the selected one, or nil
+	last    atomic.Pointer[function] // that it ran or runs, for listings
+	holder  *task                    // what the scheduler knows it by: task, or the creation of the actor that it is
+	run     chan *task               // an executor's next task; closed to end it
+	durable *durableCall             // that it runs, of a durable actor
+	serves  bool                     // it runs the calls of an actor that takes several at once
+	held    *task                    // submitted and started, and not yet given to an executor
 
 	watches    []*watch      // of objects that were not there
 	live       *atomic.Int64 // how many of them are under way; replaced by drop, nil before the first
@@ -70,6 +72,7 @@ type guest struct {
 	ids            []wray.ID // of a submission's results, used again by the next
 	work           int64     // ns of host work in this call that were not charged yet
 	stdout, stderr lineWriter
+	dump           gotrace.Dump // what may be the end of a Go program, held back from the output
 	log            logBucket
 	printing       bool // waits in print
 }
@@ -147,6 +150,9 @@ func (g *guest) configure(args []string, stdin wasi.File, env ...string) {
 	c := wasi.Config{Args: args, Env: append(slices.Clone(g.job.spec.Env), env...), Stdin: stdin,
 		Stdout: g.stdout.Write, Stderr: g.stderr.Write}
 	for _, d := range g.job.spec.Dirs {
+		if g.job.mirror != nil {
+			d.FS = homeFS{g}
+		}
 		c.Dirs = append(c.Dirs, wasi.Dir{GuestPath: d.Guest, ReadOnly: d.ReadOnly, FS: d.FS})
 	}
 	if err := g.sb.Configure(&c); err != nil {
@@ -312,6 +318,7 @@ func (g *guest) flush() {
 	}
 	g.stdout.flush()
 	g.stderr.flush()
+	g.undump()
 }
 
 // name is what the guest's output is headed with: its task, "" for the driver.
@@ -328,6 +335,7 @@ func (g *guest) name() string {
 // Park implements sandbox.Hooks: a task that waits for an object gives its CPU
 // back.
 func (g *guest) Park(_ *sandbox.Sandbox, timed bool) {
+	g.undump() // it goes on
 	g.release()
 	if g.holder == nil || !g.Outstanding(nil) {
 		return
@@ -436,7 +444,11 @@ func (g *guest) sendLocked(e sandbox.Event) {
 
 // cancel tells the guest that t, which it runs, is canceled.
 func (g *guest) cancel(t *task) {
-	g.send(sandbox.Event{Kind: abi.EventCancel, Arg: t.id.Seq})
+	n := t.id.Seq
+	if t.actor != nil && !g.serves {
+		n = t.shownID().Seq
+	}
+	g.send(sandbox.Event{Kind: abi.EventCancel, Arg: n})
 }
 
 // send gives the guest an event that it did not wait for.
@@ -506,5 +518,9 @@ func (l *lineWriter) out(p []byte, inCall bool) {
 		t.capture(l.stream, p)
 		return
 	}
+	if l.stream == Stderr && g.dumps(p, inCall) {
+		return
+	}
+	g.undump()
 	g.print(l.stream, p, inCall)
 }

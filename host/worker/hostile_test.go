@@ -222,6 +222,9 @@ func TestLongMappingsStop(t *testing.T) {
 		t.Fatalf("buffer_seal: %d", e)
 	}
 	o := uint64(u32(g.sb.Memory(), 16))
+	if bytes.Count(g.sb.Memory()[at:at+n], []byte("x")) == 0 { // from here on its pages are mapped
+		t.Error("the sealed buffer is not what was written")
+	}
 	g.stopped(t, "object_unmap", at, n)
 	if e := g.call("object_unmap", at, n); e != abi.Success || !all(g.sb.Memory()[at:at+n], 0) {
 		t.Errorf("object_unmap: %d", e)
@@ -232,6 +235,13 @@ func TestLongMappingsStop(t *testing.T) {
 	}
 	if e := g.call("object_map", o, at, n, 0); e != abi.Success || g.sb.Memory()[at+n-1] != 'x' {
 		t.Errorf("object_map: %d", e)
+	}
+	// Of pages that nobody touched there is nothing to give back.
+	g.sb.Kill(wray.Errorf(wray.CodeCanceled, "canceled"))
+	e := g.call("object_unmap", at, n)
+	g.sb.Forgive()
+	if e != abi.Success || !all(g.sb.Memory()[at:at+n], 0) {
+		t.Errorf("object_unmap: %d", e)
 	}
 	if err := stop(); err != nil {
 		t.Error(err)

@@ -1,10 +1,12 @@
 package worker
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
 	"os"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -44,6 +46,7 @@ type ModuleSpec struct {
 	Name     string            // what sdk.Module calls it
 	Artifact *sandbox.Artifact // decoded
 	Native   string            // file of compiled code
+	Hash     string            // what peers ask for it by: SHA-256 of its bytes, in hexadecimal
 }
 
 // DirSpec is a granted directory.
@@ -86,12 +89,18 @@ type job struct {
 
 	queued queue   // calls of actors that wait
 	out    *output // nil where nobody reads it
+	mirror *mirror // where it is the job of another worker
+	// bound are the *functions that have run into what only this node has.
+	bound sync.Map
+
+	// opening is held while it is found out whether an earlier job has left an
+	// actor, and before mu: nobody else makes one of the name meanwhile.
+	opening sync.Mutex
 
 	mu      sync.Mutex
-	actors  map[string]*actor   // guarded by mu; by name
-	funcs   []*function         // guarded by mu; by the number that guests use, less one
-	numbers map[function]uint32 // guarded by mu; of funcs
-	waiting []queued            // guarded by mu; told when the queue has room
+	actors  map[string]*actor    // guarded by mu; by name
+	funcs   map[uint32]*function // guarded by mu; by number
+	waiting []queued             // guarded by mu; told when the queue has room
 
 	guestsMu sync.Mutex
 	guests   map[*guest]struct{} // guarded by guestsMu; not closed, for the census
@@ -120,6 +129,7 @@ type module struct {
 	mu      sync.Mutex
 	idle    []*guest           // guarded by mu; the last is the warmest
 	spare   []*sandbox.Sandbox // guarded by mu; clean, without guests
+	fresh   atomic.Int64       // how long the linear memory of a new sandbox is
 	closing bool               // guarded by mu
 
 	resetting atomic.Bool // a guest is in resetEarly
@@ -146,6 +156,8 @@ type function struct {
 // Run runs a job to its end and returns the driver's exit code. A non-nil
 // error says why there is none. Canceling ctx ends the job.
 func (w *Worker) Run(ctx context.Context, spec JobSpec) (int, error) {
+	w.runs.Add(1)
+	defer w.ranOne()
 	j := &job{w: w, id: w.newID(), spec: spec, byName: map[string]*module{},
 		tasks: make(chan struct{}), ended: make(chan struct{})}
 	if spec.Client != nil {
@@ -158,26 +170,8 @@ func (w *Worker) Run(ctx context.Context, spec JobSpec) (int, error) {
 		j.out = newOutput(spec.Output)
 		defer j.out.close()
 	}
-	for i, ms := range spec.Modules {
-		m := &module{job: j, name: ms.Name, declByName: map[string]uint32{}}
-		var err error
-		if i == 0 {
-			j.byName[""] = m
-		}
-		if j.byName[ms.Name] != nil {
-			return 0, &wray.Error{Code: wray.CodeBadArgument, Message: fmt.Sprintf("two modules of the job are called %q", ms.Name),
-				Hint: "give one another name: --with NAME=FILE.wasm"}
-		}
-		j.byName[ms.Name] = m
-		m.m, err = w.engine.Load(ctx, ms.Artifact, sandbox.LoadOptions{Native: ms.Native, Attach: m.attach})
-		if err != nil {
-			return 0, fmt.Errorf("load module %s: %w", ms.Name, err)
-		}
-		j.modules = append(j.modules, m)
-		if err := m.m.Prepare(ctx, j.sandboxLimits(0)); err != nil {
-			return 0, prepareError(ms.Name, err)
-		}
-		m.prepared = true
+	if err := j.load(ctx); err != nil {
+		return 0, err
 	}
 	w.mu.Lock()
 	if w.closed {
@@ -195,6 +189,32 @@ func (w *Worker) Run(ctx context.Context, spec JobSpec) (int, error) {
 		return 0, j.runClient(ctx, spec.Client)
 	}
 	return j.runDriver(ctx)
+}
+
+// load loads the job's modules and takes their snapshots.
+func (j *job) load(ctx context.Context) error {
+	for i, ms := range j.spec.Modules {
+		m := &module{job: j, name: ms.Name, declByName: map[string]uint32{}}
+		var err error
+		if i == 0 {
+			j.byName[""] = m
+		}
+		if j.byName[ms.Name] != nil {
+			return &wray.Error{Code: wray.CodeBadArgument, Message: fmt.Sprintf("two modules of the job are called %q", ms.Name),
+				Hint: "give one another name: --with NAME=FILE.wasm"}
+		}
+		j.byName[ms.Name] = m
+		m.m, err = j.w.engine.Load(ctx, ms.Artifact, sandbox.LoadOptions{Native: ms.Native, Attach: m.attach})
+		if err != nil {
+			return fmt.Errorf("load module %s: %w", ms.Name, err)
+		}
+		j.modules = append(j.modules, m)
+		if err := m.m.Prepare(ctx, j.sandboxLimits(0)); err != nil {
+			return prepareError(ms.Name, err)
+		}
+		m.prepared = true
+	}
+	return nil
 }
 
 func prepareError(name string, err error) error {
@@ -256,7 +276,7 @@ func (j *job) runDriver(ctx context.Context) (int, error) {
 	if j.spec.Ended != nil {
 		j.spec.Ended()
 	}
-	g.flush()
+	err = g.ended(err)
 	var exit *sandbox.ExitError
 	switch {
 	case errors.As(err, &exit):
@@ -283,7 +303,7 @@ func (j *job) named(err error, task string, attempt int) *wray.Error {
 		e = &wray.Error{Code: wray.CodeInternal, Message: err.Error()}
 	}
 	c := *e
-	c.Task, c.Attempt, c.Node = task, attempt, j.w.cfg.Node
+	c.Task, c.Attempt, c.Node = task, attempt, cmp.Or(e.Node, j.w.cfg.Node) // it may have happened elsewhere
 	return &c
 }
 
@@ -291,6 +311,7 @@ func (j *job) named(err error, task string, attempt int) *wray.Error {
 func (j *job) end() {
 	j.w.step(nil, func(s *scheduler.Scheduler) { s.EndJob(j.w.now(), j.id) })
 	<-j.tasks
+	j.endAtPeers()
 	for _, m := range j.modules {
 		m.closeIdle()
 	}
@@ -301,13 +322,18 @@ func (j *job) end() {
 	close(j.ended)
 }
 
-// lookup finds or makes the number of a function.
+// moduleFunctions is how many numbers of functions a module has.
+const moduleFunctions = 1 << 17
+
+// lookup returns the number of a function. A program finds the same numbers in
+// each of its jobs: a durable actor remembers those of an earlier one.
 func (j *job) lookup(moduleName, name string) (uint32, abi.Errno) {
 	m := j.byName[moduleName]
 	if m == nil {
 		return 0, abi.ENOENT
 	}
 	f := &function{module: m, name: name}
+	n := uint32(moduleFunctions - 1)
 	if name == abi.ExportStart && m.m.Command() {
 		f.command = true
 		f.name = m.name
@@ -316,20 +342,16 @@ func (j *job) lookup(moduleName, name string) (uint32, abi.Errno) {
 		if !ok {
 			return 0, abi.ENOENT
 		}
-		f.index = m.declared[i].index
+		f.index, n = m.declared[i].index, i
 	}
+	n += 1 + moduleFunctions*uint32(slices.Index(j.modules, m))
 	j.mu.Lock()
 	defer j.mu.Unlock()
-	// Not a search: there may be 65,536 of them, and guests ask as often as they
-	// like.
-	n, ok := j.numbers[*f]
-	if !ok {
-		if j.numbers == nil {
-			j.numbers = map[function]uint32{}
+	if j.funcs[n] == nil {
+		if j.funcs == nil {
+			j.funcs = map[uint32]*function{}
 		}
-		j.funcs = append(j.funcs, f)
-		n = uint32(len(j.funcs))
-		j.numbers[*f] = n
+		j.funcs[n] = f
 	}
 	return n, abi.Success
 }
@@ -337,9 +359,21 @@ func (j *job) lookup(moduleName, name string) (uint32, abi.Errno) {
 // function returns the function with a number, or nil.
 func (j *job) function(n uint32) *function {
 	j.mu.Lock()
-	defer j.mu.Unlock()
-	if n == 0 || int(n) > len(j.funcs) {
+	f := j.funcs[n]
+	j.mu.Unlock()
+	if f != nil || n == 0 {
+		return f
+	}
+	// Perhaps one that a durable actor has looked up in another job.
+	i, at := int((n-1)/moduleFunctions), (n-1)%moduleFunctions
+	if i >= len(j.modules) || at >= uint32(len(j.modules[i].declared)) {
 		return nil
 	}
-	return j.funcs[n-1]
+	m := j.modules[i]
+	if _, e := j.lookup(m.name, m.declared[at].name); e != abi.Success {
+		return nil
+	}
+	j.mu.Lock()
+	defer j.mu.Unlock()
+	return j.funcs[n]
 }

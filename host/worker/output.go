@@ -24,6 +24,8 @@ type output struct {
 	queue   []printed // guarded by mu
 	bytes   int       // guarded by mu; in queue, and being read
 	waiting []*guest  // guarded by mu; signaled when there is room
+	calls   []func()  // guarded by mu; called likewise, from the output's goroutine
+	idle    []func()  // guarded by mu; called when all is read
 	closing bool      // guarded by mu
 
 	slowed sync.Once // tells that a task prints faster than its rate
@@ -77,6 +79,33 @@ func (o *output) await(g *guest) {
 	o.waiting = append(o.waiting, g)
 }
 
+// whenRoom calls f, once, when the queue takes more: at once where it does now.
+func (o *output) whenRoom(f func()) {
+	o.mu.Lock()
+	full := o.bytes >= maxQueuedOutput
+	if full {
+		o.calls = append(o.calls, f)
+	}
+	o.mu.Unlock()
+	if !full {
+		f()
+	}
+}
+
+// whenRead calls f, once, when the reader has all that was put: at once where it
+// has now.
+func (o *output) whenRead(f func()) {
+	o.mu.Lock()
+	all := o.bytes == 0
+	if !all {
+		o.idle = append(o.idle, f)
+	}
+	o.mu.Unlock()
+	if all {
+		f()
+	}
+}
+
 // put copies p to the end of the queue, whatever its length.
 func (o *output) put(task string, s Stream, p []byte) {
 	o.mu.Lock()
@@ -105,11 +134,18 @@ func (o *output) pump() {
 			}
 			o.mu.Lock()
 			o.bytes -= len(p.data)
-			waiting := o.waiting
-			o.waiting = nil
+			waiting, calls := o.waiting, o.calls
+			o.waiting, o.calls = nil, nil
+			if o.bytes == 0 {
+				calls = append(calls, o.idle...)
+				o.idle = nil
+			}
 			o.mu.Unlock()
 			for _, g := range waiting {
 				g.signal()
+			}
+			for _, f := range calls {
+				f()
 			}
 		}
 		if closing {

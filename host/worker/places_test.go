@@ -2,6 +2,7 @@ package worker
 
 import (
 	"testing"
+	"time"
 
 	"github.com/wray-project/wray"
 )
@@ -18,10 +19,21 @@ func TestPlaces(t *testing.T) {
 			t.Fatal("no place below the limit")
 		}
 	}
+	// taken returns what came of a take that has to wait, and now must not.
+	taken := func(since string) *wray.Error {
+		t.Helper()
+		select {
+		case err := <-took:
+			return err
+		case <-time.After(30 * time.Second):
+			t.Fatalf("%s, and the task that waits for a place was not told: %d live, %d blocked", since, p.live, p.blocked.Load())
+			return nil
+		}
+	}
 	go take()
 	<-asked
 	p.give()
-	if err := <-took; err != nil {
+	if err := taken("a place was given back"); err != nil {
 		t.Fatal(err)
 	}
 	go take()
@@ -35,7 +47,7 @@ func TestPlaces(t *testing.T) {
 	default:
 	}
 	p.block(1)
-	if err := <-took; err != nil {
+	if err := taken("all that have a place wait"); err != nil {
 		t.Fatal(err)
 	}
 	p.block(1) // the fifth waits, too

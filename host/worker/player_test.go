@@ -11,7 +11,9 @@ import (
 	"os/exec"
 	"path/filepath"
 	"runtime/pprof"
+	"strconv"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -36,10 +38,40 @@ type compiled struct {
 	cache  string
 }
 
+// guests are those that some test has compiled, for all tests.
+var guests struct {
+	sync.Mutex
+	dir    string
+	byName map[string]compiled
+}
+
+func TestMain(m *testing.M) {
+	code := m.Run()
+	if guests.dir != "" {
+		os.RemoveAll(guests.dir)
+	}
+	os.Exit(code)
+}
+
 // compileGuest builds and compiles a guest once for many workers.
 func compileGuest(t testing.TB, name string) compiled {
 	t.Helper()
-	wasm, out := goModule(t, name), t.TempDir()
+	guests.Lock()
+	defer guests.Unlock()
+	if c, ok := guests.byName[name]; ok {
+		return c
+	}
+	if guests.dir == "" {
+		dir, err := os.MkdirTemp("", "wray-guests")
+		if err != nil {
+			t.Fatal(err)
+		}
+		guests.dir, guests.byName = dir, map[string]compiled{}
+	}
+	wasm, out := goModule(t, name), filepath.Join(guests.dir, strconv.Itoa(len(guests.byName)))
+	if err := os.Mkdir(out, 0o700); err != nil {
+		t.Fatal(err)
+	}
 	compile := exec.Command("go", "test", "-count=1", "./testdata/compile", "-module", wasm, "-into", out)
 	compile.Env = append(os.Environ(), "CGO_ENABLED=0") // without the race detector
 	if msg, err := compile.CombinedOutput(); err != nil {
@@ -59,6 +91,7 @@ func compileGuest(t testing.TB, name string) compiled {
 		t.Fatalf("compiled code: %v, %v", entries, err)
 	}
 	c.module.Native = entries[0]
+	guests.byName[name] = c
 	return c
 }
 
@@ -72,6 +105,9 @@ type player struct {
 	ended  chan error
 	err    error // how it ended
 	over   bool
+
+	alsoLeft func() error                            // says what is left elsewhere; may be nil
+	check    func(want, got []program.Outcome) error // in place of program.Check, where it is set
 }
 
 // play starts the guest of tests/random. Stop it.
@@ -162,7 +198,11 @@ func (p *player) run(ops []program.Op, patience time.Duration) (err error) {
 	if err := json.Unmarshal(line, &got); err != nil {
 		return fmt.Errorf("it said %q", line)
 	}
-	if err := program.Check(want, got); err != nil {
+	check := program.Check
+	if p.check != nil {
+		check = p.check
+	}
+	if err := check(want, got); err != nil {
 		return err
 	}
 	// What the guest has dropped is given back while it runs on, and what was
@@ -172,6 +212,9 @@ func (p *player) run(ops []program.Op, patience time.Duration) (err error) {
 			return fmt.Errorf("it said %q, %w", line, err)
 		}
 		left := p.left()
+		if left == nil && p.alsoLeft != nil {
+			left = p.alsoLeft()
+		}
 		if left == nil || time.Since(begun) > patience/2 {
 			next, err = "next\n", left
 		}

@@ -5,11 +5,13 @@ import (
 	"encoding/json"
 	"errors"
 	"flag"
+	"fmt"
 	"math/rand/v2"
 	"testing"
 	"time"
 
 	"github.com/wray-project/wray"
+	"github.com/wray-project/wray/internal/clientwire"
 	"github.com/wray-project/wray/objectstore/storetest"
 	"github.com/wray-project/wray/tests/random/program"
 )
@@ -31,6 +33,7 @@ func TestRandomPrograms(t *testing.T) {
 	}
 	t.Logf("seed %d; again with: go test ./host/worker -run %s -programs.seed %d", seed, t.Name(), seed)
 	guest := compileGuest(t, "../../../tests/random/guest")
+	disk := storetest.NewMemDisk(1 << 30)
 	for _, c := range []struct {
 		name     string
 		cfg      Config
@@ -40,20 +43,24 @@ func TestRandomPrograms(t *testing.T) {
 		{"plain", Config{StoreBytes: 256 << 20}, 25, nil},
 		{"few residents", Config{StoreBytes: 256 << 20, Residents: 2}, 15, nil},
 		{"spilling", Config{StoreBytes: 2 << 20, Disk: storetest.NewMemDisk(1 << 30)}, 15, nil},
+		{"states on disk", Config{StoreBytes: 256 << 20, Residents: 2, States: 1, Disk: disk}, 15, []string{"checkpoints"}},
 		{"checkpoints", Config{StoreBytes: 256 << 20}, 15, []string{"checkpoints"}},
-		{"all", Config{StoreBytes: 4 << 20, Residents: 2, Disk: storetest.NewMemDisk(1 << 30)}, 10, []string{"checkpoints"}},
+		{"all", Config{StoreBytes: 4 << 20, Residents: 2, States: 8 << 10, Disk: disk}, 10, []string{"checkpoints"}},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			ctx := context.Background()
 			c.cfg.Slots = 2
 			c.cfg.Capacity = wray.Resources{CPU: wray.CPUs(2), Memory: 2 << 30}
 			c.cfg.CacheDir = guest.cache
+			c.cfg.Drain = hung // a policy that is given up promises nothing
 			w, err := New(ctx, c.cfg)
 			if err != nil {
 				t.Fatal(err)
 			}
 			rng := rand.New(rand.NewPCG(seed, 1))
 			p := play(t, w, guest, c.args...)
+			over, asked := make(chan struct{}), make(chan error, 1)
+			go func() { asked <- askAllTheWhile(w, over) }()
 			for i := range c.programs * *programTimes {
 				ops := program.Generate(rng, 20+rng.IntN(100), len(c.args) > 0)
 				err := p.run(ops, hung)
@@ -76,13 +83,41 @@ func TestRandomPrograms(t *testing.T) {
 			if err := p.stop(); err != nil {
 				t.Fatal(err)
 			}
+			close(over)
+			if err := <-asked; err != nil {
+				t.Error(err)
+			}
 			if s := w.Stats(); s.Store.Objects != 0 || s.Store.Used != 0 || s.Store.Windows != 0 || s.Resident != 0 || s.Asleep != 0 {
 				t.Errorf("left behind by the job: %+v", s)
 			}
 			if err := w.Close(ctx); err != nil {
 				t.Error(err)
 			}
+			if n := disk.Used(); n != 0 {
+				t.Errorf("%d bytes are left on the disk", n)
+			}
 		})
+	}
+}
+
+// askAllTheWhile asks what waits until the programs are over. Whoever asks has no
+// part in what they do.
+func askAllTheWhile(w *Worker, over <-chan struct{}) error {
+	often := time.NewTicker(time.Millisecond)
+	defer often.Stop()
+	for {
+		select {
+		case <-over:
+			b, err := w.Explain(clientwire.ExplainBody{})
+			if x := &b.Explained; err == nil && (len(x.Tasks) > 0 || len(x.Actors) > 0 || x.More > 0 || x.MoreCalls > 0) {
+				err = fmt.Errorf("after its end something waits: %+v", x)
+			}
+			return err
+		case <-often.C:
+			if _, err := w.Explain(clientwire.ExplainBody{}); err != nil {
+				return err
+			}
+		}
 	}
 }
 

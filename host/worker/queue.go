@@ -18,7 +18,24 @@ func (t *task) bytes() int64 {
 	for i := range t.args {
 		n += int64(len(t.args[i].payload))
 	}
-	return n
+	return n + placeBytes(t.place)
+}
+
+// placeBytes returns what a placement keeps in memory, about: its strings, which
+// are as long as a stranger makes them, and which the scheduler has in a key too.
+func placeBytes(p *wray.Placement) int64 {
+	if p == nil {
+		return 0
+	}
+	const selector, text = 56, 16 // wray.Selector; the head of a string
+	n := 2 * len(p.Node)
+	for i := range p.Where {
+		n += selector + 2*len(p.Where[i].Key)
+		for _, v := range p.Where[i].Values {
+			n += text + 2*len(v)
+		}
+	}
+	return int64(n)
 }
 
 // queue bounds the calls that wait in all mailboxes of a job.
@@ -40,6 +57,26 @@ func (q *queue) add(bytes int64) error {
 	q.n++
 	q.bytes += bytes
 	return nil
+}
+
+// addLent takes note of one more call, which is counted where it comes from as
+// well.
+func (q *queue) addLent(bytes int64) {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	q.n++
+	q.bytes += bytes
+}
+
+// takeOut takes a call that waits out of the mailbox. False: it does not wait.
+func (a *actor) takeOut(t *task) bool {
+	a.mu.Lock()
+	waits := a.box.Remove(t.letter)
+	a.mu.Unlock()
+	if waits {
+		a.job.takeQueued(t.bytes())
+	}
+	return waits
 }
 
 // takeQueued takes note that a call waits no more, and tells those who wait

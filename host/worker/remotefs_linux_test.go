@@ -12,18 +12,26 @@ import (
 	"github.com/wray-project/wray/internal/link"
 )
 
-// linked returns the worker's end of a link whose other end serves with h, and
-// what closes both and waits for their handlers. The end of the test does so.
-func linked(t testing.TB, h link.Handler) (conn *link.Conn, end func()) {
+// ends returns both ends of a link, which the end of the test closes.
+func ends(t testing.TB) (node, worker *link.Conn) {
 	t.Helper()
 	node, file, err := link.Pair(LinkOptions())
 	if err != nil {
 		t.Fatal(err)
 	}
-	worker, err := link.FromFile(file, LinkOptions())
-	if err != nil {
+	t.Cleanup(func() { node.Close() })
+	if worker, err = link.FromFile(file, LinkOptions()); err != nil {
 		t.Fatal(err)
 	}
+	t.Cleanup(func() { worker.Close() })
+	return node, worker
+}
+
+// linked returns the worker's end of a link whose other end serves with h, and
+// what closes both and waits for their handlers. The end of the test does so.
+func linked(t testing.TB, h link.Handler) (conn *link.Conn, end func()) {
+	t.Helper()
+	node, worker := ends(t)
 	var served sync.WaitGroup
 	served.Go(func() {
 		if err := node.Serve(context.Background(), h); err != nil {

@@ -12,22 +12,45 @@ import (
 // sandbox takes mappings, of which a process has a limited number, and memory;
 // beyond the bound the coldest sleep: of those that rest, one that has not
 // answered a call since the hand passed it last (the second chance algorithm).
+// They are bounded by number, and by what they take of memory, about: one whose
+// linear memory has grown takes the place of many.
 type residents struct {
-	mu     sync.Mutex
-	limit  int
-	ring   []*actor   // guarded by mu; each knows its place
-	hand   int        // guarded by mu
-	busy   int        // guarded by mu; where an actor was found that is neither at rest nor waiting
-	dozing int        // guarded by mu; were asked to sleep and have not answered
-	fewer  *sync.Cond // signaled when one of waiting may go on
+	// full returns why actors cannot sleep now, or nil; not set: they can.
+	full      func() *wray.Error
+	collector *collector // told what sandboxes take of the heap
+
+	mu      sync.Mutex
+	limit   int
+	budget  int64      // of bytes
+	ring    []*actor   // guarded by mu; each knows its place
+	bytes   int64      // guarded by mu; the weights of all in ring
+	hand    int        // guarded by mu
+	busy    int        // guarded by mu; where an actor was found that is neither at rest nor waiting
+	dozing  int        // guarded by mu; were asked to sleep and have not answered
+	lighter int64      // guarded by mu; the weights of those
+	fewer   *sync.Cond // signaled when one of waiting may go on
 	// waiting counts those that wait for a place. Whoever changes what they look
 	// at does so first and then reads it; they count themselves first and then
 	// look.
 	waiting atomic.Int32
 }
 
-func newResidents(limit int) *residents {
-	r := &residents{limit: limit}
+// residentBytes is what an actor with a sandbox takes of memory, about, when its
+// linear memory is as long as that of a new sandbox: pages that a program in Go
+// has written to by then, the engine's tables, the kernel's for its mappings.
+const residentBytes = 512 << 10
+
+// fewResidents have a sandbox at once whatever they take.
+const fewResidents = 16
+
+// residentBudget is what actors with a sandbox may take where tasks may hold so
+// much memory, and so many actors were asked for; 0: none were.
+func residentBudget(memory int64, asked int) int64 {
+	return max(memory/8, int64(asked)*residentBytes)
+}
+
+func newResidents(limit int, budget int64) *residents {
+	r := &residents{limit: limit, budget: budget, collector: new(collector)}
 	r.fewer = sync.NewCond(&r.mu)
 	return r
 }
@@ -46,13 +69,12 @@ func (r *residents) beyond() int { return max(r.limit/2, 64) }
 func (r *residents) add(a *actor) *wray.Error {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	if len(r.ring) >= r.limit {
+	if !r.roomLocked(0, 0) {
 		if err := r.makeRoomLocked(); err != nil {
 			return err
 		}
 	}
-	a.place = len(r.ring)
-	r.ring = append(r.ring, a)
+	r.enterLocked(a)
 	return nil
 }
 
@@ -60,12 +82,51 @@ func (r *residents) add(a *actor) *wray.Error {
 func (r *residents) tryAdd(a *actor) bool {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	if len(r.ring) >= r.limit {
+	if !r.roomLocked(0, 0) {
 		return false
 	}
-	a.place = len(r.ring)
-	r.ring = append(r.ring, a)
+	r.enterLocked(a)
 	return true
+}
+
+// roomLocked reports whether there is a place for one more when so many, of
+// these weights, have left.
+func (r *residents) roomLocked(leaving int, bytes int64) bool {
+	n := len(r.ring) - leaving
+	return n < r.limit && (n < fewResidents || r.bytes-bytes+residentBytes <= r.budget)
+}
+
+// roomBeyondLocked is roomLocked where the bounds are passed by an eighth.
+func (r *residents) roomBeyondLocked() bool {
+	n := len(r.ring)
+	return n < r.limit+r.limit/8+1 && (n < fewResidents || r.bytes <= r.budget+r.budget/8)
+}
+
+// weigh takes note of what a's sandbox takes of memory beside residentBytes,
+// and has others sleep where that is too much. It is called on a's goroutine,
+// when a does not rest yet.
+func (r *residents) weigh(a *actor, grown int64) {
+	if a.weight == residentBytes+grown { // which this goroutine alone changes
+		return
+	}
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	more := residentBytes + grown - a.weight
+	a.weight += more
+	r.bytes += more
+	if a.sleepy.Load() {
+		r.lighter += more
+	}
+	for len(r.ring)-r.dozing > fewResidents && r.bytes-r.lighter > r.budget && r.evictLocked() {
+	}
+	r.fewer.Signal()
+}
+
+func (r *residents) enterLocked(a *actor) {
+	a.place, a.weight = len(r.ring), residentBytes
+	r.ring = append(r.ring, a)
+	r.bytes += a.weight
+	r.collector.stays(sandboxHeap)
 }
 
 // makeRoomLocked returns when there is a place for one more.
@@ -73,13 +134,19 @@ func (r *residents) makeRoomLocked() *wray.Error {
 	r.waiting.Add(1)
 	defer r.waiting.Add(-1)
 	for {
-		for len(r.ring)+1-r.dozing > r.limit {
+		for !r.roomLocked(r.dozing, r.lighter) {
 			if !r.evictLocked() {
 				break
 			}
 		}
-		if len(r.ring) < r.limit+r.limit/8+1 {
+		if r.roomBeyondLocked() {
 			return nil
+		}
+		if r.full != nil {
+			if err := r.full(); err != nil {
+				r.fewer.Signal() // it is the same for the next
+				return err
+			}
 		}
 		if r.dozing == 0 && !r.busyLocked() && !r.evictLocked() {
 			break
@@ -100,13 +167,15 @@ func (r *residents) makeRoomLocked() *wray.Error {
 func (r *residents) remove(a *actor) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
+	r.collector.stays(-sandboxHeap)
 	last := len(r.ring) - 1
 	moved := r.ring[last]
 	r.ring[a.place], moved.place = moved, a.place
 	r.ring[last] = nil
 	r.ring = r.ring[:last]
+	r.bytes -= a.weight
 	if a.sleepy.Swap(false) {
-		r.dozing--
+		r.awakesLocked(a)
 	}
 	r.fewer.Signal()
 }
@@ -137,12 +206,26 @@ func (r *residents) busyLocked() bool {
 
 // stays takes note that an actor which was asked to sleep does not.
 func (r *residents) stays(a *actor) {
-	if a.sleepy.Swap(false) {
+	if a.sleepy.Load() { // nobody else takes that back
 		r.mu.Lock()
-		r.dozing--
+		if a.sleepy.Swap(false) {
+			r.awakesLocked(a)
+		}
 		r.fewer.Signal()
 		r.mu.Unlock()
 	}
+}
+
+// dozesLocked takes note that a was asked to sleep, and awakesLocked that it
+// has answered.
+func (r *residents) dozesLocked(a *actor) {
+	r.dozing++
+	r.lighter += a.weight
+}
+
+func (r *residents) awakesLocked(a *actor) {
+	r.dozing--
+	r.lighter -= a.weight
 }
 
 // evictLocked asks the coldest actor to sleep. False: none rests.
@@ -153,10 +236,10 @@ func (r *residents) evictLocked() bool {
 		}
 		a := r.ring[r.hand]
 		r.hand++
-		if !a.resting.Load() || a.used.Swap(false) || !a.sleepy.CompareAndSwap(false, true) {
+		if !a.resting.Load() || a.wakeful.Load() || a.used.Swap(false) || !a.sleepy.CompareAndSwap(false, true) {
 			continue
 		}
-		r.dozing++
+		r.dozesLocked(a)
 		a.poke()
 		return true
 	}
@@ -169,7 +252,7 @@ func (r *residents) doze(a *actor) {
 	there := a.place < len(r.ring) && r.ring[a.place] == a
 	asked := there && a.sleepy.CompareAndSwap(false, true)
 	if asked {
-		r.dozing++
+		r.dozesLocked(a)
 	}
 	r.mu.Unlock()
 	if asked {

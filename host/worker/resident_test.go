@@ -11,7 +11,7 @@ import (
 // of them leaving.
 func fullHouse(t *testing.T, limit int) (*residents, []*actor) {
 	t.Helper()
-	r := newResidents(limit)
+	r := newResidents(limit, 1<<40)
 	var all []*actor
 	for range limit + limit/8 + 1 {
 		a := &actor{wake: make(chan struct{}, 1)}
@@ -96,6 +96,66 @@ func TestResidentsAllWait(t *testing.T) {
 				t.Fatalf("with %d actors: %v", n, err)
 			}
 			break
+		}
+	})
+}
+
+// TestResidentsWeigh has one of many actors that rest grow: as many others are
+// asked to sleep as it takes the place of, and there is no room for one more
+// until they do. Few stay whatever they take.
+func TestResidentsWeigh(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		const n, more = 40, 10
+		r := newResidents(1000, n*residentBytes)
+		var all []*actor
+		for range n {
+			a := &actor{wake: make(chan struct{}, 1)}
+			if err := r.add(a); err != nil {
+				t.Fatal(err)
+			}
+			a.resting.Store(true)
+			all = append(all, a)
+		}
+		sleepy := func() (n int) {
+			for _, a := range all {
+				if a.sleepy.Load() {
+					n++
+				}
+			}
+			return n
+		}
+		all[0].resting.Store(false)
+		r.weigh(all[0], more*residentBytes)
+		if got := sleepy(); got != more {
+			t.Errorf("%d are asked to sleep, want %d", got, more)
+		}
+		for _, a := range all {
+			if a.sleepy.Load() {
+				r.remove(a)
+			}
+		}
+		if r.tryAdd(&actor{wake: make(chan struct{}, 1)}) {
+			t.Error("there is room for one more")
+		}
+		r.weigh(all[0], 0)
+		if !r.tryAdd(&actor{wake: make(chan struct{}, 1)}) {
+			t.Error("there is no room for what has shrunk")
+		}
+		r.weigh(all[0], n*more*residentBytes)
+		if left := len(r.ring) - r.dozing; left != fewResidents {
+			t.Errorf("%d stay, want %d", left, fewResidents)
+		}
+		for len(r.ring) > 1 {
+			for _, a := range r.ring {
+				if a != all[0] {
+					a.resting.Store(true)
+					r.remove(a)
+					break
+				}
+			}
+		}
+		if r.bytes != all[0].weight || r.lighter != 0 || r.dozing != 0 {
+			t.Errorf("left of those that are gone: %d bytes, %d of them leaving, %d leave", r.bytes-all[0].weight, r.lighter, r.dozing)
 		}
 	})
 }

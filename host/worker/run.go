@@ -39,13 +39,24 @@ func (w *Worker) actLocked(self, holder *guest) (mine *task) {
 		switch d.Kind {
 		case scheduler.Start:
 			t.attempt = d.Attempt
+		case scheduler.Lend:
+			t.attempt = d.Attempt
+			d.Value = w.lendLocked(t, d)
 		case scheduler.Stop:
+			if d.Peer != 0 {
+				d.Value = t.stopLentLocked(d.Code)
+				continue
+			}
 			t.stopped = d.Code
 			d.Value = stopping{t, t.runner}
 		case scheduler.Resume:
 			d.Value = t.runner
 		case scheduler.Done:
 			w.tasks.remove(t)
+			if t.far != nil && t.far.lend != nil {
+				t.far.lend = nil
+				delete(w.peers.lent, t.id)
+			}
 		case scheduler.Space:
 			d.Value = w.jobs[d.Job]
 		case scheduler.JobEnded:
@@ -68,9 +79,16 @@ func (w *Worker) actLocked(self, holder *guest) (mine *task) {
 			} else {
 				t.dispatch()
 			}
+		case scheduler.Lend:
+			d.Value.(*lending).send()
 		case scheduler.Stop:
-			if s := d.Value.(stopping); s.runner != nil {
-				s.runner.stop(s.task, d.Code)
+			switch s := d.Value.(type) {
+			case stopping:
+				if s.runner != nil {
+					s.runner.stop(s.task, d.Code)
+				}
+			case *lend:
+				w.stopLent(d.Task, s, d.Code)
 			}
 		case scheduler.Resume:
 			d.Value.(*guest).resumed <- struct{}{} // buffered
@@ -78,6 +96,9 @@ func (w *Worker) actLocked(self, holder *guest) (mine *task) {
 			t := d.Value.(*task)
 			if t.makes != nil {
 				t.makes.ended(d.Err)
+			}
+			if t.far != nil && t.far.to != nil {
+				w.lentDone(t, d.Err)
 			}
 			if d.Err != nil {
 				t.fail(t.job.named(d.Err, t.name, d.Attempt))
@@ -90,6 +111,12 @@ func (w *Worker) actLocked(self, holder *guest) (mine *task) {
 		case scheduler.JobEnded:
 			close(d.Value.(*job).tasks)
 		}
+	}
+	if w.peers != nil && len(acts) > 0 {
+		if w.peers.leaving.begun.Load() {
+			w.peers.leaving.note()
+		}
+		w.peers.tellRoom()
 	}
 	return mine
 }
@@ -145,10 +172,12 @@ func (w *Worker) submit(g *guest, t *task, spec *scheduler.Spec) error {
 
 // objectReady tells the scheduler that what tasks depend on is there.
 func (w *Worker) objectReady(o *objectstore.Object) {
-	id, err := o.ID(), o.Err()
+	id, err, at := o.ID(), o.Err(), locationOf(o)
 	w.step(nil, func(s *scheduler.Scheduler) {
 		if err != nil {
 			s.ObjectFailed(w.now(), id, err)
+		} else if at != 0 {
+			s.ObjectAt(w.now(), id, at, o.Info().Len)
 		} else {
 			s.ObjectReady(w.now(), id)
 		}
@@ -190,7 +219,11 @@ func (w *Worker) unblocked(g *guest) {
 // cancelTask cancels a task and what it submitted, or a call.
 func (w *Worker) cancelTask(id wray.ID) {
 	if t := w.calls.get(id); t != nil {
-		t.actor.cancel(t)
+		if t.actor == nil {
+			w.cancelAway(t)
+		} else {
+			t.actor.cancel(t)
+		}
 		return
 	}
 	w.step(nil, func(s *scheduler.Scheduler) { s.Cancel(w.now(), id, true) })
@@ -272,7 +305,11 @@ func (t *task) overran() *wray.Error {
 // deadline is killed at once.
 func (g *guest) stop(t *task, code wray.Code) {
 	if t.makes != nil {
-		t.makes.stop(wray.Errorf(wray.CodeCanceled, "the job has ended"))
+		why := "the job has ended"
+		if t.far != nil && t.far.to != nil && t.far.to.moved.Load() {
+			why = "node " + g.w.cfg.Node + " leaves its cluster"
+		}
+		t.makes.stop(wray.Errorf(wray.CodeCanceled, "%s", why))
 		return
 	}
 	if code == wray.CodeTimeout {

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"os"
 	"sync"
 	"time"
@@ -15,6 +16,7 @@ import (
 	"github.com/wray-project/wray/internal/clientwire"
 	"github.com/wray-project/wray/internal/link"
 	"github.com/wray-project/wray/objectstore"
+	"github.com/wray-project/wray/scheduler"
 )
 
 // Serve is a worker process: it runs the jobs that the node at the other end
@@ -36,8 +38,13 @@ type server struct {
 	conn *link.Conn
 	jail string
 
+	peering *nodePeering // of w; nil where it has no peers
+
 	mu sync.Mutex
 	w  *Worker // guarded by mu; set by the first KindStart
+
+	peersMu sync.Mutex
+	parts   map[uint64][]byte // guarded by peersMu; of peers' messages that are not complete
 }
 
 func (s *server) handle(ctx context.Context, m link.Message) (link.Message, error) {
@@ -50,6 +57,20 @@ func (s *server) handle(ctx context.Context, m link.Message) (link.Message, erro
 		return s.stats()
 	case KindMemory:
 		return s.memory(m)
+	case KindExplain:
+		return s.explain(m)
+	case KindPeerEvents, KindPeerRead, KindLeave:
+		w, err := s.started()
+		switch {
+		case err != nil:
+			m.CloseFiles()
+			return link.Message{}, err
+		case m.Kind == KindPeerEvents:
+			return s.peerEvents(w, m)
+		case m.Kind == KindLeave:
+			return s.leave(ctx, w, m)
+		}
+		return s.peerRead(ctx, w, m)
 	}
 	m.CloseFiles()
 	return link.Message{}, fmt.Errorf("unknown message %d", m.Kind)
@@ -71,16 +92,24 @@ func (s *server) start(m link.Message) (link.Message, error) {
 	if b.State {
 		state = remoteState{s.conn}
 	}
+	var peering Peering
+	if b.Peers {
+		s.peering = &nodePeering{conn: s.conn, queues: map[scheduler.PeerID]*sendQueue{}}
+		peering = s.peering
+	}
 	var err error
 	s.w, err = New(context.Background(), Config{
-		Disk: s.disk(b), State: state,
+		Disk: s.disk(b), State: state, Peering: peering,
 		Node: b.Node, CacheDir: b.CacheDir, StoreBytes: b.StoreBytes, Slots: b.Slots, Residents: b.Residents, Sandboxes: b.Sandboxes,
-		Capacity: wray.Resources{CPU: wray.CPU(b.CPU), Memory: b.Memory}, Custom: customOf(b.Custom),
+		Capacity: wray.Resources{CPU: wray.CPU(b.CPU), Memory: b.Memory}, Custom: customOf(b.Custom), Labels: labelsOf(b.Labels),
 	})
 	if err != nil {
 		return link.Message{}, err
 	}
-	return reply(StartedBody{Jail: s.jail})
+	if s.peering != nil {
+		s.peering.drained = s.w.PeerHasRoom
+	}
+	return reply(StartedBody{Jail: s.jail, Peer: uint64(s.w.PeerID())})
 }
 
 // disk is what takes the store's objects: the node keeps them.
@@ -129,6 +158,18 @@ func (r remoteState) Open(name string) (files [2]*os.File, err error) {
 	return [2]*os.File(m.Files), nil
 }
 
+func (r remoteState) Find(name string) (files [2]*os.File, err error) {
+	m, err := r.call(StateFind, name)
+	if err != nil {
+		return files, err
+	}
+	if len(m.Files) != 2 {
+		m.CloseFiles()
+		return files, fs.ErrNotExist
+	}
+	return [2]*os.File(m.Files), nil
+}
+
 func (r remoteState) Release(name string) {
 	if m, err := r.call(StateRelease, name); err == nil { // else the node is gone, or knows
 		m.CloseFiles()
@@ -146,20 +187,29 @@ func reply(v any) (link.Message, error) {
 	return link.Message{Body: b}, err
 }
 
-func (s *server) stats() (link.Message, error) {
+// started returns the worker, once the node has had it started.
+func (s *server) started() (*Worker, error) {
 	s.mu.Lock()
-	w := s.w
-	s.mu.Unlock()
-	if w == nil {
-		return link.Message{}, errors.New("not started")
+	defer s.mu.Unlock()
+	if s.w == nil {
+		return nil, errors.New("not started")
+	}
+	return s.w, nil
+}
+
+func (s *server) stats() (link.Message, error) {
+	w, err := s.started()
+	if err != nil {
+		return link.Message{}, err
 	}
 	st := w.Stats()
 	t := st.Tasks
 	return reply(StatsBody{
 		Waiting: int64(t.Waiting), Running: int64(t.Running),
 		Finished: int64(t.Finished), Failed: int64(t.Failed),
-		Replaced: st.Replaced,
-		OnDisk:   st.Store.OnDisk, Spilled: st.Store.Spilled, Restored: st.Store.Restored, Lost: st.Store.Lost,
+		Replaced: st.Replaced, Retried: int64(t.Retried),
+		OnDisk: st.Store.OnDisk, Spilled: st.Store.Spilled, Restored: st.Store.Restored, Lost: st.Store.Lost,
+		Resident: int64(st.Resident), Asleep: st.Asleep, AsleepBytes: st.AsleepBytes, AsleepOnDisk: st.AsleepOnDisk, Undrained: st.Undrained,
 	})
 }
 
@@ -169,13 +219,28 @@ func (s *server) memory(m link.Message) (link.Message, error) {
 	if err := link.Unmarshal(m.Body, &b); err != nil {
 		return link.Message{}, err
 	}
-	s.mu.Lock()
-	w := s.w
-	s.mu.Unlock()
-	if w == nil {
-		return link.Message{}, errors.New("not started")
+	w, err := s.started()
+	if err != nil {
+		return link.Message{}, err
 	}
 	return reply(w.Memory(b))
+}
+
+func (s *server) explain(m link.Message) (link.Message, error) {
+	m.CloseFiles()
+	var b clientwire.ExplainBody
+	if err := link.Unmarshal(m.Body, &b); err != nil {
+		return link.Message{}, err
+	}
+	w, err := s.started()
+	if err != nil {
+		return link.Message{}, err
+	}
+	x, err := w.Explain(b)
+	if err != nil {
+		return link.Message{}, err
+	}
+	return reply(x)
 }
 
 func (s *server) run(ctx context.Context, m link.Message) (link.Message, error) {
@@ -208,7 +273,7 @@ func (s *server) run(ctx context.Context, m link.Message) (link.Message, error) 
 		if err != nil {
 			return link.Message{}, fmt.Errorf("artifact %s: %w", mb.Name, err)
 		}
-		spec.Modules = append(spec.Modules, ModuleSpec{Name: mb.Name, Artifact: a, Native: mb.Native})
+		spec.Modules = append(spec.Modules, ModuleSpec{Name: mb.Name, Artifact: a, Native: mb.Native, Hash: mb.Hash})
 	}
 	for i, d := range b.Dirs {
 		spec.Dirs = append(spec.Dirs, DirSpec{Guest: d.Guest, ReadOnly: d.ReadOnly,

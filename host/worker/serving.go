@@ -25,7 +25,7 @@ type serving struct {
 	order uint64           // calls handed out so far
 	timed int              // of calls, have a deadline
 	round int              // counts operations SERVE
-	held  bool             // no more calls are handed out, so that those that are under way end
+	drain
 }
 
 // underWay is what is known of a call while it is under way. begun
@@ -35,6 +35,7 @@ type underWay struct {
 	round    int       // the operation that it was handed to
 	deadline time.Time // zero: none
 	begun    bool      // the guest asked for it
+	lost     bool      // it is not run, but told what its caller has lost: failure
 }
 
 // mayBeCalled reports whether a call may come to those that are under way. Then
@@ -42,7 +43,10 @@ type underWay struct {
 func (a *actor) mayBeCalled() bool {
 	a.mu.Lock()
 	defer a.mu.Unlock()
-	return !a.box.Full() && !a.serving.held && (!a.unreferenced.Load() || a.box.Len() > 0)
+	if a.serving.held {
+		return true // not for long
+	}
+	return !a.box.Full() && (!a.unreferenced.Load() || a.box.Len() > 0)
 }
 
 // recheck has a sandbox in which everything waits ask mayBeCalled again.
@@ -69,9 +73,17 @@ func (a *actor) feedLocked() bool {
 	if !a.serves.Load() || a.g == nil || a.ending != nil {
 		return false
 	}
+	if a.due.Load() {
+		a.drainLocked()
+	}
 	for !s.held {
 		l := a.box.Next()
 		if l == nil {
+			break
+		}
+		if l.Value.flags&abi.SpecCheckpoint != 0 {
+			s.asks = append(s.asks, l.Value)
+			a.drainLocked()
 			break
 		}
 		a.handLocked(l.Value)
@@ -138,13 +150,22 @@ func (a *actor) serve(g *guest, first *task) *wray.Error {
 	a.mu.Unlock()
 	for {
 		r, err := g.sb.Call(abi.OpServe, 0)
-		g.flush()
+		err = g.ended(err)
 		if err != nil {
 			return a.lost(g, err)
 		}
 		if done, failure := a.served(g, abi.Errno(r)); done {
 			g.serves = false
 			g.endTask()
+			if failure == nil {
+				return a.drained()
+			}
+			a.mu.Lock()
+			held := a.serving.held
+			a.mu.Unlock()
+			if held {
+				failure = a.lost(g, failure)
+			}
 			return failure
 		}
 	}
@@ -205,10 +226,11 @@ func (a *actor) lost(g *guest, err error) *wray.Error {
 	for _, t := range s.calls {
 		calls = append(calls, t)
 	}
-	slices.SortFunc(calls, func(x, y *task) int { return cmp.Compare(y.call.order, x.call.order) })
+	calls = append(a.lostWhileHeldLocked(), calls...)
 	s.calls, s.timed = nil, 0
 	restarts := !a.final && a.create.mayRestart()
 	ended := calls[:0:0]
+	slices.SortFunc(calls, func(x, y *task) int { return cmp.Compare(y.call.order, x.call.order) })
 	for _, t := range calls { // the last first
 		if !t.call.begun || restarts && !t.answered() && (t.tries < 0 || t.attempt <= t.tries) {
 			a.box.PutBack(t.letter, t.from)
@@ -229,6 +251,11 @@ func (a *actor) lost(g *guest, err error) *wray.Error {
 			why = t.asError(err) // it told before it left
 		}
 		a.job.takeQueued(t.bytes())
+		if a.hosted {
+			t.far.end = replyGone
+			a.settle(t, why)
+			continue
+		}
 		a.settle(t, a.died(t, "the actor ended while this call was under way", why, restarts))
 	}
 	return failure
@@ -249,7 +276,8 @@ func callSelect(g *guest, _ view, s []uint64) abi.Errno {
 	if !t.call.begun {
 		t.call.begun = true
 		t.attempt++
-		t.failure = nil
+		t.failure = a.lossOf(t)
+		t.call.lost = t.failure != nil
 		if t.timeout > 0 {
 			t.call.deadline = time.Now().Add(t.timeout)
 			a.serving.timed++
@@ -280,10 +308,15 @@ func callEnd(g *guest, _ view, _ []uint64) abi.Errno {
 	bytes := t.bytes()
 	a.mu.Lock()
 	a.serving.take(t)
-	a.box.Done()
 	if !t.call.deadline.IsZero() {
 		a.setDeadlineLocked()
 	}
+	a.mu.Unlock()
+	if !t.call.lost && a.withholds(t, err) {
+		return abi.Success
+	}
+	a.mu.Lock()
+	a.box.Done()
 	a.mu.Unlock()
 	a.job.takeQueued(bytes)
 	a.settle(t, err)

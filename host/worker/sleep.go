@@ -4,11 +4,12 @@ import (
 	"errors"
 	"fmt"
 
-	"runtime/debug"
 	"time"
 
+	"github.com/wray-project/wray"
 	"github.com/wray-project/wray/host/sandbox"
 	"github.com/wray-project/wray/host/wasi"
+	"github.com/wray-project/wray/objectstore"
 )
 
 // An actor that sleeps has no sandbox: what it was is kept as the difference
@@ -18,7 +19,7 @@ import (
 // sleep gives the guest's sandbox up, which is the actor a's, and returns what it
 // was. No call is in flight. On an error the guest is as before. With save it is
 // a's checkpoint, too.
-func (g *guest) sleep(a *actor, save bool) (*sandbox.State, error) {
+func (g *guest) sleep(a *actor, save bool) (*kept, error) {
 	g.out.Lock()
 	sb := g.sb
 	g.sb = nil // events that come from now on are kept in missed
@@ -27,19 +28,22 @@ func (g *guest) sleep(a *actor, save bool) (*sandbox.State, error) {
 	for at, w := range g.windows {
 		windows = append(windows, w.base(at))
 	}
-	var s *sandbox.State
+	var k *kept
 	var err error
 	if save || sb.Keeps() {
 		err = a.checkpoint(sb)
 		switch {
-		case err == nil && sb.Keeps():
-			s = a.dur.last.state // what it is, is its checkpoint too
+		case err == nil:
+			k = g.w.stash.share(a.dur.last.kept) // what it is, is its checkpoint too
 		case !sb.Keeps():
 			err = nil // it sleeps all the same
 		}
 	}
-	if err == nil && s == nil {
-		s, err = sb.Save(windows)
+	if err == nil && k == nil {
+		var s *sandbox.State
+		if s, err = sb.Save(windows); err == nil {
+			k = g.w.stash.keep(s)
+		}
 	}
 	if err != nil {
 		g.attachTo(sb)
@@ -48,11 +52,11 @@ func (g *guest) sleep(a *actor, save bool) (*sandbox.State, error) {
 	for at, w := range g.windows {
 		if err := sb.Unwindow(uint64(at), w.len); err != nil {
 			sb.Close() // which unmaps it all
-			return s, nil
+			return k, nil
 		}
 	}
 	g.module.giveBack(sb)
-	return s, nil
+	return k, nil
 }
 
 // rouse gives a guest that sleeps a sandbox which is what s says. On an error
@@ -96,7 +100,7 @@ func (g *guest) attachTo(sb *sandbox.Sandbox) {
 }
 
 // maxSpare bounds the clean sandboxes that a module keeps for actors that wake.
-const maxSpare = 64
+const maxSpare = 256
 
 // giveBack keeps a sandbox, cleaned, for the next actor that wakes, or closes
 // it.
@@ -115,24 +119,45 @@ func (m *module) giveBack(sb *sandbox.Sandbox) {
 	m.spare = append(m.spare, sb)
 }
 
-// takeClean returns a clean sandbox, to be adopted.
-func (m *module) takeClean(memory int64) (*sandbox.Sandbox, error) {
+// grown returns how much longer the guest's linear memory is than that of a new
+// sandbox, without what objects are mapped over, which is everybody's.
+func (g *guest) grown() int64 {
+	n := int64(len(g.sb.Memory())) - g.module.fresh.Load()
+	if n <= 0 {
+		return 0
+	}
+	for _, w := range g.windows {
+		n -= int64(w.len)
+	}
+	return max(n, 0)
+}
+
+// takeSpare returns a clean sandbox that another has left, or nil.
+func (m *module) takeSpare(memory int64) *sandbox.Sandbox {
 	limits := m.job.sandboxLimits(memory)
 	m.mu.Lock()
+	defer m.mu.Unlock()
 	for i := len(m.spare) - 1; i >= 0; i-- {
 		if sb := m.spare[i]; sb.MadeWith(limits) {
 			m.spare[i] = m.spare[len(m.spare)-1]
 			m.spare[len(m.spare)-1] = nil
 			m.spare = m.spare[:len(m.spare)-1]
-			m.mu.Unlock()
-			return sb, nil
+			return sb
 		}
 	}
-	m.mu.Unlock()
-	sb, err := m.m.New(limits)
+	return nil
+}
+
+// takeClean returns a clean sandbox, to be adopted.
+func (m *module) takeClean(memory int64) (*sandbox.Sandbox, error) {
+	if sb := m.takeSpare(memory); sb != nil {
+		return sb, nil
+	}
+	sb, err := m.m.New(m.job.sandboxLimits(memory))
 	if err != nil {
 		return nil, prepareError(m.name, err)
 	}
+	m.fresh.Store(int64(len(sb.Memory())))
 	return sb, nil
 }
 
@@ -152,10 +177,10 @@ func (m *module) closeSpare() {
 // do.
 func (a *actor) sleep() bool {
 	w := a.job.w
-	if a.state != nil { // there was nothing to do
+	if a.slept != nil { // there was nothing to do
 		return a.lieDown()
 	}
-	if a.wakeful {
+	if a.wakeful.Load() || w.stash.admit() != nil {
 		w.residents.stays(a)
 		return false
 	}
@@ -168,19 +193,21 @@ func (a *actor) sleep() bool {
 	a.g = nil // from here on nobody reaches the sandbox
 	a.box.Trim()
 	a.mu.Unlock()
-	s, err := a.guest.sleep(a, a.dur.unsaved > 0)
+	k, err := a.guest.sleep(a, a.dur.unsaved > 0)
 	if err != nil {
 		a.mu.Lock()
 		a.g = a.guest
-		a.wakeful = a.wakeful || errors.Is(err, sandbox.ErrNoState)
 		a.mu.Unlock()
+		if errors.Is(err, sandbox.ErrNoState) {
+			a.wakeful.Store(true)
+		}
 		w.residents.stays(a)
 		return false
 	}
-	a.state = s
+	a.slept, a.since = k, time.Now()
 	w.asleep.Add(1)
-	w.keeps(int64(s.Held()))
-	a.bytes.Store(int64(s.Held()))
+	w.collector.stays(actorHeap)
+	a.bytes.Store(w.stash.held(k))
 	w.residents.remove(a)
 	if a.watched.CompareAndSwap(true, false) {
 		a.timer.Stop()
@@ -201,17 +228,22 @@ func (a *actor) lieDown() bool {
 
 // awake makes sure that the actor has a sandbox.
 func (a *actor) awake() error {
-	if a.state == nil {
+	if a.slept == nil {
 		return nil
 	}
 	w := a.job.w
+	state, err := w.stash.get(a.slept)
+	if err != nil {
+		return err
+	}
 	if err := w.residents.add(a); err != nil {
 		return err
 	}
-	if err := a.guest.rouse(a.state); err != nil {
+	if err := a.guest.rouse(state); err != nil {
 		w.residents.remove(a)
 		return err
 	}
+	a.guest.sb.Elapse(time.Since(a.since))
 	a.forgetState()
 	a.mu.Lock()
 	a.g = a.guest
@@ -224,32 +256,89 @@ func (a *actor) awake() error {
 
 // forgetState lets go of what the actor was when it slept.
 func (a *actor) forgetState() {
-	if a.state != nil {
+	if a.slept != nil {
 		a.job.w.asleep.Add(-1)
-		a.job.w.keeps(-int64(a.state.Held()))
-		a.state = nil
+		a.job.w.collector.stays(-actorHeap)
+		a.job.w.stash.drop(a.slept)
+		a.slept = nil
 	}
 }
 
-// keeps takes note that states of so many bytes more are kept. They stay long
-// and are collected in vain, so where they are most of the heap it grows less
-// between two collections.
-func (w *Worker) keeps(n int64) {
-	const much = 256 << 20
-	now := w.asleepBytes.Add(n)
-	if was := now - n; was < much != (now < much) {
-		percent := 100
-		if now >= much {
-			percent = 40
-		}
-		debug.SetGCPercent(percent)
+// lostAsleep ends an actor whose state was lost while it slept, for err, with
+// the call that it was to wake for: c, which has not begun, or nil. It returns
+// the failure of the attempt.
+func (a *actor) lostAsleep(c *task, err error) *wray.Error {
+	lost := &wray.Error{Code: wray.CodeObjectLost, Message: fmt.Sprintf("what the actor was: %v", err),
+		Hint: "check the disk, or name another with " + objectstore.SpillDirFlag + "; with sdk.MaxRestarts the actor starts again"}
+	if c == nil {
+		return lost
+	}
+	a.mu.Lock()
+	restarts := !a.final && a.create.mayRestart()
+	if restarts {
+		a.running = nil
+		a.box.PutBack(c.letter, c.from)
+	}
+	a.mu.Unlock()
+	if !restarts {
+		a.complete(c, a.died(c, "the actor was lost while it slept", lost, false))
+	}
+	return lost
+}
+
+const (
+	// shortNap is how soon a timer is due at most that an actor is awake for
+	// already rather than falling asleep.
+	shortNap = 20 * time.Millisecond
+	// rouseRetry is how long a timer waits when its actor cannot be woken.
+	rouseRetry = time.Second
+)
+
+// tick lets goroutines that calls left running go on until they all wait, as one
+// of their timers is due, or may have been set. An actor that slept sleeps again
+// then. The error is why the attempt is to end.
+func (a *actor) tick() *wray.Error {
+	a.rings.Store(false)
+	slept := a.slept != nil
+	if err := a.awake(); errors.Is(err, errStateLost) {
+		return a.lostAsleep(nil, err)
+	} else if err != nil { // there is no place for it now
+		a.setAlarm(rouseRetry)
+		return nil
+	}
+	next, err := a.guest.sb.Rest()
+	a.guest.flush()
+	a.guest.endTask()
+	if err != nil {
+		return a.create.asError(err)
+	}
+	a.setAlarm(next)
+	if slept && (next < 0 || next > shortNap) {
+		a.job.w.residents.doze(a)
+	}
+	return nil
+}
+
+// setAlarm has the actor tick after d, whether it is awake then or asleep; where
+// d is negative, never.
+func (a *actor) setAlarm(d time.Duration) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	switch {
+	case d < 0 && a.alarm != nil:
+		a.alarm.Stop()
+	case d < 0:
+	case a.alarm == nil:
+		a.alarm = time.AfterFunc(d, func() { a.rings.Store(true); a.poke() })
+	default:
+		a.alarm.Reset(d)
 	}
 }
 
 // watchIdle has an actor sleep that has answered nothing for as long as its
 // option Idle says. It is called when the actor comes to rest.
 func (a *actor) watchIdle() {
-	if a.wakeful || !a.watched.CompareAndSwap(false, true) {
+	if a.wakeful.Load() || !a.watched.CompareAndSwap(false, true) {
 		return
 	}
 	a.seen.Store(a.calls.Load())

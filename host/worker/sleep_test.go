@@ -8,10 +8,13 @@ import (
 	"path/filepath"
 	"runtime"
 	"runtime/pprof"
+	"strconv"
 	"strings"
 	"testing"
 
 	"github.com/wray-project/wray"
+	"github.com/wray-project/wray/internal/clientwire"
+	"github.com/wray-project/wray/objectstore/storetest"
 )
 
 // goModule builds a program, and returns the module's file.
@@ -33,12 +36,23 @@ func sleepers(t testing.TB, n, residents int, look func(w *Worker)) {
 	runSleepers(t, residents, look, fmt.Sprint(n))
 }
 
-// runSleepers runs the guest and returns what else it said.
+// runSleepers runs the guest, which ends well, and returns what else it said.
 func runSleepers(t testing.TB, residents int, look func(w *Worker), args ...string) (said string) {
+	t.Helper()
+	said, err := runSleepersWith(t, Config{Residents: residents}, look, args...)
+	if err != nil {
+		t.Errorf("%v\n%s", err, said)
+	}
+	return said
+}
+
+// runSleepersWith runs the guest in a worker of that configuration.
+func runSleepersWith(t testing.TB, cfg Config, look func(w *Worker), args ...string) (said string, err error) {
 	t.Helper()
 	guest := compileGuest(t, "sleepers")
 	ctx := context.Background()
-	w, err := New(ctx, Config{Slots: 2, Residents: residents, CacheDir: guest.cache, Capacity: wray.Resources{CPU: wray.CPUs(2), Memory: 2 << 30}})
+	cfg.Slots, cfg.CacheDir, cfg.Capacity = 2, guest.cache, wray.Resources{CPU: wray.CPUs(2), Memory: 2 << 30}
+	w, err := New(ctx, cfg)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -71,13 +85,19 @@ func runSleepers(t testing.TB, residents int, look func(w *Worker), args ...stri
 				}
 			}
 		}})
-	if err != nil || code != 0 || !asked {
-		t.Errorf("exit %d, %v\n%s", code, err, said)
+	if s := w.Stats(); s.Resident != 0 || s.Asleep != 0 || s.AsleepBytes != 0 || s.AsleepOnDisk != 0 {
+		t.Errorf("after the job: %d resident, %d asleep with %d bytes, %d on disk", s.Resident, s.Asleep, s.AsleepBytes, s.AsleepOnDisk)
 	}
-	if s := w.Stats(); s.Resident != 0 || s.Asleep != 0 || s.AsleepBytes != 0 {
-		t.Errorf("after the job: %d resident, %d asleep with %d bytes", s.Resident, s.Asleep, s.AsleepBytes)
+	if cerr := w.Close(ctx); cerr != nil {
+		t.Error(cerr)
 	}
-	return said
+	if cfg.Disk != nil && cfg.Disk.Used() != 0 {
+		t.Errorf("%d bytes are left on the disk", cfg.Disk.Used())
+	}
+	if err == nil && (code != 0 || !asked) {
+		err = fmt.Errorf("exit %d", code)
+	}
+	return said, err
 }
 
 // TestActorsBlocked holds that actors which all wait in a call, and so cannot
@@ -86,8 +106,8 @@ func TestActorsBlocked(t *testing.T) {
 	if testing.Short() {
 		t.Skip("SKIP: -short: it compiles a Go program")
 	}
-	const limit, more = 10, 64
-	if said := runSleepers(t, limit, nil, "blocked", "100"); said != fmt.Sprintf("%d refused, %d waited\n", 100-limit-more, limit+more) {
+	const limit, more, refused = 10, 64, 100 - 10 - 64
+	if said := runSleepers(t, limit, nil, "blocked", "100", strconv.Itoa(refused)); said != fmt.Sprintf("%d refused, %d waited\n", refused, limit+more) {
 		t.Errorf("it said %q", said)
 	}
 }
@@ -109,6 +129,54 @@ func TestActorsSleep(t *testing.T) {
 			t.Errorf("an actor that sleeps takes %d bytes, want at most 4,096", each)
 		}
 	})
+}
+
+// TestActorsSleepOnDisk holds that what states take of memory is bounded where
+// there is a disk, and that actors wake from there as they were.
+func TestActorsSleepOnDisk(t *testing.T) {
+	if testing.Short() {
+		t.Skip("SKIP: -short: it compiles a Go program")
+	}
+	const budget = 32 << 10
+	said, err := runSleepersWith(t, Config{Residents: 10, States: budget, Disk: storetest.NewMemDisk(64 << 20)}, func(w *Worker) {
+		s := w.Stats()
+		if s.AsleepBytes > budget*3/2+4096 || s.AsleepOnDisk < 100<<10 {
+			t.Errorf("states take %d bytes of memory and %d of the disk, want at most %d and the rest", s.AsleepBytes, s.AsleepOnDisk, budget*3/2+4096)
+		}
+		if m := w.Memory(clientwire.MemoryBody{}); m.KeptOnDisk < 100<<10 || m.Kept > budget*3/2+4096 {
+			t.Errorf("a listing says that states take %d bytes of memory and %d of the disk", m.Kept, m.KeptOnDisk)
+		}
+	}, "200")
+	if err != nil {
+		t.Errorf("%v\n%s", err, said)
+	}
+}
+
+// TestActorsSleepDiskFull holds that where the disk takes no more the error says
+// so, and what to do.
+func TestActorsSleepDiskFull(t *testing.T) {
+	if testing.Short() {
+		t.Skip("SKIP: -short: it compiles a Go program")
+	}
+	said, err := runSleepersWith(t, Config{Residents: 10, States: 16 << 10, Disk: storetest.NewMemDisk(20 << 10)}, func(*Worker) {}, "200")
+	if err == nil || !strings.Contains(said, "no room on disk") || !strings.Contains(said, "--spill-dir") {
+		t.Errorf("%v\n%s", err, said)
+	}
+}
+
+// TestActorsSleepDamaged has the disk give back other bytes than it was given:
+// the actors die with an error that says so.
+func TestActorsSleepDamaged(t *testing.T) {
+	if testing.Short() {
+		t.Skip("SKIP: -short: it compiles a Go program")
+	}
+	disk := storetest.NewMemDisk(64 << 20)
+	said, err := runSleepersWith(t, Config{Residents: 10, States: 16 << 10, Disk: disk}, func(*Worker) {
+		disk.Corrupt(func(p []byte, _ int64) { p[len(p)/2] ^= 4 })
+	}, "200")
+	if err == nil || !strings.Contains(said, "the actor was lost while it slept") || !strings.Contains(said, "checksum") {
+		t.Errorf("%v\n%s", err, said)
+	}
 }
 
 // BenchmarkAsleep measures what an actor that sleeps takes of the host's heap.
@@ -136,5 +204,26 @@ func BenchmarkAsleep(b *testing.B) {
 				}
 			}
 		})
+	}
+}
+
+// BenchmarkActorsStarted starts and calls 20,000 actors, a thousand at a time,
+// of which a thousand have a sandbox.
+func BenchmarkActorsStarted(b *testing.B) {
+	guest := compileGuest(b, "../../../tests/bench/scale")
+	ctx := context.Background()
+	for b.Loop() {
+		w, err := New(ctx, Config{Slots: 2, Residents: 1000, CacheDir: guest.cache, Capacity: wray.Resources{CPU: wray.CPUs(2), Memory: 2 << 30}})
+		if err != nil {
+			b.Fatal(err)
+		}
+		code, err := w.Run(ctx, JobSpec{Name: "scale", Args: []string{"1", "0.02", "1,000,000 actors"}, Modules: []ModuleSpec{guest.module},
+			Output: func(_ string, _ Stream, p []byte) { b.Logf("%s", p) }})
+		if err != nil || code != 0 {
+			b.Errorf("exit %d, %v", code, err)
+		}
+		if err := w.Close(ctx); err != nil {
+			b.Error(err)
+		}
 	}
 }

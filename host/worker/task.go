@@ -9,6 +9,7 @@ import (
 	"github.com/fxamacker/cbor/v2"
 
 	"github.com/wray-project/wray"
+	"github.com/wray-project/wray/host/durable"
 	"github.com/wray-project/wray/host/sandbox"
 	"github.com/wray-project/wray/host/wasi"
 	"github.com/wray-project/wray/objectstore"
@@ -28,6 +29,7 @@ type task struct {
 	flags     uint32
 	retryOn   []string
 	timeout   time.Duration
+	place     *wray.Placement // nil: the default
 
 	args    []arg
 	results []*objectstore.Object // one reference each, held by the task
@@ -49,8 +51,17 @@ type task struct {
 	restarts int                      // of the actor that the task makes; scheduler.Forever
 	tries    int                      // how often a call may run again after its actor restarted; negative: without end
 
-	canceled bool // the guest that runs the call was told so; guarded by the actor's lock
+	// Of a call of a durable actor:
+	effect *durable.ID           // of the durable actor that calls, or nil
+	again  bool                  // the effect may have been had before
+	epoch  uint64                // of that one's log
+	key    string                // that the caller chose, or ""
+	digest durable.Digest        // with either
+	keeps  []*objectstore.Object // that its record may want, with a reference each; belongs to the goroutine of live
 
+	canceled bool // who runs the call was told so; guarded by the actor's lock
+
+	far     *far      // nil where it has nothing to do with other nodes
 	runner  *guest    // the guest that runs it; guarded by Worker.mu
 	stopped wray.Code // stopped before it had a runner; guarded by Worker.mu
 
@@ -102,6 +113,9 @@ type arg struct {
 	meta     uint32
 	payload  []byte
 	object   *objectstore.Object // one reference, held by the task; nil for a small value
+	// later: the object was not there when argsTravel found out what goes with a
+	// message, and so is not in it, wherever it is by now.
+	later bool
 }
 
 // fresh reports whether the task wants a sandbox that has run no other.
@@ -126,6 +140,10 @@ func (t *task) release() {
 	for _, o := range t.results {
 		o.Release()
 	}
+	for _, o := range t.keeps {
+		o.Release()
+	}
+	t.keeps = nil
 	t.args, t.results, t.stream, t.one[0] = nil, nil, nil, nil
 }
 
@@ -157,7 +175,7 @@ func (g *guest) execute(t *task) *wray.Error {
 	} else {
 		_, err = g.sb.Call(abi.OpTask, 0)
 	}
-	g.flush()
+	err = g.ended(err)
 	if err == nil && t.failure == nil {
 		e := t.complete()
 		if e == nil {

@@ -4,6 +4,7 @@ import (
 	"time"
 
 	"github.com/wray-project/wray/host/wasi"
+	"github.com/wray-project/wray/internal/clientwire"
 	"github.com/wray-project/wray/internal/link"
 )
 
@@ -19,6 +20,8 @@ const (
 	KindSpill  link.Kind = 6 // worker: request spill.Request, reply spill.Reply, with files
 	KindState  link.Kind = 8 // worker: request StateBody, reply with the files of a durable actor's log, or empty
 	KindMemory link.Kind = 7 // node: request clientwire.MemoryBody, reply clientwire.Memory
+
+	KindExplain link.Kind = 18 // node: request clientwire.ExplainBody, reply ExplainedBody
 )
 
 // StartBody tells a worker what it has.
@@ -34,8 +37,11 @@ type StartBody struct {
 	Spills     bool   `cbor:"9,keyasint,omitempty"` // the node keeps what the store has no room for
 	// Custom are the custom resources, each name once.
 	Custom []CustomBody `cbor:"10,keyasint,omitempty"`
+	Labels []LabelBody  `cbor:"14,keyasint,omitempty"` // of the node, for placements
 	// State is set where the node keeps durable actors.
 	State bool `cbor:"12,keyasint,omitempty"`
+	// Peers is set where the node carries messages to the tenant's other workers.
+	Peers bool `cbor:"13,keyasint,omitempty"`
 }
 
 // StateBody asks for the files of a durable actor.
@@ -52,11 +58,27 @@ const (
 	StateOpen StateOp = iota + 1
 	StateRelease
 	StateRemove
+	StateFind // StateOpen of one that is there; the reply has no files where it is not
 )
 
 // StartedBody tells what the worker has put itself under.
 type StartedBody struct {
 	Jail string `cbor:"1,keyasint"`
+	Peer uint64 `cbor:"2,keyasint"` // names this incarnation to its peers
+}
+
+// ExplainedBody is what waits on a worker, and the nodes that it knows workers of.
+type ExplainedBody struct {
+	Explained clientwire.Explained `cbor:"1,keyasint"`
+	Known     []KnownNode          `cbor:"2,keyasint,omitempty"`
+}
+
+// KnownNode is a node with a worker that this one knows, and what it has free by
+// its estimate.
+type KnownNode struct {
+	Name   string `cbor:"1,keyasint"`
+	CPU    int64  `cbor:"2,keyasint"` // wray.CPU
+	Memory int64  `cbor:"3,keyasint"`
 }
 
 // RunBody is a job. The message's files are the modules' artifacts in order,
@@ -84,6 +106,7 @@ type RunBody struct {
 type ModuleBody struct {
 	Name   string `cbor:"1,keyasint"`
 	Native string `cbor:"2,keyasint"` // path of the compiled code
+	Hash   string `cbor:"3,keyasint"` // of the module's bytes: what peers ask for it by
 }
 
 // DirBody is a granted directory, by its position.
@@ -98,7 +121,8 @@ type RanBody struct {
 	ExitCode int `cbor:"1,keyasint"`
 }
 
-// StatsBody is a picture of the worker's tasks and of its objects on disk.
+// StatsBody is a picture of the worker's tasks, of its objects on disk, and of
+// its actors.
 type StatsBody struct {
 	Waiting  int64 `cbor:"1,keyasint"`
 	Running  int64 `cbor:"2,keyasint"`
@@ -109,6 +133,13 @@ type StatsBody struct {
 	Spilled  int64 `cbor:"7,keyasint"`
 	Restored int64 `cbor:"8,keyasint"`
 	Lost     int64 `cbor:"9,keyasint"`
+	Retried  int64 `cbor:"10,keyasint"` // attempts after the first, of all tasks
+
+	Resident     int64 `cbor:"11,keyasint"` // see Stats for these
+	Asleep       int64 `cbor:"12,keyasint"`
+	AsleepBytes  int64 `cbor:"13,keyasint"`
+	AsleepOnDisk int64 `cbor:"14,keyasint"`
+	Undrained    int64 `cbor:"15,keyasint"`
 }
 
 // OutputBody is what a job printed.

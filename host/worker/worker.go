@@ -32,12 +32,16 @@ type Config struct {
 	StoreBytes  int64            // the object store's capacity
 	Disk        objectstore.Disk // takes what the store has no room for; nil: there is none. Closed by its owner
 	State       StateDir         // keeps what durable actors are; nil: there are none
+	Drain       time.Duration    // how long an actor's calls have to end for a checkpoint, where it takes several at once; 0: DefaultDrain
 	FullAfter   time.Duration    // how long a full store waits before it refuses; 0: DefaultFullAfter
 	Slots       int              // sandboxes that run at once; 0: one for each processor
 	Sandboxes   int              // of tasks at once; 0: DefaultSandboxes
+	States      int64            // bytes of states of actors that sleep that are kept in memory, the others on Disk; 0: a share of Capacity
 	Residents   int              // actors that have a sandbox at once; 0: DefaultResidents
 	Windows     int              // mapped objects of all sandboxes; 0: what the kernel's limit allows
-	WarmSandbox int              // idle sandboxes kept for each module; 0: 4 for each slot
+	Peering     Peering          // reaches the tenant's workers on other nodes; nil: there are none
+	Labels      []scheduler.Label
+	WarmSandbox int // idle sandboxes kept for each module; 0: 4 for each slot
 }
 
 // Worker runs jobs.
@@ -65,6 +69,10 @@ type Worker struct {
 	nextTick int64                // guarded by mu; when the ticker wakes, 0 for not
 	wakeTick chan struct{}        // tells the ticker of an earlier deadline
 
+	// durableMu guards who waits for whom, of all durable actors. Nothing is locked
+	// under it.
+	durableMu sync.Mutex
+
 	windows    atomic.Int64 // of all sandboxes
 	maxWindows int64
 
@@ -74,14 +82,19 @@ type Worker struct {
 	residents *residents
 	begins    chan struct{} // one token for each actor that is given a sandbox
 	places    *places
-	// asleep and asleepBytes are the actors that sleep and what they take.
-	asleep, asleepBytes atomic.Int64
+	stash     *stash
+	collector collector
+	asleep    atomic.Int64 // actors that sleep
+	undrained atomic.Int64 // see Stats
+
+	peers *peerSet     // nil where there are none, ever
+	runs  atomic.Int64 // calls of Run
 
 	lingering map[*client]struct{} // guarded by mu; clients after their session
 }
 
 // DefaultResidents is how many actors have a sandbox at once where nothing is
-// said. A process may have 65,530 mappings (vm.max_map_count), and a sandbox
+// said, and memory is no closer bound (residentBudget). A process may have 65,530 mappings (vm.max_map_count), and a sandbox
 // takes two and more.
 const DefaultResidents = 16_000
 
@@ -108,13 +121,20 @@ func New(ctx context.Context, cfg Config) (*Worker, error) {
 	if cfg.Sandboxes <= 0 {
 		cfg.Sandboxes = DefaultSandboxes
 	}
+	budget := residentBudget(cfg.Capacity.Memory, cfg.Residents)
 	if cfg.Residents <= 0 {
 		cfg.Residents = DefaultResidents
+	}
+	if cfg.Drain <= 0 {
+		cfg.Drain = DefaultDrain
+	}
+	if cfg.States <= 0 {
+		cfg.States = defaultStates(cfg.Capacity.Memory)
 	}
 	if cfg.Windows <= 0 {
 		cfg.Windows = Mappings() / mappingsPerSlot
 	}
-	w := &Worker{cfg: cfg, start: time.Now(), residents: newResidents(cfg.Residents), begins: make(chan struct{}, 2*cmp.Or(max(cfg.Slots, 0), runtime.NumCPU())), places: newPlaces(cfg.Sandboxes), maxWindows: int64(cfg.Windows),
+	w := &Worker{cfg: cfg, start: time.Now(), residents: newResidents(cfg.Residents, budget), begins: make(chan struct{}, 2*cmp.Or(max(cfg.Slots, 0), runtime.NumCPU())), places: newPlaces(cfg.Sandboxes), maxWindows: int64(cfg.Windows),
 		jobs: map[wray.ID]*job{}, wakeTick: make(chan struct{}, 1)}
 	var seed [8]byte
 	if _, err := rand.Read(seed[:]); err != nil {
@@ -131,14 +151,23 @@ func New(ctx context.Context, cfg Config) (*Worker, error) {
 		_ = w.engine.Close(ctx)
 		return nil, err
 	}
-	if w.sched, err = scheduler.New(scheduler.Config{Capacity: cfg.Capacity, Custom: cfg.Custom}); err != nil {
+	sc := scheduler.Config{Capacity: cfg.Capacity, Custom: cfg.Custom, Node: cfg.Node, Labels: cfg.Labels}
+	if cfg.Peering != nil {
+		sc.Patience = int64(patience)
+	}
+	if w.sched, err = scheduler.New(sc); err != nil {
 		_ = w.store.Close()
 		_ = w.engine.Close(ctx)
 		return nil, err
 	}
+	w.stash = newStash(cfg.Disk, cfg.States, &w.collector, w.wg.Go)
+	w.residents.full, w.residents.collector = w.stash.full, &w.collector
 	tctx, cancel := context.WithCancel(ctx)
 	w.cancel = cancel
 	w.room.w, w.room.ctx = w, tctx
+	if cfg.Peering != nil {
+		w.peers = newPeerSet(tctx, w, cfg.Peering)
+	}
 	w.wg.Add(1)
 	go w.tickLoop(tctx)
 	return w, nil
@@ -191,6 +220,9 @@ func (w *Worker) Close(ctx context.Context) error {
 			g.kill(wray.Errorf(wray.CodeCanceled, "the worker is closing"))
 		}
 	}
+	if w.peers != nil {
+		w.peers.close()
+	}
 	for _, j := range jobs {
 		<-j.ended
 	}
@@ -215,11 +247,15 @@ type Stats struct {
 	// Replaced counts the used sandboxes that were closed because a reset could
 	// not give them back clean: nearly always because they had grown.
 	Replaced int64
-	// Resident and Asleep count the actors with a sandbox and without, and
-	// AsleepBytes what the latter's states take.
-	Resident    int
-	Asleep      int64
-	AsleepBytes int64
+	// Resident and Asleep count the actors with a sandbox and without.
+	Resident int
+	Asleep   int64
+	// AsleepBytes is what states of actors that sleep, and checkpoints, take of
+	// memory, and AsleepOnDisk what those take that were moved to disk.
+	AsleepBytes, AsleepOnDisk int64
+	// Undrained counts the times that an actor with several calls under way took no
+	// checkpoint since they did not end.
+	Undrained int64
 }
 
 // Stats returns the worker's figures.
@@ -227,8 +263,9 @@ func (w *Worker) Stats() Stats {
 	w.mu.Lock()
 	s := w.sched.Stats(w.now())
 	w.mu.Unlock()
+	memory, disk := w.stash.figures()
 	return Stats{Tasks: s, Store: w.store.Stats(), Replaced: w.replaced.Load(),
-		Resident: w.residents.count(), Asleep: w.asleep.Load(), AsleepBytes: w.asleepBytes.Load()}
+		Resident: w.residents.count(), Asleep: w.asleep.Load(), AsleepBytes: memory, AsleepOnDisk: disk, Undrained: w.undrained.Load()}
 }
 
 // DefaultStore is the capacity of the object store where nothing is said and

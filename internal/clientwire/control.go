@@ -15,6 +15,12 @@ const (
 	KindOutput link.Kind = 17 // node: request OutputBody, of the connection's jobs; replied to when it was read
 	KindMemory link.Kind = 18 // client: request MemoryBody, reply Memory
 	KindStats  link.Kind = 19 // client: request, reply StatsBody
+	KindStatus link.Kind = 20 // client: request, reply Status
+	KindToken  link.Kind = 21 // client: request TokenBody, reply Token
+	KindPing   link.Kind = 28 // client: request, replied to at once
+	KindDrain  link.Kind = 40 // client: request DrainBody, replied to when it has begun
+	KindRemove link.Kind = 41 // client: request RemoveBody, replied to when it is done
+	KindRekey  link.Kind = 42 // client: request, replied to when it is done
 )
 
 // ControlOptions is how both ends open the connection.
@@ -72,11 +78,12 @@ type OutputBody struct {
 
 // StatsBody counts the node's tasks, and the bytes of objects on disk.
 type StatsBody struct {
-	Waiting  int64 `cbor:"1,keyasint"`
-	Running  int64 `cbor:"2,keyasint"`
-	Finished int64 `cbor:"3,keyasint"`
-	Failed   int64 `cbor:"4,keyasint"`
-	OnDisk   int64 `cbor:"5,keyasint"`
+	Waiting  int64 `cbor:"1,keyasint" json:"waiting"`
+	Running  int64 `cbor:"2,keyasint" json:"running"`
+	Finished int64 `cbor:"3,keyasint" json:"finished"`
+	Failed   int64 `cbor:"4,keyasint" json:"failed"`
+	OnDisk   int64 `cbor:"5,keyasint" json:"on_disk_bytes"`
+	Retried  int64 `cbor:"6,keyasint" json:"retried"`
 }
 
 // MemoryBody asks for a listing of objects.
@@ -102,6 +109,14 @@ type Memory struct {
 	Resources   []Resource       `cbor:"11,keyasint" json:"resources"`
 	Actors      []Actor          `cbor:"12,keyasint" json:"actors"`       // those with the most waiting calls and the most memory first
 	ActorStates map[string]int64 `cbor:"13,keyasint" json:"actor_states"` // how many actors are in each state
+
+	// Kept and KeptOnDisk are the bytes that states of actors which sleep, and
+	// checkpoints, take of memory and of disk. Of all jobs, as is Undrained: the
+	// times that an actor with several calls under way took no checkpoint since they
+	// did not end.
+	Kept       int64 `cbor:"14,keyasint" json:"kept"`
+	KeptOnDisk int64 `cbor:"15,keyasint" json:"kept_on_disk"`
+	Undrained  int64 `cbor:"16,keyasint" json:"undrained"`
 }
 
 // Resource is what a node has for tasks and actors to hold. CPU is in cores,
@@ -179,3 +194,89 @@ const (
 	HolderWindow   = "window"   // mapped; not a reference
 	HolderOther    = "other"    // for a moment, by what the worker does now
 )
+
+// Status is the cluster as a node knows it.
+type Status struct {
+	Node    string       `cbor:"1,keyasint" json:"node"`              // who tells
+	Cluster string       `cbor:"2,keyasint" json:"cluster,omitempty"` // empty: the node is alone
+	Nodes   []NodeStatus `cbor:"3,keyasint" json:"nodes,omitempty"`   // in order of names
+	Tasks   StatsBody    `cbor:"4,keyasint" json:"tasks"`             // of the node that tells
+
+	Jobs     []JobInfo  `cbor:"5,keyasint,omitempty" json:"jobs,omitempty"`           // submitted, of all nodes, that have not ended
+	MoreJobs int64      `cbor:"6,keyasint,omitempty" json:"more_jobs,omitempty"`      // beyond those
+	Waits    *Explained `cbor:"7,keyasint,omitempty" json:"waits,omitempty"`          // what waits on the node that tells
+	Partial  []string   `cbor:"8,keyasint,omitempty" json:"could_not_tell,omitempty"` // what could not be had, and why
+}
+
+// NodeStatus is a node of the cluster.
+type NodeStatus struct {
+	Name        string            `cbor:"1,keyasint" json:"name"`
+	Incarnation uint64            `cbor:"2,keyasint" json:"incarnation"`
+	Addr        string            `cbor:"3,keyasint" json:"addr"`
+	Version     string            `cbor:"4,keyasint" json:"version"`
+	Head        bool              `cbor:"5,keyasint" json:"head"`
+	Learner     bool              `cbor:"13,keyasint,omitempty" json:"learner,omitempty"` // a head that has no vote yet, as a head knows
+	Draining    bool              `cbor:"6,keyasint" json:"draining"`
+	Status      string            `cbor:"7,keyasint" json:"status"` // alive, unreachable or dead
+	Why         string            `cbor:"8,keyasint" json:"why"`
+	Since       int64             `cbor:"9,keyasint" json:"seconds"`
+	CPU         int64             `cbor:"10,keyasint" json:"cpu"` // wray.CPU: ten-thousandths of a core
+	Memory      int64             `cbor:"11,keyasint" json:"memory"`
+	Custom      []CustomStatus    `cbor:"12,keyasint" json:"custom,omitempty"`
+	Labels      map[string]string `cbor:"14,keyasint,omitempty" json:"labels,omitempty"`
+	Free        *FreeStatus       `cbor:"15,keyasint,omitempty" json:"free,omitempty"` // nil: the node that tells does not know
+}
+
+// FreeStatus is what tasks may have of a node now; of another node an estimate.
+type FreeStatus struct {
+	CPU    int64 `cbor:"1,keyasint" json:"cpu"` // as NodeStatus.CPU
+	Memory int64 `cbor:"2,keyasint" json:"memory"`
+}
+
+// CustomStatus is what a node has of a resource of any name.
+type CustomStatus struct {
+	Name   string `cbor:"1,keyasint" json:"name"`
+	Amount int64  `cbor:"2,keyasint" json:"amount"` // as wray.Custom counts it
+}
+
+// TokenBody asks for a join token.
+type TokenBody struct {
+	Uses int    `cbor:"1,keyasint"`           // 0: one
+	Life int64  `cbor:"2,keyasint"`           // ns; 0: an hour
+	Name string `cbor:"3,keyasint"`           // of the one node that it lets in, or empty
+	Head bool   `cbor:"4,keyasint,omitempty"` // it lets heads in
+}
+
+// OperatorBody asks for the credential of an operator, or, with Revoke, that all
+// that he has are good no more.
+type OperatorBody struct {
+	Name   string `cbor:"1,keyasint"`
+	Life   int64  `cbor:"2,keyasint"` // ns; 0: the default
+	Revoke bool   `cbor:"3,keyasint"`
+}
+
+// Operator is a credential, in PEM, and a node's address at which it is good, as
+// it is at all others of the cluster. Both are empty after a revocation.
+type Operator struct {
+	Credential []byte `cbor:"1,keyasint"`
+	Addr       string `cbor:"2,keyasint"`
+}
+
+// Token is a join token, as it is printed, and where it is good.
+type Token struct {
+	Token string `cbor:"1,keyasint" json:"token"`
+	Addr  string `cbor:"2,keyasint" json:"address"`
+}
+
+// DrainBody drains a node.
+type DrainBody struct {
+	Name   string `cbor:"1,keyasint"`
+	Within int64  `cbor:"2,keyasint"` // ns that what runs there has to end; 0: the default
+}
+
+// RemoveBody revokes what a node has, for good; with Head it is no head either.
+type RemoveBody struct {
+	Name string `cbor:"1,keyasint"`
+	Why  string `cbor:"2,keyasint,omitempty"`
+	Head bool   `cbor:"3,keyasint,omitempty"`
+}

@@ -262,7 +262,7 @@ func TestFailures(t *testing.T) {
 		return Message{}, nil
 	})
 	for kind, want := range []string{
-		"LimitExceeded: m? (limit memory = 1099511627776 bytes, raise it with --memory)",
+		"LimitExceeded: m? (limit memory = 1024 GiB, raise it with --memory)",
 		"DependencyFailed", "handler broke", "too large", "Internal: plain", "Internal: xxx", "not sent",
 	} {
 		_, err := a.Call(t.Context(), Message{Kind: Kind(kind)})

@@ -19,12 +19,20 @@ type MemDisk struct {
 	limit   int64 // guarded by mu, as is all that follows
 	used    int64
 	batches map[*memBatch]bool
+	whole   bool
 	refuse  error // of the next writes
 	corrupt func(p []byte, off int64)
 }
 
 // NewMemDisk returns a disk that takes limit bytes; 0: as many as memory holds.
 func NewMemDisk(limit int64) *MemDisk { return &MemDisk{limit: limit, batches: map[*memBatch]bool{}} }
+
+// KeepWhole makes the disk one of which batches are given back as a whole alone.
+func (d *MemDisk) KeepWhole() {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	d.whole = true
+}
 
 // RefuseWrites makes writes fail with err; nil: no more.
 func (d *MemDisk) RefuseWrites(err error) {
@@ -124,9 +132,19 @@ func (b *memBatch) ReadAt(p []byte, off int64) (int, error) {
 	return n, nil
 }
 
+// Whole implements objectstore.Whole.
+func (b *memBatch) Whole() bool {
+	b.d.mu.Lock()
+	defer b.d.mu.Unlock()
+	return b.d.whole
+}
+
 func (b *memBatch) Punch(off, n int64) {
 	b.d.mu.Lock()
 	defer b.d.mu.Unlock()
+	if b.d.whole {
+		return
+	}
 	clear(b.data[off : off+n])
 	b.punched += n
 	b.d.used -= n

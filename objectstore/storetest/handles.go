@@ -169,5 +169,16 @@ func testHandleTags(t *testing.T, s Suite) {
 	if tab.Live(h, tag) || tab.Tag(h) == tag {
 		t.Error("a use after Reset is taken for one before")
 	}
+	// A clone goes on where the table was, with its tags, too.
+	c := tab.Clone()
+	old := c.Tag(h)
+	c.Drop(h)
+	if again, err := c.Add(put(t, st, nil)); err != nil || again != h {
+		t.Fatalf("handle %d of a clone: expected the number %d again; %v", again, h, err)
+	}
+	if c.Live(h, old) || c.Live(h, tag) || !tab.Live(h, old) {
+		t.Error("a handle made in a clone is taken for one that was cloned, or has changed the table")
+	}
+	c.Reset()
 	tab.Reset()
 }

@@ -79,6 +79,19 @@ func testLendable(t *testing.T, s Suite) {
 	if f := st.Stats(); f.SegmentsMade != 1 || f.Used != 0 {
 		t.Errorf("after buffers of one class: %+v", f)
 	}
+	// Also where nothing came of it, in memory that nobody else has written to.
+	st = s.open(t, capacity(64*mib))
+	for range 2 {
+		b, err := lend(n)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if i := bytes.IndexFunc(b.Memory(), func(r rune) bool { return r != 0 }); i >= 0 {
+			t.Errorf("byte %d of what is lent is %#x: it is of a buffer that was discarded", i, b.Memory()[i])
+		}
+		copy(b.Memory(), pattern(1, len(b.Memory())))
+		b.Discard()
+	}
 }
 
 // testSealAs: an object with the value of another shares its bytes, which go
@@ -174,6 +187,14 @@ func testFree(t *testing.T, s Suite) {
 		}
 		o.Release()
 	}
+	// Bytes that were given out stay, as long as the object is there.
+	given := put(t, st, pattern(4, mib))
+	b := given.Bytes()
+	given.Free()
+	other := putWaiting(t, st, pattern(5, mib)) // what is pooled may be in the warmer's hands
+	wantBytes(t, "bytes of what was freed", b, pattern(4, mib))
+	other.Release()
+	given.Release()
 	o := declare(t, st)
 	if err := o.Fail(wray.Errorf(wray.CodeUserError, "why")); err != nil {
 		t.Fatal(err)

@@ -15,7 +15,9 @@
 // its strings and lists, whatever its size. A batch stays valid for as long as
 // anything of it is in use; to release it is not needed.
 //
-// Programs that do not import this package do not link Arrow.
+// Records are those of github.com/apache/arrow/go/v15; those of other major
+// versions of Arrow are other types to Go. Programs that do not import this
+// package do not link Arrow.
 package arrow
 
 import (

@@ -43,12 +43,20 @@ func TestBenchCorePart(t *testing.T) {
 		"get calls":        "single client get calls (Plasma Store) in get/s",
 		"of an empty job":  "node start, to the end of an empty job in ms",
 		"20 times the sto": "put and drop 20 times the store's capacity in GiB/s",
-		"moved to disk":    "spill, objects moved to disk in MiB/s",
-		"no such case":     "",
+		"moved to disk":    "spill, objects moved to disk in MiB/s\nspill, objects moved to disk and synced in MiB/s",
 	} {
 		if got := strings.Join(benchCore(t, part), "\n"); got != want {
 			t.Errorf("%q printed %q, want %q", part, got, want)
 		}
+	}
+}
+
+// TestBenchNothing holds that a case that does not exist is a mistake, and is
+// told where the names are.
+func TestBenchNothing(t *testing.T) {
+	r := run(t, "", "bench", "core", "--rounds", "1", "--seconds", "0.05", "no such case")
+	if r.code != 2 || r.stdout != "" || !strings.Contains(r.stderr, `no case of wray bench core has "no such case" in its name`) || !strings.Contains(r.stderr, "docs/CLI.md") {
+		t.Errorf("exit %d\n%s%s", r.code, r.stdout, r.stderr)
 	}
 }
 

@@ -35,7 +35,7 @@ func TestBadModules(t *testing.T) {
 		if err := os.WriteFile(file, b, 0o600); err != nil {
 			t.Fatal(err)
 		}
-		for _, args := range [][]string{{"run", file}, {"module", "inspect", file}, {"module", "rewrite", file, "-o", file + ".out"}} {
+		for _, args := range [][]string{{"run", file}, {"module", "inspect", file}, {"module", "rewrite", "--meter", file, "-o", file + ".out"}} {
 			if r := run(t, "", args...); r.code != 1 || !strings.HasPrefix(r.stderr, "wray: error: ") || strings.Contains(r.stderr, "goroutine ") {
 				t.Errorf("%s %s: exit %d\n%s", args[0], name, r.code, r.stderr)
 			}

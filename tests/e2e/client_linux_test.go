@@ -62,7 +62,8 @@ func awaitEmpty(t *testing.T, address string) {
 type process struct {
 	cmd   *exec.Cmd
 	lines *bufio.Scanner
-	errs  bytes.Buffer
+	errs  bytes.Buffer // the process's own until it was waited for
+	end   func()       // kills it, if it runs, and waits for it
 }
 
 // begin starts a program and waits for its first line.
@@ -87,10 +88,11 @@ func beginWith(t *testing.T, in *os.File, line string, name string, args ...stri
 	if err := p.cmd.Start(); err != nil {
 		t.Fatal(err)
 	}
-	t.Cleanup(func() {
+	p.end = func() {
 		cancel()
 		_ = p.cmd.Wait()
-	})
+	}
+	t.Cleanup(p.end)
 	p.lines = bufio.NewScanner(out)
 	if !p.lines.Scan() || !strings.Contains(p.lines.Text(), line) {
 		t.Fatalf("%s printed %q, not %q\n%s", filepath.Base(name), p.lines.Text(), line, p.errs.String())

@@ -40,6 +40,7 @@ func setUp(m *testing.M) int {
 		return 1
 	}
 	os.Setenv("WRAY_CACHE", filepath.Join(dir, "cache"))
+	os.Setenv("XDG_STATE_HOME", filepath.Join(dir, "state"))
 	return m.Run()
 }
 

@@ -33,7 +33,7 @@ func TestInterrupt(t *testing.T) {
 	_ = cmd.Process.Signal(os.Interrupt)
 	ended := time.AfterFunc(30*time.Second, func() { _ = syscall.Kill(-group, syscall.SIGKILL) })
 	err = cmd.Wait()
-	if !ended.Stop() || err == nil || cmd.ProcessState.ExitCode() < 1 {
+	if !ended.Stop() || err == nil || cmd.ProcessState.ExitCode() != 130 || !strings.HasSuffix(errs.String(), "wray: interrupted\n") {
 		t.Errorf("%v\n%s", err, errs.String())
 	}
 	if err := syscall.Kill(-group, 0); err != syscall.ESRCH {

@@ -215,6 +215,9 @@ func TestInspect(t *testing.T) {
 	} {
 		name := filepath.Base(c.of)
 		r := run(t, "", "module", "inspect", "--json", c.of)
+		if key := regexp.MustCompile(`"[A-Z]\w*":`).FindString(r.stdout); key != "" {
+			t.Errorf("%s: the key %s is not as those of the rest", name, key)
+		}
 		var i inspection
 		if err := json.Unmarshal([]byte(r.stdout), &i); r.code != 0 || err != nil {
 			t.Errorf("%s: %v, exit %d\n%s", name, err, r.code, r.stderr)

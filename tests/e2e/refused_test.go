@@ -25,7 +25,7 @@ func TestRefused(t *testing.T) {
 		{"crowded", []string{"--object-store-memory", "16MiB", "--spill-dir", "none"}, "StoreFull, object store memory = 16777216\n",
 			[]string{"--object-store-memory"}},
 		{"return", []string{"--object-store-memory", "1MiB"}, "StoreFull, object store memory = 1048576\n",
-			[]string{"task fat (attempt 1 on ", "(limit object store memory = 1048576 bytes, raise it with --object-store-memory)"}},
+			[]string{"task fat (attempt 1 on ", "(limit object store memory = 1 MiB, raise it with --object-store-memory)"}},
 		{"memory", nil, "LimitExceeded, memory of a WebAssembly module = 4294967296\n",
 			[]string{"submit: the task asks for 1125899906842624 bytes of memory, more than a sandbox can have"}},
 		{"windows", []string{"--max-windows", "40"}, "LimitExceeded, mapped objects = 40\n",

@@ -9,7 +9,7 @@ import (
 // every reference to it, reads all of it, and leaves no file behind.
 func TestSpill(t *testing.T) {
 	dir := t.TempDir()
-	r := run(t, "", "run", "--object-store-memory", "64MiB", "--spill-dir", dir, "--spill-limit", "1GiB", "./tests/e2e/testdata/spill")
+	r := run(t, "", "run", "--object-store-memory", "64MiB", "--spill-dir", dir, "--spill-limit", "1GiB", "./tests/e2e/testdata/spill", "--", "64")
 	if r.code != 0 || r.stdout != "64 blocks are as they were made\n" {
 		t.Errorf("exit %d, %q\n%s", r.code, r.stdout, r.stderr)
 	}

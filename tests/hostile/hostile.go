@@ -81,6 +81,7 @@ func Cases() []Case {
 		{Run, trapCases()},
 		{Run, hostCallCases()},
 		{Run, callCases()},
+		{Run, initCases()},
 		{Run, garbageCases()},
 		{Run, fileCases()},
 	} {

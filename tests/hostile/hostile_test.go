@@ -79,8 +79,15 @@ func TestAdmit(t *testing.T) {
 				t.Errorf("%d bytes allocated for a module of %d bytes", alloc, len(wasm))
 			}
 			// The walker runs at hundreds of megabytes a second; the bound
-			// leaves room for a busy machine and the race detector.
-			if limit := 100*time.Millisecond + time.Duration(len(wasm))*100; took > limit {
+			// leaves room for the race detector, and a busy machine has
+			// several tries.
+			limit := 100*time.Millisecond + time.Duration(len(wasm))*100
+			for try := 1; took > limit && try < 8; try++ {
+				start := time.Now()
+				_ = rewrite.Admit(wasm, rewrite.AdmitLimits{})
+				took = min(took, time.Since(start))
+			}
+			if took > limit {
 				t.Errorf("took %v for %d bytes", took, len(wasm))
 			}
 		})

@@ -14,6 +14,7 @@ import (
 	"time"
 
 	"github.com/wray-project/wray"
+	"github.com/wray-project/wray/host/child"
 	"github.com/wray-project/wray/host/node"
 	"github.com/wray-project/wray/host/worker"
 	"github.com/wray-project/wray/tests/hostile"
@@ -23,10 +24,10 @@ import (
 func TestMain(m *testing.M) {
 	if len(os.Args) > 1 {
 		switch os.Args[1] {
-		case node.WorkerVerb:
-			os.Exit(node.RunWorker(os.Args[2:]))
-		case node.CompilerVerb:
-			os.Exit(node.RunCompiler(os.Args[2:]))
+		case child.WorkerVerb:
+			os.Exit(child.RunWorker(os.Args[2:]))
+		case child.CompilerVerb:
+			os.Exit(child.RunCompiler(os.Args[2:]))
 		}
 	}
 	os.Exit(m.Run())

@@ -32,6 +32,7 @@ const (
 	OpTask    Op = 4
 	OpReclaim Op = 5
 	OpServe   Op = 6
+	OpRest    Op = 7
 )
 
 // Encoding says how a value's payload is to be read.
@@ -123,7 +124,10 @@ const (
 	SpecCheckpointEvery = 96
 	SpecCustomPtr       = 104
 	SpecCustomLen       = 108
-	SpecReserved        = 112
+	SpecKeyPtr          = 112
+	SpecKeyLen          = 116
+	SpecPlacePtr        = 120
+	SpecPlaceLen        = 124
 )
 
 // Flags of a task_spec.
@@ -255,6 +259,7 @@ const (
 	EventRoom     = 5
 	EventReclaim  = 6
 	EventCall     = 7
+	EventRest     = 8
 )
 
 // Errno is the result of every import, with WASI preview 1's numbers.

@@ -74,7 +74,7 @@ func TestLayout(t *testing.T) {
 		{"task_spec", SpecSize, []field{{SpecFn, 4}, {SpecFlags, 4}, {SpecArgsPtr, 4}, {SpecNargs, 4}, {SpecResultsPtr, 4},
 			{SpecNresults, 4}, {SpecNamePtr, 4}, {SpecNameLen, 4}, {SpecCPU, 4}, {SpecRetries, 4}, {SpecMemory, 8}, {SpecTimeout, 8},
 			{SpecRetryOnPtr, 4}, {SpecRetryOnLen, 4}, {SpecWindow, 4}, {SpecActorRef, 4}, {SpecCallTries, 4}, {SpecMaxPending, 4}, {SpecIdle, 8},
-			{SpecConcurrency, 4}, {SpecCheckpointCalls, 4}, {SpecCheckpointEvery, 8}, {SpecCustomPtr, 4}, {SpecCustomLen, 4}, {SpecReserved, 16}}},
+			{SpecConcurrency, 4}, {SpecCheckpointCalls, 4}, {SpecCheckpointEvery, 8}, {SpecCustomPtr, 4}, {SpecCustomLen, 4}, {SpecKeyPtr, 4}, {SpecKeyLen, 4}, {SpecPlacePtr, 4}, {SpecPlaceLen, 4}}},
 		{"arg", ArgSize, []field{{ArgKind, 4}, {ArgHandle, 4}, {ArgValue, ValueSize}}},
 		{"call", CallSize, []field{{CallIndex, 4}, {CallNargs, 4}, {CallNresults, 4}, {CallFlags, 4}, {CallAttempt, 4}, {CallNameLen, 4},
 			{CallTimeout, 8}, {CallTaskOwner, 8}, {CallTaskSeq, 8}, {CallItemsDone, 8}}},

@@ -5,8 +5,10 @@ import (
 	"fmt"
 	"os"
 	"runtime"
+	"strings"
 	"unsafe"
 
+	"github.com/wray-project/wray/internal/gotrace"
 	"github.com/wray-project/wray/wasm/abi"
 	_ "github.com/wray-project/wray/wasm/guest/stdin" // lets goroutines wait for input
 )
@@ -234,6 +236,11 @@ func handle(ev *rawEvent) {
 		deadlock()
 	case abi.EventReclaim:
 		go Reclaim()
+	case abi.EventRest:
+		select {
+		case rested <- struct{}{}:
+		default:
+		}
 	}
 }
 
@@ -281,8 +288,11 @@ func wakeAll() {
 	events.room.signal()
 }
 
+// deadlocked is how many of the goroutines that wait are shown.
+const deadlocked = 8
+
 // deadlock ends the guest: every goroutine waits, and nothing it waits for can
-// come. A task fails with the stacks of all goroutines as its trace, a driver
+// come. A task fails with the stacks of goroutines as its trace, a driver
 // prints them. A task that wants to know when it is canceled may wait for that,
 // which the host cannot see.
 func deadlock() {
@@ -295,6 +305,13 @@ func deadlock() {
 	}
 	stack := make([]byte, 64<<10)
 	stack = stack[:runtime.Stack(stack, true)]
+	if os.Getenv(gotrace.EverythingEnv) != gotrace.EverythingValue {
+		text := string(stack)
+		if own, others, ok := strings.Cut(text, "\n\n"); ok && strings.Contains(own, "/guest.openEvents") {
+			text = others
+		}
+		stack = []byte(gotrace.Short(text, deadlocked))
+	}
 	const message = "all goroutines wait, and nothing that they wait for can come"
 	if c := current.call; c != nil {
 		c.fail(codeDeadlock, message, string(stack), "")

@@ -52,6 +52,8 @@ func wrayCall(op, arg uint32) uint32 {
 	case abi.OpReclaim:
 		Reclaim()
 		return 0
+	case abi.OpRest:
+		return rest()
 	}
 	return uint32(abi.EINVAL)
 }
@@ -95,6 +97,20 @@ func growStack(depth int) byte {
 	return frame[depth/2]
 }
 
+// rested holds a token when the host has seen that everything waits.
+var rested = make(chan struct{}, 1)
+
+// rest lets the goroutines that calls left running go on until all of them
+// wait. The host sees then what for.
+func rest() uint32 {
+	if err := openEvents(); err != nil {
+		return uint32(abi.EIO)
+	}
+	<-rested
+	flushDrops()
+	return 0
+}
+
 // restore makes a sandbox that was made from the snapshot one of its own.
 func restore() {
 	reseed()
@@ -114,8 +130,8 @@ func begin(c *Call, timeout time.Duration) {
 }
 
 // end gives back what the call held, unless that is an actor's state.
-// Goroutines that it left running stand still until the next call; their
-// references are stale.
+// Goroutines that it left running stand still until the next call, or, of an
+// actor, the operation REST; of a task their references are stale.
 func end() {
 	ctx := current.ctx
 	current.ctx, current.call = nil, nil

@@ -171,7 +171,8 @@ type rawSpec struct {
 	checkpointCalls       uint32
 	checkpointEvery       uint64
 	customPtr, customLen  uint32
-	reserved              [2]uint64
+	keyPtr, keyLen        uint32
+	placePtr, placeLen    uint32
 }
 
 type rawInfo struct {
@@ -222,7 +223,7 @@ var (
 	_ = [1]struct{}{}[unsafe.Offsetof(rawSpec{}.maxPending)-abi.SpecMaxPending]
 	_ = [1]struct{}{}[unsafe.Offsetof(rawSpec{}.idle)-abi.SpecIdle]
 	_ = [1]struct{}{}[unsafe.Offsetof(rawSpec{}.checkpointEvery)-abi.SpecCheckpointEvery]
-	_ = [1]struct{}{}[unsafe.Offsetof(rawSpec{}.reserved)-abi.SpecReserved]
+	_ = [1]struct{}{}[unsafe.Offsetof(rawSpec{}.placePtr)-abi.SpecPlacePtr]
 	_ = [1]struct{}{}[unsafe.Sizeof(rawInfo{})-abi.InfoSize]
 	_ = [1]struct{}{}[unsafe.Offsetof(rawInfo{}.nrefs)-abi.InfoNrefs]
 	_ = [1]struct{}{}[unsafe.Sizeof(rawCall{})-abi.CallSize]

@@ -22,6 +22,8 @@ type Spec struct {
 	RetryOn    []byte // names of registered errors, a zero byte after each
 	Window     uint32 // of a stream; 0: the default
 	Custom     []byte // custom resources: of each the name, a zero byte, the amount in decimal, a zero byte
+	Place      []byte // which nodes it runs on, as wray.Placement.Append writes it; empty: the default
+	Key        string // of a call of a durable actor: what tells a repeated call; "": nothing
 
 	Actor       *Ref          // of a call: the actor that is called
 	CallTries   int32         // with Actor set in Flags: how often a call is run again; -1: without end
@@ -143,6 +145,8 @@ func (s *scratch) setSpec(t *Spec) error {
 	p.retryOnPtr, p.retryOnLn = bytesAddr(t.RetryOn), uint32(len(t.RetryOn))
 	p.window = t.Window
 	p.customPtr, p.customLen = bytesAddr(t.Custom), uint32(len(t.Custom))
+	p.placePtr, p.placeLen = bytesAddr(t.Place), uint32(len(t.Place))
+	p.keyPtr, p.keyLen = uint32(uintptr(unsafe.Pointer(unsafe.StringData(t.Key)))), uint32(len(t.Key))
 	p.actor, p.callTries, p.maxPending, p.idle = 0, t.CallTries, t.MaxPending, uint64(max(0, t.Idle))
 	p.concurrency = t.Concurrency
 	p.checkpointCalls, p.checkpointEvery = t.CheckpointCalls, uint64(max(0, t.CheckpointEvery))

@@ -250,7 +250,7 @@ func TestAdmitEngineCorpus(t *testing.T) {
 func TestAdmitGo(t *testing.T) {
 	programs := []string{"cmd/nm"}
 	if !testing.Short() {
-		programs = append(programs, "cmd/compile", "cmd/go", "cmd/link", "cmd/pprof")
+		programs = append(programs, "cmd/compile", "cmd/go")
 	}
 	dir := t.TempDir()
 	for _, p := range programs {

@@ -122,14 +122,17 @@ type Import struct {
 
 // Export is what a module offers.
 type Export struct {
-	Name, Kind, Type string
+	Name string `json:"name"`
+	Kind string `json:"kind"`
+	Type string `json:"type"`
 }
 
 // Table is a table's element type and size.
 type Table struct {
-	Elem     string
-	Min, Max uint32 // Max is 2^32-1 for a table without a maximum
-	Imported bool
+	Elem     string `json:"elem"`
+	Min      uint32 `json:"min"`
+	Max      uint32 `json:"max"` // 2^32-1 for a table without a maximum
+	Imported bool   `json:"imported"`
 }
 
 // Rewrite checks a module and runs the passes that o asks for. Failures are

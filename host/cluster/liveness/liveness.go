@@ -93,10 +93,17 @@ func (Change) decision()  {}
 func (Propose) decision() {}
 
 // View is what one node thinks of the others. The zero time of its calls may be
-// any, as long as it never goes back. It is not safe for concurrent use.
+// any, as long as it never goes back. It is not safe for concurrent use. What a
+// call costs does not grow with the number of nodes, but with that of those
+// about whom something is decided, or whose lease has lapsed.
 type View struct {
 	cfg   Config
 	nodes map[string]*peer
+	// heard has those that are alive, who was heard first in front: the ends of a
+	// ring, as in package container/list.
+	heard peer
+	// lapsed has those whose lease has lapsed and who are not dead, by name.
+	lapsed map[string]*peer
 	// up says that the control state answers, and since when.
 	up      bool
 	upSince time.Duration
@@ -105,6 +112,8 @@ type View struct {
 
 // peer is one incarnation of a node.
 type peer struct {
+	name        string
+	next, prev  *peer // in View.heard; nil where it is not alive
 	incarnation uint64
 	status      Status
 	heard       time.Duration // the last reply
@@ -116,7 +125,38 @@ type peer struct {
 // NewView returns a view of nobody, from a node whose control state is not yet
 // up.
 func NewView(c Config, now time.Duration) *View {
-	return &View{cfg: c.withDefaults(), nodes: map[string]*peer{}, now: now}
+	v := &View{cfg: c.withDefaults(), nodes: map[string]*peer{}, lapsed: map[string]*peer{}, now: now}
+	v.heard.next, v.heard.prev = &v.heard, &v.heard
+	return v
+}
+
+// set gives p a status.
+func (v *View) set(p *peer, to Status) {
+	p.status = to
+	if p.next != nil {
+		p.prev.next, p.next.prev = p.next, p.prev
+		p.next, p.prev = nil, nil
+	}
+	switch to {
+	case Alive:
+		p.heard = v.now
+		p.prev, p.next = v.heard.prev, &v.heard
+		p.prev.next, p.next.prev = p, p
+	case Dead:
+		v.lease(p, 0)
+		p.leased = false
+	}
+}
+
+// lease takes note that p's record is there, or of the revision at which it
+// went.
+func (v *View) lease(p *peer, lapsed int64) {
+	p.leased, p.lapsed = lapsed == 0, lapsed
+	if p.leased {
+		delete(v.lapsed, p.name)
+	} else {
+		v.lapsed[p.name] = p
+	}
 }
 
 // Status returns what is thought of a node, and its incarnation; zero of one
@@ -141,12 +181,18 @@ func (v *View) Registered(now time.Duration, node string, incarnation uint64) []
 		if p != nil && p.status != Dead {
 			out = append(out, Change{node, p.incarnation, Dead, fmt.Sprintf("it is back as incarnation %d", incarnation)})
 		}
-		v.nodes[node] = &peer{incarnation: incarnation, status: Alive, heard: now, leased: true, proposed: -1}
+		if p != nil {
+			v.set(p, Dead)
+		}
+		p = &peer{name: node, incarnation: incarnation, leased: true, proposed: -1}
+		v.nodes[node] = p
+		v.set(p, Alive)
 		return append(out, Change{node, incarnation, Alive, "it registered"})
 	case incarnation < p.incarnation || p.status == Dead:
 		return nil // late
 	}
-	p.leased, p.lapsed, p.proposed = true, 0, -1
+	v.lease(p, 0)
+	p.proposed = -1
 	return nil
 }
 
@@ -157,7 +203,7 @@ func (v *View) Lapsed(now time.Duration, node string, incarnation uint64, revisi
 	if p == nil || p.incarnation != incarnation || p.status == Dead {
 		return nil
 	}
-	p.leased, p.lapsed = false, revision
+	v.lease(p, revision)
 	return v.due(nil, node, p)
 }
 
@@ -170,10 +216,13 @@ func (v *View) Condemned(now time.Duration, node string, incarnation uint64) []D
 		return nil
 	case p == nil || p.incarnation < incarnation:
 		// Not seen alive: it must not be from now on.
-		v.nodes[node] = &peer{incarnation: incarnation, proposed: -1}
-		p = v.nodes[node]
+		if p != nil {
+			v.set(p, Dead)
+		}
+		p = &peer{name: node, incarnation: incarnation, proposed: -1}
+		v.nodes[node] = p
 	}
-	p.status, p.leased = Dead, false
+	v.set(p, Dead)
 	return []Decision{Change{node, incarnation, Dead, "its lease lapsed"}}
 }
 
@@ -184,9 +233,9 @@ func (v *View) Reply(now time.Duration, node string, incarnation uint64) []Decis
 	if p == nil || p.incarnation != incarnation || p.status == Dead {
 		return nil // who is dead may still talk: nobody listens
 	}
-	p.heard = now
-	if p.status == Unreachable {
-		p.status = Alive
+	was := p.status
+	v.set(p, Alive)
+	if was == Unreachable {
 		return []Decision{Change{node, incarnation, Alive, "it answers again"}}
 	}
 	return nil
@@ -200,7 +249,7 @@ func (v *View) Closed(now time.Duration, node string, incarnation uint64) []Deci
 	if p == nil || p.incarnation != incarnation || p.status != Alive {
 		return nil
 	}
-	p.status = Unreachable
+	v.set(p, Unreachable)
 	return []Decision{Change{node, incarnation, Unreachable, "its connection closed"}}
 }
 
@@ -224,14 +273,23 @@ func (v *View) ControlUp(now time.Duration) {
 // or at Next.
 func (v *View) Tick(now time.Duration) []Decision {
 	v.advance(now)
-	var out []Decision
-	for _, node := range v.names() {
-		p := v.nodes[node]
-		if p.status == Alive && now-p.heard >= v.cfg.Silence {
-			p.status = Unreachable
-			out = append(out, Change{node, p.incarnation, Unreachable, fmt.Sprintf("no reply for %v", now-p.heard)})
+	var late []*peer
+	for p := v.heard.next; p != &v.heard && now-p.heard >= v.cfg.Silence; p = p.next {
+		late = append(late, p)
+	}
+	for _, p := range v.lapsed {
+		if p.status != Alive || now-p.heard < v.cfg.Silence {
+			late = append(late, p)
 		}
-		out = v.due(out, node, p)
+	}
+	slices.SortFunc(late, func(a, b *peer) int { return strings.Compare(a.name, b.name) })
+	var out []Decision
+	for _, p := range late {
+		if p.status == Alive && now-p.heard >= v.cfg.Silence {
+			v.set(p, Unreachable)
+			out = append(out, Change{p.name, p.incarnation, Unreachable, fmt.Sprintf("no reply for %v", now-p.heard)})
+		}
+		out = v.due(out, p.name, p)
 	}
 	return out
 }
@@ -243,10 +301,10 @@ func (v *View) Next() (at time.Duration, ok bool) {
 			at, ok = t, true
 		}
 	}
-	for _, p := range v.nodes {
-		if p.status == Alive {
-			consider(p.heard + v.cfg.Silence)
-		}
+	if p := v.heard.next; p != &v.heard {
+		consider(p.heard + v.cfg.Silence)
+	}
+	for _, p := range v.lapsed {
 		if t, wants := v.dueAt(p); wants {
 			consider(t)
 		}

@@ -328,3 +328,29 @@ func (w *world) decided(n *node, ds []Decision) error {
 	}
 	return nil
 }
+
+// BenchmarkReply is an answer of a node and the question when something is to be
+// done next, which a directory asks after each: its price must not depend on how
+// many nodes there are.
+func BenchmarkReply(b *testing.B) {
+	for _, n := range []int{10, 100, 1000, 2000} {
+		b.Run(fmt.Sprint("nodes=", n), func(b *testing.B) {
+			v := NewView(Config{}, 0)
+			v.ControlUp(0)
+			names := make([]string, n)
+			for i := range names {
+				names[i] = fmt.Sprint("n", i)
+				v.Registered(0, names[i], 1)
+			}
+			var now time.Duration
+			for i := 0; b.Loop(); i++ {
+				now += time.Microsecond
+				v.Reply(now, names[i%n], 1)
+				v.Tick(now)
+				if _, ok := v.Next(); !ok {
+					b.Fatal("nothing is to be done")
+				}
+			}
+		})
+	}
+}

@@ -39,6 +39,9 @@ type Options struct {
 	// Peer is where other heads reach this one. Nil is for a head that is
 	// alone: it listens nowhere.
 	Peer *Listener
+	// Port is how other heads reach this one, without an address of etcd's own.
+	// With it Peer, Members and Name are not used.
+	Port *control.Port
 	// Clients is where nodes that are no heads reach this one, by Dial. Nil is
 	// nowhere: the Store of this process needs no connection.
 	Clients *Listener
@@ -83,9 +86,14 @@ func Start(ctx context.Context, o Options) (*Store, error) {
 	if err != nil {
 		return nil, fmt.Errorf("start the control state in %s: %w", o.Dir, err)
 	}
+	unserve := func() {}
+	if o.Port != nil {
+		unserve = servePort(e, o.Port)
+	}
 	stop := sync.OnceFunc(func() {
 		log.stopping.Store(true)
 		e.Close()
+		unserve()
 	})
 	select {
 	case <-e.Server.ReadyNotify():
@@ -101,6 +109,8 @@ func Start(ctx context.Context, o Options) (*Store, error) {
 			o.Dir, control.ErrUnavailable, slices.Sorted(maps.Keys(o.Members)), ctx.Err())
 	}
 	s := newStore(v3client.New(e.Server), Prefix)
+	s.self = uint64(e.Server.MemberID())
+	s.local = &local{name: o.Name, server: e.Server, tls: cfg.PeerTLSInfo}
 	s.renew = func(ctx context.Context, id clientv3.LeaseID) (int64, error) {
 		ttl, err := e.Server.LeaseRenew(ctx, lease.LeaseID(id))
 		if errors.Is(err, lease.ErrLeaseNotFound) {
@@ -116,6 +126,15 @@ func Start(ctx context.Context, o Options) (*Store, error) {
 		}
 		return err
 	})
+	if o.Port != nil || o.Peer != nil {
+		go s.followLeader(e.Server.LeaderChangedNotify) // ends with Close
+	}
+	if o.Port != nil {
+		if err := s.moved(ctx, o.Port.Advertise); err != nil {
+			s.Close()
+			return nil, fmt.Errorf("start the control state in %s: %w", o.Dir, err)
+		}
+	}
 	return s, nil
 }
 
@@ -124,13 +143,16 @@ func (o *Options) config(log *slogCore) (*embed.Config, error) {
 	if o.Dir == "" {
 		return nil, fmt.Errorf("%w: no directory for its files", control.ErrInvalid)
 	}
+	if o.Port != nil {
+		o.Name, o.Peer, o.Members = o.Port.Name, nil, nil
+	}
 	if o.Name == "" {
 		o.Name = "head"
 	}
 	if o.Keep <= 0 {
 		o.Keep = 10_000
 	}
-	alone := o.Peer == nil
+	alone := o.Peer == nil && o.Port == nil
 	if o.Heartbeat <= 0 || o.Election <= 0 {
 		o.Heartbeat, o.Election = 100*time.Millisecond, time.Second
 		if alone {
@@ -187,6 +209,11 @@ func (o *Options) config(log *slogCore) (*embed.Config, error) {
 	}
 	cfg.InitialCluster = strings.Join(initial, ",")
 	cfg.InitialClusterToken = "wray"
+	if o.Port != nil {
+		if err := usePort(cfg, o.Port); err != nil {
+			return nil, err
+		}
+	}
 	return cfg, nil
 }
 

@@ -12,6 +12,7 @@ import (
 	"errors"
 	"fmt"
 	"strings"
+	"sync/atomic"
 	"time"
 
 	"github.com/wray-project/wray/host/control"
@@ -27,27 +28,38 @@ const Prefix = "wray/"
 
 // Store is a control.Store in etcd.
 type Store struct {
-	client *clientv3.Client
-	kv     clientv3.KV
-	lease  clientv3.Lease
-	watch  clientv3.Watcher
-	renew  func(context.Context, clientv3.LeaseID) (ttl int64, err error)
-	shut   func() error // closes client and what is behind it, once
+	client  *clientv3.Client
+	kv      clientv3.KV
+	lease   clientv3.Lease
+	watch   clientv3.Watcher // of bare keys: see watcher
+	prefix  string           // of keys
+	renew   func(context.Context, clientv3.LeaseID) (ttl int64, err error)
+	self    uint64 // this member, of an etcd that runs here
+	local   *local // that etcd; nil of one that was dialed
+	awaited awaited
+	shut    func() error // closes client and what is behind it, once
 
 	closing context.Context // done when Close was called
 	close   context.CancelFunc
+	// term ends with closing, and some time after heads have another leader:
+	// what was on its way to the one before is lost, and nobody would say so
+	// for long.
+	term atomic.Pointer[context.Context]
 }
 
 var _ control.Store = (*Store)(nil)
 
 func newStore(c *clientv3.Client, prefix string) *Store {
 	s := &Store{
-		client: c,
-		kv:     namespace.NewKV(c.KV, prefix),
-		lease:  c.Lease,
-		watch:  namespace.NewWatcher(c.Watcher, prefix),
+		client:  c,
+		kv:      namespace.NewKV(c.KV, prefix),
+		lease:   c.Lease,
+		watch:   c.Watcher,
+		prefix:  prefix,
+		awaited: awaited{now: time.Now, byID: map[uint64]newcomer{}},
 	}
 	s.closing, s.close = context.WithCancel(context.Background())
+	s.term.Store(&s.closing)
 	return s
 }
 
@@ -226,6 +238,27 @@ func (s *Store) Close() error {
 	return s.shut()
 }
 
+// errNewLeader is why a request has no answer.
+var errNewLeader = errors.New("the heads have another leader since it was made; read, and try again")
+
+// newLeaderTime is how long requests have to be answered that were made before
+// the leader changed.
+const newLeaderTime = 300 * time.Millisecond
+
+// followLeader ends the term of requests whenever heads have another leader.
+func (s *Store) followLeader(changed func() <-chan struct{}) {
+	for s.closing.Err() == nil {
+		term, end := context.WithCancel(s.closing)
+		s.term.Store(&term)
+		select {
+		case <-changed():
+			time.AfterFunc(newLeaderTime, end)
+		case <-s.closing.Done():
+			end()
+		}
+	}
+}
+
 // begin returns ctx with the deadline that requests without one have. It ends
 // with the store.
 func (s *Store) begin(ctx context.Context, doing string) (context.Context, context.CancelFunc, error) {
@@ -235,9 +268,10 @@ func (s *Store) begin(ctx context.Context, doing string) (context.Context, conte
 	if err := ctx.Err(); err != nil {
 		return nil, nil, control.Unavailable(doing, err)
 	}
-	ctx, cancel := context.WithTimeout(ctx, control.Patience)
-	stop := context.AfterFunc(s.closing, cancel)
-	return ctx, func() { stop(); cancel() }, nil
+	ctx, end := context.WithTimeout(ctx, control.Patience)
+	ctx, cancel := context.WithCancelCause(ctx)
+	stop := context.AfterFunc(*s.term.Load(), func() { cancel(errNewLeader) })
+	return ctx, func() { stop(); cancel(nil); end() }, nil
 }
 
 // wrap says of an error of etcd's which of control's it is.
@@ -245,8 +279,8 @@ func (s *Store) wrap(ctx context.Context, doing string, err error) error {
 	if s.closing.Err() != nil {
 		return fmt.Errorf("%s: %w", doing, control.ErrClosed)
 	}
-	if e := ctx.Err(); e != nil {
-		return control.Unavailable(doing, e)
+	if ctx.Err() != nil {
+		return control.Unavailable(doing, context.Cause(ctx))
 	}
 	err = rpctypes.Error(err)
 	switch {

@@ -438,3 +438,37 @@ var loopback = net.IPv4(127, byte(os.Getpid()>>8)|0x80, byte(os.Getpid()), 1)
 func freeAddress() string {
 	return fmt.Sprintf("%v:%d", loopback, 20000+lastPort.Add(1))
 }
+
+// TestWatchers has many watchers in one process see the same keys, whole.
+func TestWatchers(t *testing.T) {
+	t.Parallel()
+	s := start(t, Options{Dir: t.TempDir()})
+	bg, cancel := context.WithTimeout(context.Background(), time.Minute)
+	defer cancel()
+	var all []control.Watcher
+	for range 5 {
+		w, err := s.Watch(bg, "node/", 0)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer w.Close()
+		// Each has its place in etcd before the next, and before any event.
+		short, stop := context.WithTimeout(bg, 50*time.Millisecond)
+		if b, err := w.Next(short); !errors.Is(err, control.ErrUnavailable) {
+			t.Fatalf("a watch saw %v, %v", b, err)
+		}
+		stop()
+		all = append(all, w)
+	}
+	for _, key := range []string{"node/a", "node/b"} {
+		if _, err := s.Commit(bg, control.Txn{Do: []control.Op{control.Put(key, nil)}}); err != nil {
+			t.Fatal(err)
+		}
+		for i, w := range all {
+			b, err := w.Next(bg)
+			if err != nil || len(b.Events) != 1 || b.Events[0].Record.Key != key {
+				t.Errorf("watcher %d saw %v, %v, want %s", i, b.Events, err, key)
+			}
+		}
+	}
+}

@@ -19,6 +19,10 @@ type slogCore struct {
 var noise = map[string]bool{
 	// Of each new etcd, until it has made its first snapshot.
 	"failed to update storage version": true,
+	"Failed to detect schema version":  true,
+	// It listens for no clients, so nobody logs in, and nothing is signed.
+	"Running http and grpc server on single port. This is not recommended for production.": true,
+	"simple token is not cryptographically signed":                                         true,
 }
 
 func (c slogCore) Enabled(l zapcore.Level) bool {

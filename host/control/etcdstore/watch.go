@@ -14,7 +14,9 @@ import (
 // retryPause is between two attempts to watch, where etcd is not there.
 const retryPause = 100 * time.Millisecond
 
-// watcher is a control.Watcher. Next starts a watch of etcd's where there is
+// watcher is a control.Watcher. It takes the prefix of all keys off by itself:
+// etcd's own way (namespace.NewWatcher) does so in place, and in one process all
+// watchers of a key are given the same event. Next starts a watch of etcd's where there is
 // none, at the place that was come to.
 type watcher struct {
 	s      *Store
@@ -95,7 +97,7 @@ func (w *watcher) Next(ctx context.Context) (control.Batch, error) {
 			}
 			var b control.Batch
 			for _, e := range r.Events {
-				b.Events = append(b.Events, event(e))
+				b.Events = append(b.Events, event(e, w.s.prefix))
 			}
 			// The header may be ahead of the events that are still to come.
 			b.Revision = b.Events[len(b.Events)-1].Record.Modified
@@ -108,13 +110,8 @@ func (w *watcher) Next(ctx context.Context) (control.Batch, error) {
 func (w *watcher) start() {
 	var ctx context.Context
 	ctx, w.stop = context.WithCancel(w.closing)
-	opts := []clientv3.OpOption{clientv3.WithRev(int64(w.next))}
-	if w.prefix == "" {
-		opts = append(opts, clientv3.WithFromKey())
-	} else {
-		opts = append(opts, clientv3.WithPrefix())
-	}
-	w.events = w.s.watch.Watch(clientv3.WithRequireLeader(ctx), w.prefix, opts...)
+	opts := []clientv3.OpOption{clientv3.WithRev(int64(w.next)), clientv3.WithPrefix()}
+	w.events = w.s.watch.Watch(clientv3.WithRequireLeader(ctx), w.s.prefix+w.prefix, opts...)
 }
 
 func (w *watcher) end() {
@@ -128,11 +125,13 @@ func (w *watcher) Close() error {
 	return nil
 }
 
-func event(e *clientv3.Event) control.Event {
+func event(e *clientv3.Event, prefix string) control.Event {
+	r := record(e.Kv)
+	r.Key = r.Key[len(prefix):]
 	if e.Type == clientv3.EventTypeDelete {
-		return control.Event{Record: control.Record{Key: string(e.Kv.Key), Modified: control.Revision(e.Kv.ModRevision)}, Deleted: true}
+		return control.Event{Record: control.Record{Key: r.Key, Modified: r.Modified}, Deleted: true}
 	}
-	return control.Event{Record: record(e.Kv)}
+	return control.Event{Record: r}
 }
 
 func record(kv *mvccpb.KeyValue) control.Record {

@@ -78,6 +78,9 @@ func startServer(t *testing.T) {
 	cmd := exec.Command(bin, addr, access, secret, dir)
 	out := &strings.Builder{}
 	cmd.Stdout, cmd.Stderr = out, out
+	if _, err := cmd.StdinPipe(); err != nil { // with whose end, that of this process, it ends
+		t.Fatal(err)
+	}
 	if err := cmd.Start(); err != nil {
 		t.Fatal(err)
 	}

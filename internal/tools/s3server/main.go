@@ -2,11 +2,15 @@
 // versitygw over a directory, at an address of this machine.
 //
 //	s3server ADDRESS ACCESS SECRET DIRECTORY
+//
+// It ends when its standard input does, which is a pipe from the test: however
+// that ends, no server is left.
 package main
 
 import (
 	"context"
 	"fmt"
+	"io"
 	"os"
 	"os/signal"
 	"syscall"
@@ -33,5 +37,9 @@ func run(args []string) error {
 	}
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	defer stop()
+	go func() {
+		_, _ = io.Copy(io.Discard, os.Stdin)
+		stop()
+	}()
 	return embedgw.RunVersityGW(ctx, be, &embedgw.Config{RootUserAccess: args[1], RootUserSecret: args[2], Ports: []string{args[0]}, Quiet: true, MaxConnections: 1000, MaxRequests: 1000, MultipartMaxParts: 10_000})
 }

@@ -77,6 +77,13 @@ func newActor(t *task) *Ref {
 	return r
 }
 
+// unnameLocked frees the actor's name for another.
+func (a *actor) unnameLocked() {
+	if named[a.create.name] == a {
+		delete(named, a.create.name)
+	}
+}
+
 func lookupLocked(name string) *Ref {
 	if a := named[name]; a != nil {
 		return a.ref.Value()
@@ -115,7 +122,10 @@ func Kill(r *Ref, restart bool) error {
 	if a.ending == nil {
 		a.ending = wray.Errorf(wray.CodeActorDied, "the actor was killed")
 	}
-	a.final = a.final || !restart
+	if !restart {
+		a.final = true
+		a.unnameLocked()
+	}
 	broadcastLocked()
 	return nil
 }
@@ -230,9 +240,7 @@ func (a *actor) live() {
 	}
 	t.cancel(nil)
 	state.Lock()
-	if named[t.name] == a {
-		delete(named, t.name)
-	}
+	a.unnameLocked()
 	pending := a.pending
 	a.dead, a.pending, a.keep = dead, nil, nil
 	state.Unlock()
@@ -304,6 +312,9 @@ func (a *actor) call(c *task, again bool, answered *atomic.Int64) {
 		a.overLocked(lost, e)
 		state.Unlock()
 		return
+	}
+	if lost && !again {
+		a.unnameLocked() // before the caller is told
 	}
 	state.Unlock()
 	if ran && !lost && c.spec.Flags&Checkpoint == 0 {

@@ -28,7 +28,7 @@ type checkpoints struct {
 
 func (a *actor) saves() bool {
 	s := &a.create.spec
-	return s.CheckpointCalls > 0 || s.CheckpointEvery > 0 || a.dur.has
+	return s.Concurrency <= 1 && (s.CheckpointCalls > 0 || s.CheckpointEvery > 0) || a.dur.has
 }
 
 // save takes a checkpoint.
@@ -44,7 +44,7 @@ func (a *actor) save() {
 
 // saveIfOld takes a checkpoint where one would have been taken before now.
 func (a *actor) saveIfOld() {
-	if every := a.create.spec.CheckpointEvery; every > 0 && a.dur.unsaved > 0 && time.Since(a.dur.oldest) >= every {
+	if every := a.create.spec.CheckpointEvery; a.saves() && every > 0 && a.dur.unsaved > 0 && time.Since(a.dur.oldest) >= every {
 		a.save()
 	}
 }
@@ -106,7 +106,7 @@ func (a *actor) lossOf(c *task) *wray.Error {
 
 // errConcurrent is the failure of a checkpoint of an actor that is never between
 // two calls.
-var errConcurrent = &wray.Error{Code: wray.CodeBadArgument, Message: "an actor with MaxConcurrency takes no checkpoints"}
+var errConcurrent = &wray.Error{Code: wray.CodeBadArgument, Message: "in a native build an actor with MaxConcurrency takes no checkpoints"}
 
 // answerCheckpoint answers a call that asks for a checkpoint.
 func (a *actor) answerCheckpoint(c *task) *wray.Error {

@@ -166,6 +166,9 @@ type Builder struct {
 
 // NewBuilder returns a builder for an object of size bytes at most.
 func NewBuilder(ctx context.Context, size int64) (*Builder, error) {
+	if err := ctx.Err(); err != nil {
+		return nil, err
+	}
 	b := &Builder{s: SessionOf(ctx), size: size, data: []byte{}}
 	if b.s != nil && size >= clientwire.MaxInline {
 		var err error
@@ -173,7 +176,7 @@ func NewBuilder(ctx context.Context, size int64) (*Builder, error) {
 			return nil, noMemory(int(size), err)
 		}
 	}
-	return b, ctx.Err()
+	return b, nil
 }
 
 // ErrTooLong is the failure of a Write past what the Builder was made for.

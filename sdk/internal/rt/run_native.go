@@ -117,6 +117,9 @@ func Submit(ctx context.Context, s *Spec, into []*Ref) ([]*Ref, error) {
 	} else if r != nil && r.actor == nil {
 		return into, Errno(abi.EBADF)
 	}
+	if err := placed(s); err != nil {
+		return into, err
+	}
 	functions.Lock()
 	if s.Flags&Checkpoint == 0 && int(s.Fn) >= len(functions.run) {
 		functions.Unlock()
@@ -205,6 +208,8 @@ func (t *task) attempts() {
 }
 
 // end gives all results that are missing the failure e, or ends the stream.
+// Results let go of the task, and so of its arguments and its actor's handle: an
+// actor that keeps the result of a call of its own would keep itself.
 func (t *task) end(e *wray.Error) {
 	var v Value
 	if e != nil {
@@ -216,13 +221,16 @@ func (t *task) end(e *wray.Error) {
 				Message: fmt.Sprintf("the task returned without its result %d of %d", i, len(t.results))})
 		}
 		o.seal(v)
+		state.Lock()
+		o.task = nil
+		state.Unlock()
 	}
 	if s := t.stream; s != nil {
 		state.Lock()
 		if e != nil {
 			s.items = append(s.items, &Ref{object: &object{ready: true, value: v}})
 		}
-		s.ended = true
+		s.ended, s.task = true, nil
 		broadcastLocked()
 		state.Unlock()
 	}

@@ -86,22 +86,16 @@ func mapFile(f *os.File, n int, gone func()) ([]byte, weak.Pointer[byte], error)
 	var st unix.Stat_t
 	size := rangeSize(n)
 	base := takeRange(size)
-	raw, err := f.SyscallConn()
-	if err != nil {
-		return nil, weak.Pointer[byte]{}, err
-	}
-	var operr error
-	err = raw.Control(func(fd uintptr) {
-		if operr = unix.Fstat(int(fd), &st); operr != nil {
-			return
+	err := control(f, func(fd uintptr) error {
+		if err := unix.Fstat(int(fd), &st); err != nil {
+			return err
 		}
 		if st.Size < int64(length) {
-			operr = fmt.Errorf("a file of %d bytes for %d", st.Size, length)
-			return
+			return fmt.Errorf("a file of %d bytes for %d", st.Size, length)
 		}
-		operr = mapOver(base, length, unix.MAP_PRIVATE|unix.MAP_FIXED, fd)
+		return mapOver(base, length, unix.MAP_PRIVATE|unix.MAP_FIXED, fd)
 	})
-	if err = errors.Join(err, operr); err != nil {
+	if err != nil {
 		giveRange(base, size)
 		return nil, weak.Pointer[byte]{}, err
 	}

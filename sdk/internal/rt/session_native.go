@@ -5,6 +5,7 @@ package rt
 import (
 	"context"
 	"encoding/binary"
+	"errors"
 	"fmt"
 	"os"
 	"slices"
@@ -40,7 +41,7 @@ type Session struct {
 	mu      sync.Mutex
 	out     []byte              // guarded by mu, as is all that follows
 	spare   []byte              // what out was before the last message
-	waking  bool                // the flusher is on its way
+	waking  bool                // the flusher is on its way; only its coming clears this
 	drops   []uint32            // handles to be dropped; their numbers are free after that
 	unmaps  []uint32            // likewise of files
 	free    []uint32            // numbers of handles
@@ -151,16 +152,22 @@ func Dial(ctx context.Context, address string, o SessionOptions) (*Session, erro
 	})
 	go s.read()
 	s.wg.Go(s.flusher)
-	select {
-	case <-s.welcome:
+	answers := make(chan struct{})
+	s.wg.Go(func() {
+		m, err := control.Call(context.Background(), link.Message{Kind: clientwire.KindPing})
+		m.CloseFiles()
+		// One that does not know the message says so: that is an answer.
+		if !errors.Is(err, link.ErrClosed) {
+			close(answers)
+		}
+	})
+	if err = s.awaitWelcome(ctx, address, answers); err == nil {
 		defaultSession.CompareAndSwap(nil, s)
 		return s, nil
-	case <-s.ran:
-		err = s.ranErr
-	case <-s.lost:
-		err = s.why()
-	case <-ctx.Done():
-		err = ctx.Err()
+	}
+	if silent := (*silence)(nil); errors.As(err, &silent) {
+		s.end(silent.why)
+		control.Close() // it would not end the session
 	}
 	s.Close()
 	<-sent
@@ -168,6 +175,63 @@ func Dial(ctx context.Context, address string, o SessionOptions) (*Session, erro
 		err = s.why()
 	}
 	return nil, err
+}
+
+// answerTime is how long a node may take to answer at all. What it does to begin
+// a session may take longer: it compiles modules that it has not seen.
+var answerTime = 10 * time.Second
+
+// silence says that a node does not answer.
+type silence struct{ why *wray.Error }
+
+func (e *silence) Error() string { return e.why.Error() }
+func (e *silence) Unwrap() error { return e.why }
+
+// awaitWelcome waits until the session has begun, and says what it waited for
+// where it has not. answers is closed when the node has answered something.
+func (s *Session) awaitWelcome(ctx context.Context, address string, answers <-chan struct{}) error {
+	begun := time.Now()
+	late := time.NewTimer(answerTime)
+	defer late.Stop()
+	for {
+		select {
+		case <-s.welcome:
+			return nil
+		case <-s.ran:
+			return s.ranErr
+		case <-s.lost:
+			return s.why()
+		case <-answers:
+			late.Stop()
+			answers = nil
+		case <-late.C:
+			return &silence{s.silent(address, begun)}
+		case <-ctx.Done():
+			waited := time.Since(begun).Round(100 * time.Millisecond)
+			select {
+			case <-answers:
+				answers = nil
+			default:
+			}
+			if answers != nil {
+				return fmt.Errorf("%w: %w", s.silent(address, begun), ctx.Err())
+			}
+			code := wray.CodeCanceled
+			if errors.Is(ctx.Err(), context.DeadlineExceeded) {
+				code = wray.CodeTimeout
+			}
+			return fmt.Errorf("%w: %w", &wray.Error{Code: code, Message: fmt.Sprintf("connect: the node is there, and has not begun the session within %v", waited),
+				Hint: "a module that the node has not seen is compiled first, which takes up to a minute or more on a busy machine: give Connect longer the first time"}, ctx.Err())
+		}
+	}
+}
+
+func (s *Session) silent(address string, since time.Time) *wray.Error {
+	if path, err := nodeaddr.Socket(address); err == nil {
+		address = path
+	}
+	return &wray.Error{Code: wray.CodeTimeout, Message: fmt.Sprintf("connect: what listens at %s has said nothing for %v", address, time.Since(since).Round(100*time.Millisecond)),
+		Hint: "see whether the node there is stopped or overloaded (wray status); if it is gone, start another: wray start"}
 }
 
 // printed serves the node's requests, which are what the job prints.
@@ -281,20 +345,42 @@ func (s *Session) await(ctx context.Context, ready func() bool) error {
 }
 
 // flusher sends what nobody waits for, a moment after it was said: then there
-// is more of it.
+// is more of it. Where it finds again and again that somebody sent it who waited
+// for an answer, it comes more seldom: to wake it for each task of a program
+// that gets one result after the other would take a large part of the task's
+// time.
 func (s *Session) flusher() {
+	delay := flushDelay
 	for {
 		select {
 		case <-s.wake:
 		case <-s.lost:
 			return
 		}
-		time.Sleep(flushDelay)
+		time.Sleep(delay)
+		s.mu.Lock()
+		s.waking = false
+		left := len(s.out) > 0
+		s.mu.Unlock()
 		s.flush()
+		delay = nextDelay(delay, left)
 	}
 }
 
-const flushDelay = 50 * time.Microsecond
+const (
+	flushDelay = 50 * time.Microsecond
+	// seldom bounds what the flusher's delay grows to.
+	seldom = 800 * time.Microsecond
+)
+
+// nextDelay returns the flusher's next delay after one of delay; left says
+// whether there was something to send.
+func nextDelay(delay time.Duration, left bool) time.Duration {
+	if left {
+		return flushDelay
+	}
+	return min(2*delay, seldom)
+}
 
 // soonLocked has what is in out sent, by the flusher.
 func (s *Session) soonLocked() {
@@ -343,7 +429,6 @@ func (s *Session) send(more func(), file *os.File) {
 	s.sending.Lock()
 	defer s.sending.Unlock()
 	s.mu.Lock()
-	s.waking = false
 	if s.dead == nil && !s.closing {
 		s.emitDrops()
 	}

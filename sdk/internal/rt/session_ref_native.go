@@ -169,6 +169,10 @@ func appendSpec(out []byte, t *Spec, args []Arg, results []*handle) []byte {
 	out = append(out, t.RetryOn...)
 	customAt := len(out) - base
 	out = append(out, t.Custom...)
+	keyAt := len(out) - base
+	out = append(out, t.Key...)
+	placeAt := len(out) - base
+	out = append(out, t.Place...)
 	for i := range args {
 		at := argsAt + i*abi.ArgSize
 		if r := args[i].Ref; r != nil {
@@ -198,6 +202,10 @@ func appendSpec(out []byte, t *Spec, args []Arg, results []*handle) []byte {
 	u32(abi.SpecWindow, t.Window)
 	u32(abi.SpecCustomPtr, uint32(customAt))
 	u32(abi.SpecCustomLen, uint32(len(t.Custom)))
+	u32(abi.SpecKeyPtr, uint32(keyAt))
+	u32(abi.SpecKeyLen, uint32(len(t.Key)))
+	u32(abi.SpecPlacePtr, uint32(placeAt))
+	u32(abi.SpecPlaceLen, uint32(len(t.Place)))
 	if t.Actor != nil {
 		u32(abi.SpecActorRef, t.Actor.h.n)
 	}

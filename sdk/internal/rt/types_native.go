@@ -78,6 +78,8 @@ type Spec struct {
 	RetryOn    []byte
 	Window     uint32
 	Custom     []byte // custom resources, of use in a session alone
+	Place      []byte // which nodes it runs on
+	Key        string // of a call of a durable actor
 
 	Actor           *Ref
 	CallTries       int32
@@ -143,7 +145,7 @@ type Ref struct {
 
 // object is a value that is there or will be.
 type object struct {
-	task  *task // that makes it, or nil
+	task  *task // that makes it, or nil; guarded by state, and nil when it is over: what it was given is then nobody's
 	ready bool  // guarded by state
 	value Value // guarded by state; its Data is not changed again
 }
@@ -269,10 +271,17 @@ func (r *Ref) Cancel() error {
 	case r.h != nil:
 		defer runtime.KeepAlive(r)
 		return r.h.cancel()
-	case r.stream != nil:
-		r.stream.task.cancel(errCanceled)
-	case r.object.task != nil:
-		r.object.task.cancel(errCanceled)
+	}
+	state.Lock()
+	var t *task
+	if r.stream != nil {
+		t = r.stream.task
+	} else {
+		t = r.object.task
+	}
+	state.Unlock()
+	if t != nil {
+		t.cancel(errCanceled)
 	}
 	return nil
 }
@@ -325,7 +334,7 @@ func ctxError(ctx context.Context, err error) error {
 // stream is a sequence of objects that one task makes and one reader reads.
 // All fields are guarded by state.
 type stream struct {
-	task    *task
+	task    *task // nil when it is over
 	items   []*Ref
 	next    int // first unread
 	sealed  uint64
@@ -339,11 +348,11 @@ const defaultWindow = 64
 func (s *stream) drop() {
 	state.Lock()
 	s.dropped = true
-	ended := s.ended
+	t := s.task
 	broadcastLocked()
 	state.Unlock()
-	if !ended {
-		s.task.cancel(errCanceled)
+	if t != nil {
+		t.cancel(errCanceled)
 	}
 }
 

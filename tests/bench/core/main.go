@@ -40,6 +40,17 @@ var (
 		return n, nil
 	})
 
+	// putArrays puts n arrays of 80 MiB, each made anew, and drops them.
+	putArrays = sdk.Func("put_arrays", func(ctx context.Context, n int) (int, error) {
+		for range n {
+			if _, err := sdk.Put(ctx, make([]byte, arrayBytes)); err != nil {
+				return 0, err
+			}
+			runtime.GC() // as in the case of one client
+		}
+		return n, nil
+	})
+
 	// dirty writes to n pages of memory that the snapshot holds.
 	dirty = sdk.Func("dirty_pages", func(_ context.Context, n int) (int, error) {
 		for i := range n {
@@ -144,7 +155,7 @@ func run(ctx context.Context) error {
 		b.only = os.Args[3]
 	}
 	b.native = len(os.Args) > 4
-	cases := []func(context.Context, *bench) error{objects, tasks, actors, large, fresh}
+	cases := []func(context.Context, *bench) error{objects, tasks, actors, large, fresh, durable}
 	if b.native {
 		cases = cases[:4]
 	}
@@ -268,7 +279,10 @@ func churn(ctx context.Context, n int) error {
 	return nil
 }
 
-const gib = 1 << 30
+const (
+	gib        = 1 << 30
+	arrayBytes = 80 << 20 // of Ray's case with several clients
+)
 
 // touch puts a GiB into a store that has held nothing, when a line comes on
 // standard input, and prints the GiB/s of that.
@@ -300,6 +314,16 @@ func large(ctx context.Context, b *bench) error {
 		if err := buffers(ctx, b); err != nil {
 			return err
 		}
+	}
+	if err := b.time("multi client put gigabytes", "GiB/s", 100*arrayBytes/float64(gib), func() error {
+		refs := make([]sdk.Ref[int], 10)
+		for i := range refs {
+			refs[i] = putArrays.Remote(ctx, 10)
+		}
+		_, err := sdk.GetAll(ctx, refs)
+		return err
+	}); err != nil {
+		return err
 	}
 	if !strings.Contains("single client put gigabytes", b.only) && !strings.Contains("get 1 GiB object", b.only) {
 		return nil

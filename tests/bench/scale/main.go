@@ -10,6 +10,7 @@ package main
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"math/rand/v2"
 	"os"
@@ -19,6 +20,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/wray-project/wray"
 	"github.com/wray-project/wray/sdk"
 )
 
@@ -100,7 +102,7 @@ func run(ctx context.Context) error {
 	if len(os.Args) > 3 {
 		b.only = os.Args[3]
 	}
-	for _, f := range []func(context.Context, *bench) error{objects, queue, checkpoint, wake, crowd, asleep} {
+	for _, f := range []func(context.Context, *bench) error{objects, arguments, returns, queue, checkpoint, wake, crowd, asleep} {
 		if err := f(ctx, b); err != nil {
 			return err
 		}
@@ -267,6 +269,70 @@ func objects(ctx context.Context, b *bench) error {
 			}
 		}
 		return took, nil
+	})
+}
+
+var (
+	one = sdk.Func("one", func(_ context.Context, n int) (int, error) { return n, nil })
+	sum = sdk.Func("sum", func(ctx context.Context, refs []sdk.Ref[int]) (int, error) {
+		all, err := sdk.GetAll(ctx, refs)
+		n := 0
+		for _, i := range all {
+			n += i
+		}
+		return n, err
+	})
+	many = sdk.Stream("many", func(_ context.Context, n int, yield func(int) error) error {
+		for i := range n {
+			if err := yield(i); err != nil {
+				return err
+			}
+		}
+		return nil
+	})
+)
+
+// arguments passes results of tasks to a task, as references that it reads.
+func arguments(ctx context.Context, b *bench) error {
+	n := b.of(10_000)
+	refs := make([]sdk.Ref[int], n)
+	return b.each("10,000 arguments to one task", "s", func() (float64, error) {
+		for i := range refs {
+			refs[i] = one.Remote(ctx, i)
+		}
+		if _, err := sdk.GetAll(ctx, refs); err != nil {
+			return 0, err
+		}
+		begin := time.Now()
+		got, err := sum.Remote(ctx, refs).Get(ctx)
+		if err == nil && got != n*(n-1)/2 {
+			err = fmt.Errorf("the sum is %d", got)
+		}
+		return time.Since(begin).Seconds(), err
+	})
+}
+
+// returns has one task give many results.
+func returns(ctx context.Context, b *bench) error {
+	n := b.of(3000)
+	return b.each("3,000 returns of one task", "s", func() (float64, error) {
+		begin, got := time.Now(), 0
+		s := many.Remote(ctx, n)
+		defer s.Close()
+		for {
+			v, err := s.Next(ctx)
+			if errors.Is(err, wray.ErrEndOfStream) {
+				break
+			}
+			if err != nil || v != got {
+				return 0, fmt.Errorf("result %d is %d, %w", got, v, err)
+			}
+			got++
+		}
+		if got != n {
+			return 0, fmt.Errorf("%d results", got)
+		}
+		return time.Since(begin).Seconds(), nil
 	})
 }
 

@@ -16,7 +16,9 @@ import (
 	"os"
 	"runtime"
 	"slices"
+	"sync"
 	"sync/atomic"
+	"time"
 
 	"github.com/wray-project/wray"
 	"github.com/wray-project/wray/sdk"
@@ -58,13 +60,61 @@ func init() {
 type state struct {
 	sum  uint64
 	held []sdk.Ref[[]byte]
+
+	timers sync.Mutex
+	gone   sync.Cond // signaled when a timer has gone off
+	armed  int       // guarded by timers, as is rung: timers that have not gone off
+	rung   uint64
+}
+
+func newState(_ context.Context, key uint64) (*state, error) {
+	s := &state{sum: key}
+	s.gone.L = &s.timers
+	return s, nil
+}
+
+// toArm is what arm is told.
+type toArm struct {
+	Key   uint64
+	After time.Duration
+}
+
+// ring is what a timer does.
+func (s *state) ring(key uint64) {
+	s.timers.Lock()
+	defer s.timers.Unlock()
+	s.rung += key
+	s.armed--
+	s.gone.Broadcast()
 }
 
 func (s *state) result() ([]byte, error) { return program.Bytes(s.sum, 16), nil }
 
 var (
-	actors = sdk.Actor("actor", func(_ context.Context, key uint64) (*state, error) { return &state{sum: key}, nil })
-	call   = sdk.Method(actors, "call", func(s *state, _ context.Context, b []byte) ([]byte, error) {
+	actors = sdk.Actor("actor", newState)
+	arm    = sdk.Method(actors, "arm", func(s *state, _ context.Context, t toArm) ([]byte, error) {
+		s.timers.Lock()
+		s.armed++
+		s.timers.Unlock()
+		if t.Key%2 == 0 {
+			time.AfterFunc(t.After, func() { s.ring(t.Key) })
+		} else {
+			go func() {
+				time.Sleep(t.After)
+				s.ring(t.Key)
+			}()
+		}
+		return s.result()
+	})
+	rung = sdk.Method0(actors, "rung", func(s *state, _ context.Context) ([]byte, error) {
+		s.timers.Lock()
+		defer s.timers.Unlock()
+		for s.armed > 0 {
+			s.gone.Wait()
+		}
+		return program.Bytes(s.rung, 16), nil
+	})
+	call = sdk.Method(actors, "call", func(s *state, _ context.Context, b []byte) ([]byte, error) {
 		s.sum = program.Sum(program.Mixed(s.sum, program.Sum(b)))
 		return s.result()
 	})
@@ -152,6 +202,11 @@ type name struct {
 	calls   []sdk.Ref[[]byte]
 }
 
+// names is how many names programs use.
+const names = 3
+
+func nameOf(i int) string { return fmt.Sprint("name ", i) }
+
 // settle waits for the calls that are under way.
 func (h *handle) settle(ctx context.Context) { settle(ctx, h.calls) }
 
@@ -221,11 +276,11 @@ func outcome(s string, err error) string {
 }
 
 // play runs a program.
-func play(ctx context.Context, ops []program.Op, class sdk.Class1[uint64, state]) ([]program.Outcome, error) {
+func play(ctx context.Context, ops []program.Op, class sdk.Class1[uint64, state], shared sdk.Class1[uint64, common]) ([]program.Outcome, error) {
 	var slots [program.Slots]slot
 	var blocks []sdk.Ref[[]byte]
 	var got []program.Outcome
-	var names [3]name
+	var named [names]name
 	for _, o := range ops {
 		a, b := slots[o.A], slots[o.B]
 		var made *slot
@@ -254,7 +309,7 @@ func play(ctx context.Context, ops []program.Op, class sdk.Class1[uint64, state]
 			}
 		case program.Actor:
 			made = &slot{actor: &handle{Handle: class.New(ctx, o.Key), calls: new([]sdk.Ref[[]byte])}}
-		case program.Call, program.Hold, program.Read:
+		case program.Call, program.Hold, program.Read, program.Arm, program.Rung:
 			h := a.actor
 			var r sdk.Ref[[]byte]
 			switch o.Kind {
@@ -262,14 +317,18 @@ func play(ctx context.Context, ops []program.Op, class sdk.Class1[uint64, state]
 				r = call.RemoteArgs(ctx, h.Handle, b.bytes)
 			case program.Hold:
 				r = hold.Remote(ctx, h.Handle, box{[]sdk.Ref[[]byte]{b.bytes}})
+			case program.Arm:
+				r = arm.Remote(ctx, h.Handle, toArm{o.Key, time.Duration(o.N) * time.Millisecond})
+			case program.Rung:
+				r = rung.Remote(ctx, h.Handle)
 			default:
 				r = read.Remote(ctx, h.Handle)
 			}
 			*h.calls = append(*h.calls, r)
 			made = &slot{bytes: r}
 		case program.Named:
-			n := &names[o.N]
-			h := class.With(sdk.Name(fmt.Sprint("name ", o.N)), sdk.GetIfExists()).New(ctx, o.Key)
+			n := &named[o.N]
+			h := class.With(sdk.Name(nameOf(o.N)), sdk.GetIfExists()).New(ctx, o.Key)
 			n.handles = append(n.handles, h)
 			made = &slot{actor: &handle{Handle: h, calls: &n.calls}}
 		case program.Via, program.Relay:
@@ -306,7 +365,11 @@ func play(ctx context.Context, ops []program.Op, class sdk.Class1[uint64, state]
 			a.actor.settle(ctx)
 			err = a.actor.Kill()
 		case program.Restart:
-			err = a.actor.Restart()
+			if a.actor == nil {
+				err = a.shared.Restart()
+			} else {
+				err = a.actor.Restart()
+			}
 		case program.Drop:
 			slots[o.A] = slot{}
 		case program.CancelAll:
@@ -337,10 +400,28 @@ func play(ctx context.Context, ops []program.Op, class sdk.Class1[uint64, state]
 	return got, nil
 }
 
+// alone says that all runs in this process, and no node counts what is left.
+var alone bool
+
+// unnamed waits, in a process that is alone, until no actor has a name any
+// more: the next program makes its own. One that another one's state held takes
+// a collection after that one's end.
+func unnamed(class sdk.Class1[uint64, state]) {
+	for i := 0; alone && i < names; i++ {
+		for {
+			if _, err := class.Lookup(nameOf(i)); err != nil {
+				break
+			}
+			runtime.GC()
+		}
+	}
+}
+
 func run(ctx context.Context) error {
-	class := actors
+	class, shared := actors, shared
 	if slices.Contains(os.Args, "checkpoints") {
-		class = class.With(sdk.CheckpointEvery(1), sdk.MaxRestarts(-1), sdk.MaxTaskRetries(-1))
+		keeps := []sdk.Option{sdk.CheckpointEvery(1), sdk.MaxRestarts(-1), sdk.MaxTaskRetries(-1)}
+		class, shared = class.With(keeps...), shared.With(keeps...)
 	}
 	in := bufio.NewReader(os.Stdin)
 	for {
@@ -352,7 +433,7 @@ func run(ctx context.Context) error {
 		if err := json.Unmarshal(line, &ops); err != nil {
 			return err
 		}
-		got, err := play(ctx, ops, class)
+		got, err := play(ctx, ops, class, shared)
 		if err != nil {
 			got = append(got, program.Outcome{Step: -1, Got: err.Error()})
 		}
@@ -361,6 +442,7 @@ func run(ctx context.Context) error {
 		}
 		for again := true; again; {
 			runtime.GC()
+			unnamed(class)
 			// The collector's finds are given back with the next wait; what is
 			// waited for here is given back with the one after it.
 			if _, err := nothing.Remote(ctx).Get(ctx); err != nil {

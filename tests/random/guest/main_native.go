@@ -12,6 +12,7 @@ import (
 
 func main() {
 	if len(os.Args) < 3 {
+		alone = true
 		sdk.Main(run)
 		return
 	}

@@ -37,6 +37,7 @@ type blocked struct{ canceled bool }
 type actor struct {
 	key   uint64 // what it was made with
 	state uint64
+	rung  uint64 // by its timers, when they have all gone off
 	held  []*slot
 	dead  bool
 }
@@ -151,6 +152,15 @@ func Model(ops []Op) (plan []Op, want []Outcome) {
 			if does = act != nil; does {
 				want = append(want, act.actor.stream(o.N, i))
 			}
+		case Arm:
+			if does = act != nil; does {
+				made = act.actor.call(o.Kind, nil)
+				act.actor.rung += o.Key
+			}
+		case Rung:
+			if does = act != nil; does {
+				made = act.actor.call(o.Kind, nil)
+			}
 		case Call, Hold, Read:
 			if does = act != nil && (o.Kind == Read || b.sendable() && !b.waits()); does {
 				made = act.actor.call(o.Kind, b)
@@ -163,6 +173,9 @@ func Model(ops []Op) (plan []Op, want []Outcome) {
 				act.actor.dead = true
 			}
 		case Restart:
+			if act == nil {
+				act = shared
+			}
 			does = act != nil && !act.actor.dead
 		case Drop:
 			slots[o.A] = nil
@@ -217,6 +230,9 @@ func (a *actor) call(kind string, b *slot) *slot {
 		}
 	}
 	s.value = Bytes(a.state, 16)
+	if kind == Rung {
+		s.value = Bytes(a.rung, 16)
+	}
 	return s
 }
 
@@ -252,7 +268,7 @@ func (a *actor) share(kind string, b *slot) *slot {
 
 // stream is what reading a stream of a gives in a step.
 func (a *actor) stream(n, step int) Outcome {
-	if a.dead {
+	if a.dead && n%8 > 0 { // who reads no item is told nothing
 		return Outcome{Step: step, Got: Failed(actorDied)}
 	}
 	var sum uint64

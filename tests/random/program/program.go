@@ -36,7 +36,7 @@ const (
 	Hold    = "hold"    // Out: the actor A keeps a reference to B; its state
 	Read    = "read"    // Out: the actor A's state after what it holds was mixed in
 	Kill    = "kill"    // kill the actor A
-	Restart = "restart" // end the sandbox of the actor A, which starts again
+	Restart = "restart" // end the sandbox of the actor A, shared or not, which starts again
 	Drop    = "drop"    // forget A
 	Build   = "build"   // Out: a value of N bytes made from Key, written piece by piece
 	Fill    = "fill"    // Out: the same, filled in place
@@ -48,6 +48,8 @@ const (
 	Shared  = "shared"  // Out: an actor that has several calls under way
 	Add     = "add"     // Out: what the shared actor A makes of B, which it adds to its state
 	Total   = "total"   // Out: the shared actor A's state when all its calls are over
+	Arm     = "arm"     // Out: the actor A's state, which sets a timer of N ms that counts Key when it goes off
+	Rung    = "rung"    // Out: what the actor A's timers have counted, when all have gone off
 	Get     = "get"     // read A
 
 	CancelAll = "cancel all" // cancel every Block; only Model makes these
@@ -61,7 +63,8 @@ const Slots = 24
 func Generate(rng *rand.Rand, n int, restarts bool) []Op {
 	kinds := []string{Put, Put, Put, Mix, Mix, Mix, Mix, Nest, Fail, Block, Cancel, Box, Box, Unbox, Unbox,
 		Actor, Actor, Call, Call, Call, Call, Call, Hold, Hold, Read, Read, Kill, Drop, Drop, Get, Get, Get, Get,
-		Build, Fill, Free, Via, Via, Relay, Relay, Named, Named, Stream, Stream, Shared, Add, Add, Add, Total}
+		Build, Fill, Free, Via, Via, Relay, Relay, Named, Named, Stream, Stream, Shared, Add, Add, Add, Total,
+		Arm, Arm, Rung}
 	if restarts {
 		kinds = append(kinds, Restart, Restart, Restart)
 	}
@@ -82,6 +85,8 @@ func Generate(rng *rand.Rand, n int, restarts bool) []Op {
 			o.N = rng.IntN(3)
 		case Stream:
 			o.N = rng.IntN(64)
+		case Arm:
+			o.N = rng.IntN(5)
 		}
 		ops[i] = o
 	}

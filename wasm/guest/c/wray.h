@@ -293,7 +293,10 @@ typedef struct wray_spec {
 	uint64_t checkpoint_ns;
 	const char *custom;
 	uint32_t custom_len;
-	uint64_t reserved_[2];
+	const char *key; /* of a call of a durable actor: what tells a repeated call */
+	uint32_t key_len;
+	const char *place; /* which nodes it runs on: "spread\0\0", "node\0NAME\0", "prefer\0NAME\0", "where\0zone=west\0" */
+	uint32_t place_len;
 } wray_spec;
 
 /* The number of a function: a task's name, a class's, or "class.method". An empty
@@ -676,7 +679,7 @@ _Static_assert(sizeof(wray_spec) == 128 && offsetof(wray_spec, args) == 8 && off
 	offsetof(wray_spec, timeout_ns) == 48 && offsetof(wray_spec, retry_on) == 56 && offsetof(wray_spec, window) == 64 &&
 	offsetof(wray_spec, actor) == 68 && offsetof(wray_spec, max_pending) == 76 && offsetof(wray_spec, idle_ns) == 80 &&
 	offsetof(wray_spec, concurrency) == 88 && offsetof(wray_spec, checkpoint_ns) == 96 && offsetof(wray_spec, custom) == 104 &&
-	offsetof(wray_spec, reserved_) == 112, "struct task_spec");
+	offsetof(wray_spec, key) == 112 && offsetof(wray_spec, place) == 120, "struct task_spec");
 
 /* What the host tells of a call, and of each of its arguments. */
 struct wray_head_of_call_ {

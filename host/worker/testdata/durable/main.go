@@ -1,7 +1,7 @@
 // Command durable runs a durable actor. Its arguments are what to do, in turn:
 // add N (N calls, each answer printed), keep (a value, a large one that is
 // mapped, and what does not last), check (what was kept), exit, panic and spin
-// (a call that ends so), kill, deep, nested, bare,
+// (a call that ends so), kill, deep, nested (it calls another), fill N and touch AT (many bytes), bare,
 // wide. With kill alone the actor is killed before it is there.
 package main
 
@@ -24,6 +24,7 @@ type tally struct {
 	list  sdk.Ref[[]sdk.Ref[string]]
 	later sdk.Ref[string]
 	deep  sdk.Ref[[]link]
+	big   []byte
 }
 
 // link is a value that refers to others like it.
@@ -84,6 +85,22 @@ var (
 		for {
 			t.n++
 		}
+	})
+	fill = sdk.Method(tallies, "fill", func(t *tally, _ context.Context, n int) (int, error) {
+		t.big = make([]byte, n)
+		for i, x := 0, uint32(1); i < n; i++ {
+			x = x*1664525 + 1013904223
+			t.big[i] = byte(x >> 24)
+		}
+		return n, nil
+	})
+	touch = sdk.Method(tallies, "touch", func(t *tally, _ context.Context, at int) (int, error) {
+		t.big[at]++
+		sum := 0
+		for _, b := range t.big {
+			sum += int(b)
+		}
+		return sum, nil
 	})
 	// deep keeps a reference to a value that refers to others.
 	deep = sdk.Method(tallies, "deep", func(t *tally, _ context.Context, in []sdk.Ref[[]link]) (int, error) {
@@ -164,6 +181,21 @@ func run(ctx context.Context) error {
 				_, err := deep.Remote(ctx, t, []sdk.Ref[[]link]{at}).Get(ctx)
 				fmt.Println(n, errors.Is(err, wray.ErrActorDied), errors.Is(err, wray.ErrLimitExceeded))
 			}
+		case "fill", "touch":
+			i++
+			n, err := strconv.Atoi(os.Args[i])
+			if err != nil {
+				return err
+			}
+			if what == "fill" {
+				n, err = fill.Remote(ctx, t, n).Get(ctx)
+			} else {
+				n, err = touch.Remote(ctx, t, n).Get(ctx)
+			}
+			if err != nil {
+				return err
+			}
+			fmt.Println(n)
 		case "nested":
 			other := tallies.With(sdk.Durable(), sdk.Name("another")).New(ctx, 0)
 			_, err := nested.Remote(ctx, t, other).Get(ctx)

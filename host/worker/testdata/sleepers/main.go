@@ -38,23 +38,21 @@ var wait = sdk.Method(counters, "wait", func(_ *counter, ctx context.Context, r 
 })
 
 // blocked has n actors wait in a call, and counts those for which there was no
-// room.
-func blocked(ctx context.Context, n int) error {
+// room: refused of them are awaited.
+func blocked(ctx context.Context, n, refused int) error {
 	held := never.With(sdk.CPU(0)).Remote(ctx)
 	refs := make([]sdk.Ref[int], n)
 	for i := range refs {
 		refs[i] = wait.Remote(ctx, counters.New(ctx, i), []sdk.Ref[int]{held})
 	}
-	refused := 0
-	for {
-		ready, _, err := sdk.Wait(ctx, refs, refused+1, 500*time.Millisecond)
-		if err != nil {
+	// Those that are to be refused are, however long it takes, and no others.
+	for _, more := range []struct {
+		n int
+		d time.Duration
+	}{{refused, time.Minute}, {refused + 1, 500 * time.Millisecond}} {
+		if _, _, err := sdk.Wait(ctx, refs, more.n, more.d); err != nil {
 			return err
 		}
-		if len(ready) == refused {
-			break
-		}
-		refused = len(ready)
 	}
 	if err := held.Cancel(); err != nil {
 		return err
@@ -76,9 +74,10 @@ func blocked(ctx context.Context, n int) error {
 }
 
 func run(ctx context.Context) error {
-	if len(os.Args) > 2 {
+	if len(os.Args) > 3 {
 		n, _ := strconv.Atoi(os.Args[2])
-		return blocked(ctx, n)
+		refused, _ := strconv.Atoi(os.Args[3])
+		return blocked(ctx, n, refused)
 	}
 	n, err := strconv.Atoi(os.Args[1])
 	if err != nil {

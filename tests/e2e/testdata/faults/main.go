@@ -4,7 +4,9 @@ package main
 import (
 	"context"
 	"errors"
+	"fmt"
 	"os"
+	"sync"
 
 	"github.com/wray-project/wray/sdk"
 )
@@ -15,6 +17,8 @@ var fault = sdk.Func("fault", func(_ context.Context, how string) (int, error) {
 		outer(how)
 	case "exit":
 		os.Exit(9)
+	default:
+		crash(how)
 	}
 	return 0, errors.New("no luck")
 })
@@ -28,6 +32,30 @@ func outer(how string) { inner(how) }
 //go:noinline
 func inner(how string) { panic("broken on purpose: " + how) }
 
+// crash ends the program by Go's runtime.
+func crash(how string) {
+	switch how {
+	case "goroutine":
+		go outer(how)
+		select {}
+	case "unlock":
+		var mu sync.Mutex
+		mu.Unlock()
+	case "memory":
+		for all := [][]byte(nil); ; {
+			all = append(all, make([]byte, 16<<20))
+		}
+	case "deadlock":
+		for range 20 {
+			go func() { select {} }()
+		}
+		select {}
+	case "like":
+		fmt.Fprint(os.Stderr, "panic: it only looks so\n\ngoroutine 1 [running]:\nmain.crash()\n\tmain.go:1\n")
+		os.Exit(3)
+	}
+}
+
 func main() { sdk.Main(run) }
 
 func run(ctx context.Context) error {
@@ -38,6 +66,8 @@ func run(ctx context.Context) error {
 	case "spin":
 		for {
 		}
+	case "here":
+		crash(os.Args[2])
 	case "retry":
 		f = f.With(sdk.Retries(2), sdk.RetryOn())
 	case "depend":

@@ -1,18 +1,18 @@
-// Command spill keeps four times what the object store of its test holds, and
-// reads all of it: in a task and in the driver, which keeps its references.
+// Command spill keeps more than the object store of its test holds, as many
+// blocks as its argument says, and reads all of it: in a task and in the driver,
+// which keeps its references.
 package main
 
 import (
 	"context"
 	"fmt"
+	"os"
+	"strconv"
 
 	"github.com/wray-project/wray/sdk"
 )
 
-const (
-	blocks = 64
-	length = 1 << 19 // float64s: 4 MiB
-)
+const length = 1 << 19 // float64s: 4 MiB
 
 // block returns numbers that no compression shrinks.
 func block(seed uint64) []float64 {
@@ -41,9 +41,13 @@ var sumBlock = sdk.Func("sum", func(_ context.Context, b []float64) (float64, er
 func main() { sdk.Main(run) }
 
 func run(ctx context.Context) error {
+	blocks, err := strconv.Atoi(os.Args[1])
+	if err != nil {
+		return err
+	}
 	var refs []sdk.Ref[[]float64]
-	for i := range uint64(blocks) {
-		refs = append(refs, makeBlock.Remote(ctx, i))
+	for i := range blocks {
+		refs = append(refs, makeBlock.Remote(ctx, uint64(i)))
 	}
 	for i, r := range refs { // which are kept, though their values do not fit
 		want := sum(block(uint64(i)))

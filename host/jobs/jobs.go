@@ -1,0 +1,593 @@
+// Package jobs keeps the jobs of a node that outlive who submitted them: which
+// there are, how far they are, and the newest of what they printed, on disk, so
+// that a node that starts again says what became of them. How a job runs is a
+// function that it is given.
+//
+// What is in the directory is the node's user's alone, and is not read by guests:
+// job/ID/record.json, and beside it the log (see log.go). damaged/ has those
+// whose record could not be read.
+package jobs
+
+import (
+	"cmp"
+	"context"
+	"crypto/rand"
+	"encoding/base32"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"log/slog"
+	"os"
+	"path/filepath"
+	"runtime"
+	"slices"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/wray-project/wray"
+	"github.com/wray-project/wray/internal/clientwire"
+)
+
+// Errors, to match with errors.Is.
+var (
+	// ErrNoJob says that no job has the ID, or not any more.
+	ErrNoJob = errors.New("there is no such job")
+	// ErrLocked says that another process has the directory.
+	ErrLocked = errors.New("another node has the directory")
+	// ErrClosed says that the node ends.
+	ErrClosed = errors.New("the node is closing")
+)
+
+// Defaults and bounds.
+const (
+	DefaultLog  = 16 << 20 // bytes of a job's log
+	DefaultKeep = 100      // jobs that have ended
+	// MaxRunning is how many jobs may be under way at once.
+	MaxRunning = 256
+	// MaxArgs is the bytes of a job's arguments and environment together.
+	MaxArgs = 256 << 10
+	// MaxName is the bytes of a job's name that are kept.
+	MaxName = 256
+)
+
+// Config says where jobs are kept, and how they run.
+type Config struct {
+	Dir  string // made where it is missing; one process at a time has it
+	Node string // where the jobs run
+	Log  int64  // bytes kept of what a job prints; default DefaultLog
+	Keep int    // jobs kept that have ended, with their logs; default DefaultKeep
+	// Changed is told of each change of a job, of one job in order, under a lock:
+	// it must not wait, nor call. gone is set for one that is forgotten. May be nil.
+	Changed func(info clientwire.JobInfo, gone bool)
+	Now     func() time.Time // default time.Now
+	// Warn is told of jobs that Open cannot read. Nil drops that.
+	Warn *slog.Logger
+}
+
+// Run runs a job to its end and returns its driver's exit code, or why there is
+// none. It calls started when the modules are compiled, and output, by one
+// goroutine at a time and no more when it has returned, with what the job prints.
+type Run func(ctx context.Context, started func(), output func(task string, stream uint8, p []byte)) (exitCode int, err error)
+
+// Jobs are the jobs of a node. Close them before what runs them.
+type Jobs struct {
+	cfg  Config
+	lock *os.File
+
+	mu      sync.Mutex
+	all     map[string]*job // guarded by mu
+	running int             // guarded by mu
+	closed  bool            // guarded by mu
+	wg      sync.WaitGroup  // jobs that run
+}
+
+// job is one of them.
+type job struct {
+	dir  string
+	done chan struct{} // closed when it has ended and is on disk
+
+	// Guarded by Jobs.mu.
+	info   clientwire.JobInfo
+	cancel context.CancelCauseFunc // nil of one that has ended
+
+	logMu  sync.Mutex
+	output *log  // guarded by logMu; nil until it is read or written
+	gone   error // guarded by logMu; why it is not opened any more
+}
+
+// Reasons why a job is canceled.
+var (
+	errStopped = errors.New("it was stopped")
+	errClosing = errors.New("its node was stopped")
+)
+
+// Open opens the jobs that a directory keeps. Those that were running when the
+// process ended that had it are failed ones from then on.
+func Open(cfg Config) (*Jobs, error) {
+	if cfg.Log <= 0 {
+		cfg.Log = DefaultLog
+	}
+	if cfg.Keep <= 0 {
+		cfg.Keep = DefaultKeep
+	}
+	if cfg.Now == nil {
+		cfg.Now = time.Now
+	}
+	if cfg.Warn == nil {
+		cfg.Warn = slog.New(slog.DiscardHandler)
+	}
+	if err := os.MkdirAll(filepath.Join(cfg.Dir, "job"), 0o700); err != nil {
+		return nil, fmt.Errorf("the directory of jobs: %w", err)
+	}
+	lock, err := os.OpenFile(filepath.Join(cfg.Dir, "lock"), os.O_CREATE|os.O_RDWR, 0o600)
+	if err != nil {
+		return nil, fmt.Errorf("the directory of jobs: %w", err)
+	}
+	if err := flock(lock); err != nil {
+		lock.Close()
+		return nil, fmt.Errorf("%s: %w", cfg.Dir, err)
+	}
+	j := &Jobs{cfg: cfg, lock: lock, all: map[string]*job{}}
+	if err := j.load(); err != nil {
+		lock.Close()
+		return nil, err
+	}
+	return j, nil
+}
+
+// load reads what is kept.
+func (j *Jobs) load() error {
+	entries, err := os.ReadDir(filepath.Join(j.cfg.Dir, "job"))
+	if err != nil {
+		return fmt.Errorf("the directory of jobs: %w", err)
+	}
+	for _, e := range entries {
+		b := &job{dir: filepath.Join(j.cfg.Dir, "job", e.Name()), done: make(chan struct{})}
+		close(b.done)
+		err := readRecord(b.dir, &b.info)
+		if errors.Is(err, fs.ErrNotExist) {
+			// It was being made or being forgotten when the process ended: a record
+			// is the first that is there and the first that goes.
+			_ = os.RemoveAll(b.dir)
+			continue
+		}
+		if err == nil && b.info.ID != e.Name() {
+			err = fmt.Errorf("it is the record of job %.60q", b.info.ID)
+		}
+		if err != nil {
+			j.setAside(b.dir, err)
+			continue
+		}
+		if !clientwire.JobEnded(b.info.State) {
+			b.info.State, b.info.Ended = clientwire.JobFailed, j.now()
+			b.info.Error = "the node ended while the job ran, and the job with it"
+			b.info.Hint = "submit it again"
+			b.keep()
+		}
+		j.all[b.info.ID] = b
+	}
+	j.mu.Lock()
+	defer j.mu.Unlock()
+	j.forgetLocked()
+	return nil
+}
+
+// setAside takes a job out of the way whose record cannot be read, with what it
+// printed: neither the node nor its other jobs are worse for it.
+func (j *Jobs) setAside(dir string, why error) {
+	aside := filepath.Join(j.cfg.Dir, "damaged")
+	to := filepath.Join(aside, filepath.Base(dir))
+	err := os.MkdirAll(aside, 0o700)
+	for i := 2; err == nil; i++ {
+		if _, there := os.Lstat(to); errors.Is(there, fs.ErrNotExist) {
+			err = cmp.Or(os.Rename(dir, to), syncDir(aside))
+			break
+		}
+		to = filepath.Join(aside, fmt.Sprintf("%s.%d", filepath.Base(dir), i))
+	}
+	if err != nil {
+		j.cfg.Warn.Warn("the record of a job is damaged, and the job is left out", "dir", dir, "err", why, "not moved", err)
+		return
+	}
+	j.cfg.Warn.Warn("the record of a job is damaged, and the job was set aside", "dir", to, "err", why)
+}
+
+func (j *Jobs) now() int64 { return j.cfg.Now().UnixMilli() }
+
+// newID returns a name for a job that no other job of any node has.
+func newID() string {
+	var b [10]byte
+	_, _ = rand.Read(b[:]) // never fails
+	return "job-" + strings.ToLower(base32.StdEncoding.EncodeToString(b[:]))
+}
+
+// CheckID reports whether a text is the ID of a job, or may be one's.
+func CheckID(id string) bool {
+	rest, ok := strings.CutPrefix(id, "job-")
+	if !ok || len(rest) != 16 {
+		return false
+	}
+	for _, c := range []byte(rest) {
+		if (c < 'a' || c > 'z') && (c < '2' || c > '7') {
+			return false
+		}
+	}
+	return true
+}
+
+// Submit accepts a job and runs it. by says who submits it, or is empty. release
+// is called when the job has ended, or at once where it is refused.
+func (j *Jobs) Submit(name string, args []string, by string, run Run, release func()) (clientwire.JobInfo, error) {
+	info, err := j.submit(name, args, by, run, release)
+	if err != nil {
+		release()
+	}
+	return info, err
+}
+
+func (j *Jobs) submit(name string, args []string, by string, run Run, release func()) (clientwire.JobInfo, error) {
+	size := 0
+	for _, a := range args {
+		size += len(a)
+	}
+	if size > MaxArgs {
+		return clientwire.JobInfo{}, &wray.Error{Code: wray.CodeLimitExceeded, Message: "the job's arguments are too long",
+			Limit: &wray.Limit{Name: "argument bytes of a job", Value: MaxArgs, Unit: "bytes"}, Hint: "put what is long into a file that it is granted, or into its module"}
+	}
+	id := newID()
+	b := &job{dir: filepath.Join(j.cfg.Dir, "job", id), done: make(chan struct{})}
+	b.info = clientwire.JobInfo{ID: id, Name: strings.ToValidUTF8(name[:min(len(name), MaxName)], ""), Args: args, Node: j.cfg.Node,
+		State: clientwire.JobPending, Submitted: j.now(), By: by}
+	j.mu.Lock()
+	defer j.mu.Unlock()
+	if j.closed {
+		return clientwire.JobInfo{}, wray.Errorf(wray.CodeCanceled, "%v", ErrClosed)
+	}
+	if j.running >= MaxRunning {
+		return clientwire.JobInfo{}, &wray.Error{Code: wray.CodeLimitExceeded, Message: "too many jobs run here",
+			Limit: &wray.Limit{Name: "jobs of a node", Value: MaxRunning, Unit: "jobs"}, Hint: "wait until some have ended, or submit it to another node"}
+	}
+	// Under the lock: who is told of the job finds it on disk.
+	err := os.Mkdir(b.dir, 0o700)
+	if err == nil {
+		err = writeRecord(b.dir, &b.info)
+	}
+	if err == nil {
+		err = syncDir(filepath.Dir(b.dir))
+	}
+	if err == nil {
+		b.output, err = openLog(b.dir, j.cfg.Log)
+	}
+	if err != nil {
+		_ = os.RemoveAll(b.dir)
+		return clientwire.JobInfo{}, &wray.Error{Code: wray.CodeStoreFull, Message: fmt.Sprintf("the job cannot be kept: %v", err), Hint: "make room, or name another place with --jobs-dir"}
+	}
+	ctx, cancel := context.WithCancelCause(context.Background())
+	b.cancel = cancel
+	j.all[id] = b
+	j.running++
+	j.tellLocked(b, false)
+	j.wg.Go(func() { j.run(ctx, b, run, release) })
+	return b.info, nil
+}
+
+// run runs a job, and notes how it ended.
+func (j *Jobs) run(ctx context.Context, b *job, run Run, release func()) {
+	defer close(b.done)
+	defer release()
+	started := func() {
+		j.change(b, func(i *clientwire.JobInfo) {
+			if i.State == clientwire.JobPending {
+				i.State, i.Started = clientwire.JobRunning, j.now()
+			}
+		})
+	}
+	lost := false
+	output := func(task string, stream uint8, p []byte) {
+		if err := b.output.append(j.now(), task, stream, p); err != nil && !lost {
+			lost = true
+			j.change(b, func(i *clientwire.JobInfo) {
+				i.Note = fmt.Sprintf("what it printed from then on is lost: %v", err)
+			})
+		}
+	}
+	code, err := run(ctx, started, output)
+	cause := context.Cause(ctx)
+	j.mu.Lock()
+	defer j.mu.Unlock()
+	b.cancel(nil)
+	b.cancel = nil
+	j.running--
+	i := &b.info
+	i.Ended, i.ExitCode = j.now(), code
+	switch {
+	case err == nil && code == 0:
+		i.State = clientwire.JobSucceeded
+	case err == nil:
+		i.State, i.Error = clientwire.JobFailed, fmt.Sprintf("its driver ended with exit code %d", code)
+	case errors.Is(cause, errStopped):
+		i.State = clientwire.JobStopped
+	case errors.Is(cause, errClosing):
+		i.State, i.Error, i.Hint = clientwire.JobFailed, "its node was stopped, and the job with it", "submit it again"
+	default:
+		i.State = clientwire.JobFailed
+		i.Error, i.Hint, i.Trace = describe(err)
+	}
+	j.keepLocked(b)
+	b.output.end() // who has read all of it finds how the job ended
+	j.forgetLocked()
+}
+
+// describe takes an error apart for who reads it elsewhere.
+func describe(err error) (text, hint, trace string) {
+	text = bounded(err.Error())
+	e := (*wray.Error)(nil)
+	if !errors.As(err, &e) {
+		return text, "", ""
+	}
+	for c := e; c != nil; c = c.Cause {
+		hint = cmp.Or(hint, c.Hint)
+		trace = cmp.Or(trace, c.Trace)
+	}
+	return text, bounded(hint), bounded(trace)
+}
+
+// maxText bounds what a job's record has of an error, in bytes.
+const maxText = 16 << 10
+
+func bounded(s string) string { return strings.ToValidUTF8(s[:min(len(s), maxText)], "\uFFFD") }
+
+// change changes what is known of a job that runs.
+func (j *Jobs) change(b *job, f func(*clientwire.JobInfo)) {
+	j.mu.Lock()
+	defer j.mu.Unlock()
+	f(&b.info)
+	j.keepLocked(b)
+}
+
+// keepLocked puts a job on disk as it is, and tells of it. Where the disk takes
+// nothing, this process knows it all the same.
+func (j *Jobs) keepLocked(b *job) {
+	b.keep()
+	j.tellLocked(b, false)
+}
+
+// keep is for who alone has the job, or holds Jobs.mu.
+func (b *job) keep() {
+	if err := writeRecord(b.dir, &b.info); err != nil && b.info.Note == "" {
+		b.info.Note = fmt.Sprintf("how it goes on is not on disk: %v", err)
+	}
+}
+
+func (j *Jobs) tellLocked(b *job, gone bool) {
+	if j.cfg.Changed != nil {
+		j.cfg.Changed(b.info, gone)
+	}
+}
+
+// forgetLocked removes those that ended first, beyond Keep.
+func (j *Jobs) forgetLocked() {
+	var ended []*job
+	for _, b := range j.all {
+		if clientwire.JobEnded(b.info.State) {
+			ended = append(ended, b)
+		}
+	}
+	if len(ended) <= j.cfg.Keep {
+		return
+	}
+	slices.SortFunc(ended, func(a, b *job) int {
+		return cmp.Or(cmp.Compare(a.info.Ended, b.info.Ended), cmp.Compare(a.info.ID, b.info.ID))
+	})
+	for _, b := range ended[:len(ended)-j.cfg.Keep] {
+		delete(j.all, b.info.ID)
+		_ = os.Remove(filepath.Join(b.dir, recordFile)) // first: see load
+		_ = os.RemoveAll(b.dir)
+		b.closeLog(ErrNoJob)
+		j.tellLocked(b, true)
+	}
+}
+
+func (j *Jobs) get(id string) (*job, error) {
+	j.mu.Lock()
+	defer j.mu.Unlock()
+	b := j.all[id]
+	if b == nil {
+		return nil, NoJob(id)
+	}
+	return b, nil
+}
+
+// NoJob is the error about an ID that no job has. It matches ErrNoJob.
+func NoJob(id string) error {
+	return &noJob{&wray.Error{Code: wray.CodeBadArgument, Message: fmt.Sprintf("there is no job %.60q, or not any more", id), Hint: "see wray job list"}}
+}
+
+type noJob struct{ why *wray.Error }
+
+func (e *noJob) Error() string        { return e.why.Error() }
+func (e *noJob) Is(target error) bool { return target == ErrNoJob }
+func (e *noJob) Unwrap() error        { return e.why }
+
+// Get returns a job.
+func (j *Jobs) Get(id string) (clientwire.JobInfo, error) {
+	j.mu.Lock()
+	defer j.mu.Unlock()
+	b := j.all[id]
+	if b == nil {
+		return clientwire.JobInfo{}, NoJob(id)
+	}
+	return b.info, nil
+}
+
+// List returns all jobs, the newest first.
+func (j *Jobs) List() []clientwire.JobInfo {
+	j.mu.Lock()
+	defer j.mu.Unlock()
+	list := make([]clientwire.JobInfo, 0, len(j.all))
+	for _, b := range j.all {
+		list = append(list, b.info)
+	}
+	Sort(list)
+	return list
+}
+
+// Sort puts jobs in the order of listings, the newest first.
+func Sort(list []clientwire.JobInfo) {
+	slices.SortFunc(list, func(a, b clientwire.JobInfo) int {
+		return cmp.Or(cmp.Compare(b.Submitted, a.Submitted), cmp.Compare(a.ID, b.ID))
+	})
+}
+
+// Stop ends a job and waits for its end. That it has ended is no error.
+func (j *Jobs) Stop(ctx context.Context, id string) (clientwire.JobInfo, error) {
+	b, err := j.get(id)
+	if err != nil {
+		return clientwire.JobInfo{}, err
+	}
+	j.mu.Lock()
+	if b.cancel != nil {
+		b.cancel(errStopped)
+	}
+	j.mu.Unlock()
+	select {
+	case <-b.done:
+	case <-ctx.Done():
+		return clientwire.JobInfo{}, wray.Errorf(wray.CodeCanceled, "job %s is being stopped", id)
+	}
+	j.mu.Lock()
+	defer j.mu.Unlock()
+	return b.info, nil
+}
+
+// Logs returns a part of what a job printed, from an offset on. Where there is
+// nothing yet and wait is set, it waits for more, or for the job's end.
+func (j *Jobs) Logs(ctx context.Context, id string, offset int64, wait bool) (clientwire.JobLogs, error) {
+	b, err := j.get(id)
+	if err != nil {
+		return clientwire.JobLogs{}, err
+	}
+	l, err := b.log(j.cfg.Log)
+	if err != nil {
+		return clientwire.JobLogs{}, err
+	}
+	for {
+		part, more, err := l.read(offset)
+		if errors.Is(err, ErrOffset) {
+			return part, &wray.Error{Code: wray.CodeBadArgument, Message: fmt.Sprintf("job %s: %v", id, err), Hint: "begin with offset 0, and go on with the offset that the last answer gave"}
+		}
+		if err != nil || len(part.Parts) > 0 || part.Dropped > 0 || more == nil || !wait {
+			return part, err
+		}
+		select {
+		case <-more:
+		case <-ctx.Done():
+			return part, wray.Errorf(wray.CodeCanceled, "nobody waits any more for what job %s prints", id)
+		}
+	}
+}
+
+// log opens the log of a job that ended before the process began.
+func (b *job) log(limit int64) (*log, error) {
+	b.logMu.Lock()
+	defer b.logMu.Unlock()
+	if b.output == nil && b.gone == nil {
+		l, err := openLog(b.dir, limit)
+		if err != nil {
+			return nil, fmt.Errorf("the log of job %s: %w", filepath.Base(b.dir), err)
+		}
+		l.end()
+		b.output = l
+	}
+	return b.output, b.gone
+}
+
+func (b *job) closeLog(why error) {
+	b.logMu.Lock()
+	defer b.logMu.Unlock()
+	if b.output != nil {
+		b.output.close()
+	}
+	b.output, b.gone = nil, why
+}
+
+// Close ends the jobs that run, and waits for them. It is idempotent.
+func (j *Jobs) Close() error {
+	j.mu.Lock()
+	closed := j.closed
+	j.closed = true
+	for _, b := range j.all {
+		if b.cancel != nil {
+			b.cancel(errClosing)
+		}
+	}
+	j.mu.Unlock()
+	j.wg.Wait()
+	if closed {
+		return nil
+	}
+	for _, b := range j.all { // nobody changes it any more
+		b.closeLog(ErrClosed)
+	}
+	return j.lock.Close()
+}
+
+// recordFile is a job's record.
+const recordFile = "record.json"
+
+// maxFile bounds a record that is read, in bytes: more than any that is written.
+const maxFile = 4 << 20
+
+func readRecord(dir string, info *clientwire.JobInfo) error {
+	f, err := os.Open(filepath.Join(dir, recordFile))
+	if err != nil {
+		return err
+	}
+	defer f.Close()
+	return json.NewDecoder(io.LimitReader(f, maxFile)).Decode(info)
+}
+
+// syncDir has the names in a directory outlast a power cut, where the system
+// can do that. Tests have it fail.
+var syncDir = func(dir string) error {
+	if runtime.GOOS == "windows" {
+		return nil
+	}
+	d, err := os.Open(dir)
+	if err != nil {
+		return err
+	}
+	defer d.Close()
+	return d.Sync()
+}
+
+// writeRecord replaces a record, whole or not at all, and so that it is there
+// after a power cut.
+func writeRecord(dir string, info *clientwire.JobInfo) error {
+	b, err := json.Marshal(info)
+	if err != nil {
+		return err
+	}
+	f, err := os.CreateTemp(dir, ".record-") // mode 0600
+	if err != nil {
+		return err
+	}
+	_, err = f.Write(b)
+	if err == nil {
+		err = f.Sync()
+	}
+	if e := f.Close(); err == nil {
+		err = e
+	}
+	if err == nil {
+		err = os.Rename(f.Name(), filepath.Join(dir, recordFile))
+	}
+	if err != nil {
+		os.Remove(f.Name())
+		return err
+	}
+	return syncDir(dir)
+}

@@ -1,0 +1,393 @@
+package node
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"math/rand/v2"
+	"slices"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/wray-project/wray"
+	"github.com/wray-project/wray/host/peer"
+	"github.com/wray-project/wray/host/peer/peertest"
+	"github.com/wray-project/wray/host/worker"
+	"github.com/wray-project/wray/internal/link"
+)
+
+// fakeNode is the part of a node that carries what workers say, with a worker
+// that the test plays.
+type fakeNode struct {
+	t    *testing.T
+	self peer.Node
+	p    *peering
+	mesh *peer.Mesh
+	w    *workerProcess
+	conn *link.Conn // the worker's end
+
+	mu     sync.Mutex
+	change *sync.Cond
+	events []worker.PeerEvent // guarded by mu; that the worker was told
+	blocks bool               // guarded by mu; the worker takes nothing
+}
+
+func newFakeNetwork() *peertest.Network { return peertest.NewNetwork(rand.New(rand.NewPCG(1, 2))) }
+
+func newFakeNode(t *testing.T, net *peertest.Network, name string, worker uint64) *fakeNode {
+	f := &fakeNode{t: t, self: peer.Node{Name: name, Incarnation: 1}, p: newPeering(&Node{cfg: Config{Tenant: "local"}})}
+	f.change = sync.NewCond(&f.mu)
+	f.mesh = peer.NewMesh(peer.Config{Window: peer.MaxMessage}, f.self, net.Carrier(name), f.p, nil)
+	net.Listen(name, func(from string, c peer.Conn) { f.mesh.Accept(from, c) })
+	f.p.mesh = f.mesh
+	close(f.p.ready)
+	f.start(worker)
+	t.Cleanup(func() {
+		f.block(false)
+		f.p.close()
+		f.mesh.Close()
+		f.w.conn.Close()
+		f.conn.Close()
+	})
+	return f
+}
+
+// start gives the node another worker.
+func (f *fakeNode) start(id uint64) {
+	conn, file, err := link.Pair(worker.LinkOptions())
+	if err != nil {
+		f.t.Fatal(err)
+	}
+	end, err := link.FromFile(file, worker.LinkOptions())
+	if err != nil {
+		f.t.Fatal(err)
+	}
+	w := &workerProcess{conn: conn, peers: f.p}
+	go conn.Serve(f.t.Context(), func(ctx context.Context, m link.Message) (link.Message, error) { return f.p.handle(ctx, w, m) })
+	go end.Serve(f.t.Context(), func(ctx context.Context, m link.Message) (link.Message, error) {
+		if m.Kind != worker.KindPeerEvents {
+			<-ctx.Done() // a reader that does not answer
+			return link.Message{}, ctx.Err()
+		}
+		var b worker.PeerEventsBody
+		if err := link.Unmarshal(m.Body, &b); err != nil {
+			return link.Message{}, err
+		}
+		f.mu.Lock()
+		defer f.mu.Unlock()
+		for f.blocks {
+			f.change.Wait()
+		}
+		f.events = append(f.events, b.Events...)
+		f.change.Broadcast()
+		return link.Message{}, nil
+	})
+	f.w, f.conn = w, end
+	f.p.started(w, id)
+}
+
+func (f *fakeNode) block(blocks bool) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.blocks = blocks
+	f.change.Broadcast()
+}
+
+// await waits until the worker was told something that ok finds among all.
+func (f *fakeNode) await(what string, ok func([]worker.PeerEvent) bool) {
+	f.t.Helper()
+	late := time.AfterFunc(time.Minute, func() {
+		f.mu.Lock()
+		defer f.mu.Unlock()
+		f.t.Errorf("node %s: no %s: %d events", f.self.Name, what, len(f.events))
+		f.events = nil
+		f.change.Broadcast()
+	})
+	defer late.Stop()
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	for !ok(f.events) && !f.t.Failed() {
+		f.change.Wait()
+	}
+	if f.t.Failed() {
+		f.t.FailNow()
+	}
+}
+
+// awaitEvent waits for one event about a peer.
+func (f *fakeNode) awaitEvent(id uint64, what worker.PeerEventKind) {
+	f.t.Helper()
+	f.await(fmt.Sprintf("event %d of %d", what, id), func(list []worker.PeerEvent) bool {
+		return slices.ContainsFunc(list, func(e worker.PeerEvent) bool { return e.Peer == id && e.What == what })
+	})
+}
+
+// send sends pieces to a peer, and returns how many were taken.
+func (f *fakeNode) send(to uint64, data ...[]byte) int {
+	f.t.Helper()
+	var b worker.PeerSendBody
+	for _, d := range data {
+		b.Pieces = append(b.Pieces, worker.PeerPiece{Peer: to, Data: d})
+	}
+	var sent worker.PeerSentBody
+	if err := f.call(worker.KindPeerSend, b, &sent); err != nil {
+		f.t.Fatal(err)
+	}
+	return sent.Taken
+}
+
+func (f *fakeNode) call(kind link.Kind, body, reply any) error {
+	b, err := link.Marshal(body)
+	if err != nil {
+		return err
+	}
+	m, err := f.conn.Call(f.t.Context(), link.Message{Kind: kind, Body: b})
+	if err != nil || reply == nil {
+		return err
+	}
+	return link.Unmarshal(m.Body, reply)
+}
+
+// meet has nodes know and reach each other.
+func meet(nodes ...*fakeNode) {
+	for _, a := range nodes {
+		for _, b := range nodes {
+			if a != b {
+				a.mesh.Learn(b.self, b.self.Name)
+				a.mesh.Connect(b.self.Name)
+			}
+		}
+	}
+}
+
+// fill sends to a peer that takes nothing until there is no room.
+func (f *fakeNode) fill(to uint64) (pieces int) {
+	for b := make([]byte, worker.MaxPeerPiece); ; pieces++ {
+		b[0] = byte(pieces)
+		if f.send(to, b) == 0 {
+			return pieces
+		}
+	}
+}
+
+// cram does so until there is no room for the shortest message.
+func (f *fakeNode) cram(to uint64) {
+	for _, n := range []int{worker.MaxPeerPiece, 32 << 10, 1 << 10, 0} {
+		for f.send(to, make([]byte, n)) > 0 {
+		}
+	}
+}
+
+// A worker that takes nothing keeps its own peers waiting, and no others; what
+// waited goes on where it stopped.
+func TestSlowPeer(t *testing.T) {
+	net := newFakeNetwork()
+	a, b, c := newFakeNode(t, net, "a", 1), newFakeNode(t, net, "b", 2), newFakeNode(t, net, "c", 3)
+	meet(a, b, c)
+	a.awaitEvent(2, worker.PeerIsUp)
+	a.awaitEvent(3, worker.PeerIsUp)
+	b.awaitEvent(1, worker.PeerIsUp)
+	c.awaitEvent(1, worker.PeerIsUp)
+	b.block(true)
+	n := a.fill(2)
+	if n*worker.MaxPeerPiece > 64<<20 {
+		t.Errorf("%d MiB wait for a worker that takes nothing", n)
+	}
+	if a.send(3, []byte("hello")) != 1 {
+		t.Error("a full window to one peer stops another")
+	}
+	c.awaitEvent(1, worker.PeerSent)
+	b.block(false)
+	a.awaitEvent(2, worker.PeerHasRoom)
+	for a.send(2, []byte{byte(n)}) == 0 { // the room that there was may have gone to others
+		t.Fatal("there was room, and is none")
+	}
+	b.await("message of 1", func(list []worker.PeerEvent) bool {
+		i := 0
+		for _, e := range list {
+			if e.What == worker.PeerSent {
+				if e.Data[0] != byte(i) {
+					t.Errorf("message %d came as number %d", e.Data[0], i)
+				}
+				i++
+			}
+		}
+		return i == n+1
+	})
+}
+
+// Word of workers that come and go is not lost where the window is full.
+func TestGreetingsWait(t *testing.T) {
+	net := newFakeNetwork()
+	a, b := newFakeNode(t, net, "a", 1), newFakeNode(t, net, "b", 2)
+	meet(a, b)
+	a.awaitEvent(2, worker.PeerIsUp)
+	b.awaitEvent(1, worker.PeerIsUp)
+	b.block(true)
+	a.cram(2)
+	old, end := a.w, a.conn
+	a.p.stopped(old)
+	old.conn.Close()
+	end.Close()
+	a.start(7)
+	if a.send(2, []byte("early")) != 0 {
+		t.Error("a message was sent before its sender was announced")
+	}
+	b.block(false)
+	b.awaitEvent(1, worker.PeerIsDown)
+	b.awaitEvent(7, worker.PeerIsUp)
+	a.awaitEvent(2, worker.PeerHasRoom)
+	if a.send(2, []byte("late")) != 1 {
+		t.Error("no room after word that there is")
+	}
+	b.awaitEvent(7, worker.PeerSent)
+}
+
+// Two workers of which one has severed the other are down to each other, until
+// one of them is another.
+func TestSevered(t *testing.T) {
+	net := newFakeNetwork()
+	a, b := newFakeNode(t, net, "a", 1), newFakeNode(t, net, "b", 2)
+	meet(a, b)
+	a.awaitEvent(2, worker.PeerIsUp)
+	b.awaitEvent(1, worker.PeerIsUp)
+	if err := a.call(worker.KindPeerSever, worker.PeerSeverBody{Peer: 2, Why: "nonsense"}, nil); err != nil {
+		t.Fatal(err)
+	}
+	a.awaitEvent(2, worker.PeerIsDown)
+	b.awaitEvent(1, worker.PeerIsDown)
+	a.send(2, []byte("still"))
+	b.send(1, []byte("still"))
+	var e *wray.Error
+	if err := b.call(worker.KindPeerFetch, worker.PeerFetchBody{Peer: 1, Len: 1}, nil); !errors.As(err, &e) || e.Code != wray.CodeWorkerDied {
+		t.Errorf("a fetch from a peer that is severed: %v", err)
+	}
+	old, end := b.w, b.conn
+	b.p.stopped(old)
+	old.conn.Close()
+	end.Close()
+	b.start(5)
+	a.awaitEvent(5, worker.PeerIsUp)
+	if a.send(5, []byte("anew")) != 1 {
+		t.Error("no room")
+	}
+	b.awaitEvent(1, worker.PeerSent)
+	for _, f := range []*fakeNode{a, b} {
+		f.mu.Lock()
+		for _, x := range f.events {
+			if string(x.Data) == "still" {
+				t.Errorf("node %s passed on a message of a peer that is severed", f.self.Name)
+			}
+		}
+		f.mu.Unlock()
+	}
+}
+
+// A fetch that is not answered, and a transfer of which nothing comes, end.
+func TestNoAnswer(t *testing.T) {
+	net := newFakeNetwork()
+	a, b := newFakeNode(t, net, "a", 1), newFakeNode(t, net, "b", 2)
+	a.p.patience = 50 * time.Millisecond
+	meet(a, b)
+	a.awaitEvent(2, worker.PeerIsUp)
+	var e *wray.Error
+	if err := a.call(worker.KindPeerFetch, worker.PeerFetchBody{Peer: 2, Len: 1}, nil); !errors.As(err, &e) || e.Code != wray.CodeWorkerDied {
+		t.Errorf("a fetch that nobody answers: %v", err)
+	}
+	hang := func(ctx context.Context) error { <-ctx.Done(); return ctx.Err() }
+	m := &moduleBuffer{budget: &moduleBudget{}}
+	if err := a.p.transfer(t.Context(), b.self, m, hang); err == nil || errors.Is(err, context.Canceled) {
+		t.Errorf("a transfer of which nothing comes: %v", err)
+	}
+	a.p.patience = time.Hour
+	begun := make(chan struct{})
+	ended := make(chan error, 1)
+	go func() {
+		ended <- a.p.transfer(t.Context(), b.self, m, func(ctx context.Context) error { close(begun); return hang(ctx) })
+	}()
+	<-begun
+	a.mesh.Dead(b.self, "killed")
+	if err := <-ended; !errors.As(err, &e) || e.Code != wray.CodeWorkerDied {
+		t.Errorf("a transfer from a node that has died: %v", err)
+	}
+	if err := a.p.transfer(t.Context(), b.self, m, hang); !errors.As(err, &e) || e.Code != wray.CodeWorkerDied {
+		t.Errorf("a transfer from a node that is dead: %v", err)
+	}
+}
+
+// A peer that sends messages of no bytes, or one greeting after the other, is
+// made to wait as any other.
+func TestEmptyMessages(t *testing.T) {
+	p := newPeering(&Node{cfg: Config{Tenant: "local"}})
+	p.stop() // nothing is told
+	p.own, p.ownID = &workerProcess{}, 1
+	from := peer.Node{Name: "b", Incarnation: 1}
+	p.far[2] = from
+	for range 1 << 20 {
+		p.take(from, &piece{From: 2, To: 1})
+		if p.queued > maxQueued {
+			return
+		}
+	}
+	t.Errorf("%d messages wait, counted as %d bytes", len(p.events), p.queued)
+}
+
+// The bytes of a module that comes from another node count among the node's.
+func TestModuleBudget(t *testing.T) {
+	var budget moduleBudget
+	if err := budget.take(maxJobBytes); err != nil {
+		t.Fatal(err)
+	}
+	if err := budget.take(maxNodeBytes - maxJobBytes - 10); err != nil {
+		t.Fatal(err)
+	}
+	m := &moduleBuffer{budget: &budget}
+	if _, err := m.Write(make([]byte, 10)); err != nil || !bytes.Equal(m.Bytes(), make([]byte, 10)) {
+		t.Error(err)
+	}
+	var e *wray.Error
+	if _, err := m.Write([]byte{1}); !errors.As(err, &e) || e.Code != wray.CodeLimitExceeded {
+		t.Errorf("past the budget: %v", err)
+	}
+	m.giveBack()
+	m.giveBack()
+	if err := budget.take(10); err != nil || budget.take(1) == nil {
+		t.Errorf("after what came was given back: %v", err)
+	}
+}
+
+// Who sends modules over the network leaves room for others, however much is on
+// its way.
+func TestModuleBudgetOfOne(t *testing.T) {
+	var b moduleBudget
+	wants := func(what string, err error, name string) {
+		t.Helper()
+		var e *wray.Error
+		if !errors.As(err, &e) || e.Limit == nil || e.Limit.Name != name {
+			t.Errorf("%s: %v, want the limit %q", what, err, name)
+		}
+	}
+	for range 4 {
+		if err := b.takeFor("operator a", maxJobBytes/4); err != nil {
+			t.Fatal(err)
+		}
+	}
+	wants("a takes more", b.takeFor("operator a", 1), "module bytes of who submits")
+	if err := b.takeFor("operator b", maxJobBytes); err != nil {
+		t.Errorf("b, beside a: %v", err)
+	}
+	wants("c, beside both", b.takeFor("operator c", 1), "module bytes of a node")
+	b.giveFor("operator a", maxJobBytes/4)
+	if err := b.takeFor("operator c", maxJobBytes/4); err != nil {
+		t.Errorf("c, after a gave back: %v", err)
+	}
+	b.giveFor("operator a", 3*maxJobBytes/4)
+	b.giveFor("operator b", maxJobBytes)
+	b.giveFor("operator c", maxJobBytes/4)
+	wants("too much at once", b.takeFor("operator a", maxJobBytes+1), "module bytes of a job")
+	if len(b.by) != 0 || b.used != 0 {
+		t.Errorf("when all is given back, %v and %d are taken", b.by, b.used)
+	}
+}

@@ -1,0 +1,2 @@
+// Package controlpb is generated from control.proto. Only package rpc sees it.
+package controlpb

@@ -1,0 +1,2 @@
+// Package headspb is generated from heads.proto. Only package rpc sees it.
+package headspb

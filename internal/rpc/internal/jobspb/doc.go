@@ -1,0 +1,2 @@
+// Package jobspb is generated from jobs.proto. Only package rpc sees it.
+package jobspb
