@@ -5,6 +5,7 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
+	"slices"
 	"sync"
 	"testing"
 	"testing/synctest"
@@ -99,9 +100,10 @@ func (r *Recorder) Wait(t *testing.T, what string, ok func(got map[peer.Node][]s
 	}
 }
 
+// event is true once want was told, whatever came after it.
 func event(want string) func(map[peer.Node][]string, []string) bool {
 	return func(_ map[peer.Node][]string, events []string) bool {
-		return len(events) > 0 && events[len(events)-1] == want
+		return slices.Contains(events, want)
 	}
 }
 
