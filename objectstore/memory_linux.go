@@ -7,6 +7,8 @@ import (
 	"unsafe"
 
 	"golang.org/x/sys/unix"
+
+	descriptors "github.com/wray-project/wray/internal/fd"
 )
 
 // systemMemory makes segments of memfds.
@@ -101,13 +103,8 @@ func (memfdMemory) sealWrites(fd int) {
 }
 
 func (memfdMemory) adopt(f *os.File, n int64) (mem []byte, fd int, err error) {
-	raw, err := f.SyscallConn()
-	if err != nil {
-		return nil, -1, fmt.Errorf("adopt memfd: %w", err)
-	}
-	operr := error(nil)
-	if err := raw.Control(func(old uintptr) { fd, operr = unix.FcntlInt(old, unix.F_DUPFD_CLOEXEC, 3) }); err != nil || operr != nil {
-		return nil, -1, fmt.Errorf("duplicate memfd: %w", errors.Join(err, operr))
+	if fd, err = descriptors.Duplicate(f); err != nil {
+		return nil, -1, fmt.Errorf("duplicate memfd: %w", err)
 	}
 	defer func() {
 		if err != nil {

@@ -18,6 +18,7 @@ import (
 
 	"github.com/wray-project/wray/host/auth"
 	"github.com/wray-project/wray/internal/clientwire"
+	"github.com/wray-project/wray/internal/fd"
 )
 
 // hosted is a node as wray up keeps it: a directory beside the program.
@@ -193,14 +194,12 @@ func (h hosted) pid(ctx context.Context) (pid int) {
 		return 0
 	}
 	defer c.Close()
-	raw, err := c.(*net.UnixConn).SyscallConn()
-	if err != nil {
-		return 0
-	}
-	_ = raw.Control(func(fd uintptr) {
-		if cred, err := unix.GetsockoptUcred(int(fd), unix.SOL_SOCKET, unix.SO_PEERCRED); err == nil {
+	_ = fd.Do(c.(*net.UnixConn), func(fd int) error {
+		cred, err := unix.GetsockoptUcred(fd, unix.SOL_SOCKET, unix.SO_PEERCRED)
+		if err == nil {
 			pid = int(cred.Pid)
 		}
+		return err
 	})
 	return pid
 }

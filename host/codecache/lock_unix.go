@@ -4,13 +4,14 @@ package codecache
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"io/fs"
 	"os"
 	"syscall"
 	"time"
 
-	"golang.org/x/sys/unix"
+	"github.com/wray-project/wray/internal/fd"
 )
 
 // filePermissions says that modes keep others out.
@@ -26,11 +27,11 @@ func lockFile(ctx context.Context, path string) (unlock func(), err error) {
 	// A blocking flock could not be given up, so it is tried, ever less often:
 	// what is waited for takes from milliseconds to minutes.
 	for wait := time.Millisecond; ; wait = min(2*wait, 50*time.Millisecond) {
-		switch err = unix.Flock(int(f.Fd()), unix.LOCK_EX|unix.LOCK_NB); err {
-		case nil:
+		err := fd.TryLock(f)
+		if err == nil {
 			return func() { f.Close() }, nil
-		case unix.EWOULDBLOCK, unix.EINTR:
-		default:
+		}
+		if !errors.Is(err, fd.ErrLocked) {
 			f.Close()
 			return nil, fmt.Errorf("lock the code cache: %w", err)
 		}

@@ -29,6 +29,7 @@ import (
 
 	"github.com/wray-project/wray"
 	"github.com/wray-project/wray/internal/clientwire"
+	"github.com/wray-project/wray/internal/fd"
 )
 
 // Errors, to match with errors.Is.
@@ -126,8 +127,12 @@ func Open(cfg Config) (*Jobs, error) {
 	if err != nil {
 		return nil, fmt.Errorf("the directory of jobs: %w", err)
 	}
-	if err := flock(lock); err != nil {
+	// Where there are no locks there are no nodes that others submit jobs to.
+	if err := fd.TryLock(lock); err != nil && !errors.Is(err, errors.ErrUnsupported) {
 		lock.Close()
+		if errors.Is(err, fd.ErrLocked) {
+			err = ErrLocked
+		}
 		return nil, fmt.Errorf("%s: %w", cfg.Dir, err)
 	}
 	j := &Jobs{cfg: cfg, lock: lock, all: map[string]*job{}}

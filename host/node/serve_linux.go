@@ -9,6 +9,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/wray-project/wray"
+	"github.com/wray-project/wray/internal/fd"
 )
 
 // lockSocket takes the lock of a socket, which its node holds while it lives.
@@ -17,9 +18,9 @@ func lockSocket(path string) (*os.File, error) {
 	if err != nil {
 		return nil, err
 	}
-	if err := onDescriptor(f, func(fd int) error { return unix.Flock(fd, unix.LOCK_EX|unix.LOCK_NB) }); err != nil {
+	if err := fd.TryLock(f); err != nil {
 		f.Close()
-		if errors.Is(err, unix.EWOULDBLOCK) {
+		if errors.Is(err, fd.ErrLocked) {
 			err = errors.New("another node listens there")
 		}
 		return nil, err
@@ -27,28 +28,15 @@ func lockSocket(path string) (*os.File, error) {
 	return f, nil
 }
 
-func onDescriptor(f *os.File, do func(fd int) error) error {
-	raw, err := f.SyscallConn()
-	if err != nil {
-		return err
-	}
-	var operr error
-	err = raw.Control(func(fd uintptr) { operr = do(int(fd)) })
-	return errors.Join(err, operr)
-}
-
 // checkPeer refuses clients of other users.
 func checkPeer(c *net.UnixConn) error {
-	raw, err := c.SyscallConn()
+	var cred *unix.Ucred
+	err := fd.Do(c, func(fd int) (err error) {
+		cred, err = unix.GetsockoptUcred(fd, unix.SOL_SOCKET, unix.SO_PEERCRED)
+		return err
+	})
 	if err != nil {
 		return err
-	}
-	var cred *unix.Ucred
-	var operr error
-	if err := raw.Control(func(fd uintptr) {
-		cred, operr = unix.GetsockoptUcred(int(fd), unix.SOL_SOCKET, unix.SO_PEERCRED)
-	}); err != nil || operr != nil {
-		return errors.Join(err, operr)
 	}
 	if int(cred.Uid) != os.Geteuid() {
 		return wray.Errorf(wray.CodeDenied, "user %d is not the node's", cred.Uid)
@@ -59,7 +47,7 @@ func checkPeer(c *net.UnixConn) error {
 // checkSocket refuses what is no unix stream socket: the worker, which may open
 // none itself, is given it.
 func checkSocket(f *os.File) error {
-	return onDescriptor(f, func(fd int) error {
+	return fd.Do(f, func(fd int) error {
 		domain, err := unix.GetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_DOMAIN)
 		if err != nil {
 			return wray.Errorf(wray.CodeBadArgument, "a session needs a socket: %v", err)
@@ -77,7 +65,7 @@ func checkSocket(f *os.File) error {
 // until free is called.
 func dirPath(f *os.File) (path string, free func(), err error) {
 	d := -1
-	err = onDescriptor(f, func(fd int) error {
+	err = fd.Do(f, func(fd int) error {
 		var st unix.Stat_t
 		if err := unix.Fstat(fd, &st); err != nil {
 			return err

@@ -6,6 +6,8 @@ import (
 	"os"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/wray-project/wray/internal/fd"
 )
 
 // unnamed opens a file that never has a name, where the file system can.
@@ -20,20 +22,9 @@ func unnamed(dir string) (*os.File, error) {
 	return os.NewFile(uintptr(fd), dir), nil
 }
 
-// control calls f with the descriptor of file.
-func control(file *os.File, f func(fd int) error) error {
-	raw, err := file.SyscallConn()
-	if err != nil {
-		return err
-	}
-	ferr := error(nil)
-	err = raw.Control(func(fd uintptr) { ferr = f(int(fd)) })
-	return errors.Join(err, ferr)
-}
-
 // reading opens f once more, for reading alone.
 func reading(f *os.File) (r *os.File, err error) {
-	err = control(f, func(fd int) (err error) {
+	err = fd.Do(f, func(fd int) (err error) {
 		r, err = os.Open(fmt.Sprintf("/proc/self/fd/%d", fd))
 		return err
 	})
@@ -41,21 +32,18 @@ func reading(f *os.File) (r *os.File, err error) {
 }
 
 // again duplicates f.
-func again(f *os.File) (d *os.File, err error) {
-	err = control(f, func(fd int) error {
-		n, err := unix.FcntlInt(uintptr(fd), unix.F_DUPFD_CLOEXEC, 3)
-		if err == nil {
-			d = os.NewFile(uintptr(n), f.Name())
-		}
-		return err
-	})
-	return d, err
+func again(f *os.File) (*os.File, error) {
+	n, err := fd.Duplicate(f)
+	if err != nil {
+		return nil, err
+	}
+	return os.NewFile(uintptr(n), f.Name()), nil
 }
 
 // checkMemory reports whether f is a memfd, which is all that a store writes
 // from: reading it neither waits nor has effects.
 func checkMemory(f *os.File) error {
-	return control(f, func(fd int) error {
+	return fd.Do(f, func(fd int) error {
 		var st unix.Stat_t
 		var fs unix.Statfs_t
 		if err := errors.Join(unix.Fstat(fd, &st), unix.Fstatfs(fd, &fs)); err != nil {
@@ -70,7 +58,7 @@ func checkMemory(f *os.File) error {
 
 // allocate takes n bytes of the disk for f, where the file system can.
 func allocate(f *os.File, n int64) error {
-	err := control(f, func(fd int) error { return unix.Fallocate(fd, 0, 0, n) })
+	err := fd.Do(f, func(fd int) error { return unix.Fallocate(fd, 0, 0, n) })
 	if errors.Is(err, unix.EOPNOTSUPP) || errors.Is(err, unix.ENOSYS) {
 		return nil
 	}
@@ -82,7 +70,7 @@ func allocate(f *os.File, n int64) error {
 
 // allocated returns the bytes of the disk that f takes.
 func allocated(f *os.File) (n int64) {
-	err := control(f, func(fd int) error {
+	err := fd.Do(f, func(fd int) error {
 		var st unix.Stat_t
 		err := unix.Fstat(fd, &st)
 		n = st.Blocks * 512 // whatever the file system's blocks are: stat(2)
@@ -96,7 +84,7 @@ func allocated(f *os.File) (n int64) {
 
 // punch gives the pages of a range back.
 func punch(f *os.File, off, n int64) error {
-	return control(f, func(fd int) error {
+	return fd.Do(f, func(fd int) error {
 		return unix.Fallocate(fd, unix.FALLOC_FL_PUNCH_HOLE|unix.FALLOC_FL_KEEP_SIZE, off, n)
 	})
 }
@@ -156,8 +144,8 @@ func transfer(dst *os.File, at int64, src *os.File, off, n int64) error {
 			p.close()
 		}
 	}()
-	err := control(dst, func(to int) error {
-		return control(src, func(from int) error {
+	err := fd.Do(dst, func(to int) error {
+		return fd.Do(src, func(from int) error {
 			for n > 0 {
 				clean = true
 				k, err := unix.Splice(from, &off, p.w, nil, int(min(n, pipeSize)), 0)

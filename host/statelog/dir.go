@@ -9,6 +9,8 @@ import (
 	"strings"
 	"sync"
 	"time"
+
+	"github.com/wray-project/wray/internal/fd"
 )
 
 // Dir is a directory of logs: two files for each actor. One process has it at a
@@ -48,8 +50,11 @@ func OpenDir(path string) (*Dir, error) {
 	if err != nil {
 		return nil, err
 	}
-	if err := flock(lock); err != nil {
+	if err := fd.TryLock(lock); err != nil {
 		lock.Close()
+		if errors.Is(err, fd.ErrLocked) {
+			err = ErrLocked
+		}
 		return nil, fmt.Errorf("%s: %w", path, err)
 	}
 	return &Dir{path: path, lock: lock, open: map[string]bool{}}, nil
@@ -157,8 +162,8 @@ const maxLinger = 5 * time.Second
 // lockSoon locks a file, which somebody may be about to let go.
 func lockSoon(f *os.File) error {
 	for until := time.Now().Add(maxLinger); ; time.Sleep(5 * time.Millisecond) {
-		err := flock(f)
-		if !errors.Is(err, ErrLocked) || time.Now().After(until) {
+		err := fd.TryLock(f)
+		if !errors.Is(err, fd.ErrLocked) || time.Now().After(until) {
 			return err
 		}
 	}

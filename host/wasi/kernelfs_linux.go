@@ -4,6 +4,8 @@ import (
 	"os"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/wray-project/wray/internal/fd"
 )
 
 // kernelFiles are file systems whose files are no files: reading one may wait
@@ -17,12 +19,7 @@ var kernelFiles = map[int64]bool{
 
 // ofKernel reports whether f is such a file, or cannot be told.
 func ofKernel(f *os.File) bool {
-	raw, err := f.SyscallConn()
-	if err != nil {
-		return true
-	}
 	var fs unix.Statfs_t
-	var operr error
-	err = raw.Control(func(fd uintptr) { operr = unix.Fstatfs(int(fd), &fs) })
-	return err != nil || operr != nil || kernelFiles[int64(fs.Type)]
+	err := fd.Do(f, func(fd int) error { return unix.Fstatfs(fd, &fs) })
+	return err != nil || kernelFiles[int64(fs.Type)]
 }

@@ -6,6 +6,8 @@ import (
 	"unsafe"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/wray-project/wray/internal/fd"
 )
 
 // pollWaiter waits in epoll(7), beside Go's own poller: that needs files in
@@ -38,18 +40,9 @@ func newWaiter(f *os.File) (waiter, error) {
 }
 
 func (w *pollWaiter) add(f *os.File) error {
-	conn, err := f.SyscallConn()
-	if err != nil {
-		return err
-	}
-	var ctl error
-	err = conn.Control(func(fd uintptr) {
-		ctl = unix.EpollCtl(w.epoll, unix.EPOLL_CTL_ADD, int(fd), &unix.EpollEvent{Events: unix.EPOLLIN})
+	return fd.Do(f, func(fd int) error {
+		return unix.EpollCtl(w.epoll, unix.EPOLL_CTL_ADD, fd, &unix.EpollEvent{Events: unix.EPOLLIN})
 	})
-	if err != nil {
-		return err
-	}
-	return ctl
 }
 
 func (w *pollWaiter) wait() bool {

@@ -12,6 +12,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/wray-project/wray/internal/fd"
 	"github.com/wray-project/wray/wasm/abi"
 )
 
@@ -86,8 +87,8 @@ func mapFile(f *os.File, n int, gone func()) ([]byte, weak.Pointer[byte], error)
 	var st unix.Stat_t
 	size := rangeSize(n)
 	base := takeRange(size)
-	err := control(f, func(fd uintptr) error {
-		if err := unix.Fstat(int(fd), &st); err != nil {
+	err := fd.Do(f, func(fd int) error {
+		if err := unix.Fstat(fd, &st); err != nil {
 			return err
 		}
 		if st.Size < int64(length) {
@@ -101,7 +102,7 @@ func mapFile(f *os.File, n int, gone func()) ([]byte, weak.Pointer[byte], error)
 	}
 	runtime.SetFinalizer(base, func(base *byte) {
 		// Fresh pages, before anybody is told that the others are free.
-		if err := mapOver(base, length, unix.MAP_PRIVATE|unix.MAP_FIXED|unix.MAP_ANON, ^uintptr(0)); err != nil {
+		if err := mapOver(base, length, unix.MAP_PRIVATE|unix.MAP_FIXED|unix.MAP_ANON, -1); err != nil {
 			panic("BUG: a value cannot be unmapped: " + err.Error())
 		}
 		giveRange(base, size)
@@ -113,8 +114,8 @@ func mapFile(f *os.File, n int, gone func()) ([]byte, weak.Pointer[byte], error)
 // mapOver maps over an allocation. The system call is made here, as unix.MmapPtr
 // makes a pointer of its result, in which checkptr (go build -race) sees one that
 // came from nowhere.
-func mapOver(base *byte, length int, flags, fd uintptr) error {
-	_, _, e := unix.Syscall6(unix.SYS_MMAP, uintptr(start(base)), uintptr(length), unix.PROT_READ|unix.PROT_WRITE, flags, fd, 0)
+func mapOver(base *byte, length, flags, fd int) error {
+	_, _, e := unix.Syscall6(unix.SYS_MMAP, uintptr(start(base)), uintptr(length), unix.PROT_READ|unix.PROT_WRITE, uintptr(flags), uintptr(fd), 0)
 	if e != 0 {
 		return e
 	}
@@ -140,30 +141,20 @@ func seal(f *os.File, n int64) error {
 	if err := f.Truncate(size); err != nil {
 		return err
 	}
-	return control(f, func(fd uintptr) error {
+	return fd.Do(f, func(fd int) error {
 		// What was never written has pages, too: an object's memory is all there.
 		var st unix.Stat_t
-		if err := unix.Fstat(int(fd), &st); err != nil {
+		if err := unix.Fstat(fd, &st); err != nil {
 			return err
 		}
 		if st.Blocks*512 < size {
-			if err := unix.Fallocate(int(fd), 0, 0, size); err != nil {
+			if err := unix.Fallocate(fd, 0, 0, size); err != nil {
 				return err
 			}
 		}
-		_, err := unix.FcntlInt(fd, unix.F_ADD_SEALS, unix.F_SEAL_SHRINK|unix.F_SEAL_GROW|unix.F_SEAL_WRITE|unix.F_SEAL_SEAL)
+		_, err := unix.FcntlInt(uintptr(fd), unix.F_ADD_SEALS, unix.F_SEAL_SHRINK|unix.F_SEAL_GROW|unix.F_SEAL_WRITE|unix.F_SEAL_SEAL)
 		return err
 	})
-}
-
-// control calls do with the file's descriptor. (File.Fd would change its mode.)
-func control(f *os.File, do func(fd uintptr) error) error {
-	raw, err := f.SyscallConn()
-	if err != nil {
-		return err
-	}
-	var operr error
-	return errors.Join(raw.Control(func(fd uintptr) { operr = do(fd) }), operr)
 }
 
 // sealedFile returns a memfd of p that nobody can change.
@@ -205,7 +196,7 @@ func newBuffer(n int) []byte {
 	size := rangeSize(n)
 	base := takeRange(size)
 	if err = f.Truncate(int64(length)); err == nil {
-		err = control(f, func(fd uintptr) error { return mapOver(base, length, unix.MAP_SHARED|unix.MAP_FIXED, fd) })
+		err = fd.Do(f, func(fd int) error { return mapOver(base, length, unix.MAP_SHARED|unix.MAP_FIXED, fd) })
 	}
 	if err != nil {
 		f.Close()
@@ -226,7 +217,7 @@ func newBuffer(n int) []byte {
 			delete(buffers.at, at)
 		}
 		buffers.Unlock()
-		if err := mapOver(base, length, unix.MAP_PRIVATE|unix.MAP_FIXED|unix.MAP_ANON, ^uintptr(0)); err != nil {
+		if err := mapOver(base, length, unix.MAP_PRIVATE|unix.MAP_FIXED|unix.MAP_ANON, -1); err != nil {
 			panic("BUG: a buffer cannot be unmapped: " + err.Error())
 		}
 		giveRange(base, size)
@@ -248,8 +239,8 @@ func takeBuffer(p []byte) *os.File {
 	}
 	delete(buffers.at, at)
 	length := (b.n + abi.MapAlign - 1) &^ (abi.MapAlign - 1)
-	err := control(b.file, func(fd uintptr) error {
-		_, _, e := unix.Syscall6(unix.SYS_MMAP, at, uintptr(length), unix.PROT_READ|unix.PROT_WRITE, unix.MAP_PRIVATE|unix.MAP_FIXED, fd, 0)
+	err := fd.Do(b.file, func(fd int) error {
+		_, _, e := unix.Syscall6(unix.SYS_MMAP, at, uintptr(length), unix.PROT_READ|unix.PROT_WRITE, unix.MAP_PRIVATE|unix.MAP_FIXED, uintptr(fd), 0)
 		if e != 0 {
 			return e
 		}

@@ -7,6 +7,8 @@ import (
 	"testing"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/wray-project/wray/internal/fd"
 )
 
 // TestBufferBecomesFile holds that a slice of newBuffer that is put whole is the
@@ -54,9 +56,9 @@ func sealed(t *testing.T, f *os.File, size int64) {
 	if _, err := f.WriteAt([]byte{1}, 0); err == nil {
 		t.Error("the file can be written to")
 	}
-	err := control(f, func(fd uintptr) error {
+	err := fd.Do(f, func(fd int) error {
 		var st unix.Stat_t
-		err := unix.Fstat(int(fd), &st)
+		err := unix.Fstat(fd, &st)
 		if st.Blocks*512 < size {
 			t.Errorf("%d blocks of 512 bytes in %d bytes", st.Blocks, size)
 		}
