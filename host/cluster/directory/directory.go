@@ -39,6 +39,12 @@ type Node struct {
 type tombstone struct {
 	Incarnation uint64 `cbor:"1,keyasint"`
 	Why         string `cbor:"2,keyasint,omitempty"`
+	At          int64  `cbor:"3,keyasint,omitempty"` // seconds since 1970, by the clock of who wrote it
+}
+
+// grave encodes a tombstone of now.
+func (d *Directory) grave(incarnation uint64, why string) ([]byte, error) {
+	return d.graves.Encode(tombstone{Incarnation: incarnation, Why: why, At: time.Now().Unix()})
 }
 
 // Entry is a node and what is thought of it. It is not to be modified.
@@ -69,7 +75,10 @@ type Options struct {
 	Margin time.Duration
 	// Witness is set on a node that calls no others dead: heads do.
 	Witness bool
-	Log     *slog.Logger // nil drops what it says
+	// Forget is how long after its end a dead node is still shown; 0 is an hour.
+	// Its tombstone stays, so that none that is forgotten comes back as it was.
+	Forget time.Duration
+	Log    *slog.Logger // nil drops what it says
 }
 
 // Directory keeps this node's record and knows the others'. Its methods may be
@@ -117,6 +126,9 @@ func Join(ctx context.Context, s control.Store, name string, self Node, o Option
 	if o.Liveness.TTL <= 0 {
 		o.Liveness.TTL = liveness.DefaultTTL
 	}
+	if o.Forget <= 0 {
+		o.Forget = time.Hour
+	}
 	if o.Log == nil {
 		o.Log = slog.New(slog.DiscardHandler)
 	}
@@ -135,6 +147,7 @@ func Join(ctx context.Context, s control.Store, name string, self Node, o Option
 	d.wg.Go(func() { d.follow(d.running) })
 	d.wg.Go(func() { d.renew(d.running) })
 	d.wg.Go(func() { d.tick(d.running) })
+	d.wg.Go(func() { d.forget(d.running) })
 	return d, nil
 }
 
@@ -142,7 +155,7 @@ func Join(ctx context.Context, s control.Store, name string, self Node, o Option
 func (d *Directory) now() time.Duration { return time.Since(d.start) }
 
 // Nodes returns all nodes that are known, this one among them, in order of
-// names. The dead stay until they are back or forgotten.
+// names. The dead stay until they are back, or for Options.Forget.
 func (d *Directory) Nodes() []Entry { return d.entries.All() }
 
 // Node returns the entry of a node.
@@ -235,7 +248,7 @@ func (d *Directory) Leave(ctx context.Context) error {
 	d.end(ErrLeft)
 	d.halt()
 	key, fence := d.Fence()
-	grave, err := d.graves.Encode(tombstone{Incarnation: d.incarnation, Why: "it left"})
+	grave, err := d.grave(d.incarnation, "it left")
 	if err != nil {
 		return err
 	}

@@ -141,6 +141,41 @@ func TestDeath(t *testing.T) {
 	})
 }
 
+// A node that has been dead for an hour is shown no more, and is as dead as before.
+func TestForget(t *testing.T) {
+	in(t, func(t *testing.T, c *cluster) {
+		a, b, d := c.join("a", 1), c.join("b", 1), c.join("d", 1)
+		c.pass(time.Second)
+		b.mute = true
+		b.Close()
+		if err := d.Leave(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+		c.pass(50 * time.Minute)
+		for _, n := range []*node{a, c.join("e", 1)} {
+			c.pass(time.Second)
+			for _, name := range []string{"b", "d"} {
+				if e, ok := n.Node(name); !ok || e.Status != liveness.Dead {
+					t.Errorf("%s, 50 minutes later, sees of %s: %+v, %v", n.name, name, e, ok)
+				}
+			}
+		}
+		c.pass(30 * time.Minute)
+		for _, n := range []*node{a, c.join("f", 1)} {
+			c.pass(time.Second)
+			if len(n.Nodes()) != 3 { // a, e, f
+				t.Errorf("%s, 80 minutes later, sees %+v", n.name, n.Nodes())
+			}
+		}
+		if _, err := c.try("b", 1); !errors.Is(err, directory.ErrCondemned) {
+			t.Errorf("a forgotten incarnation joins: %v, want ErrCondemned", err)
+		}
+		c.join("b", 2)
+		c.pass(time.Second)
+		c.sees(a, "b", 2, liveness.Alive)
+	})
+}
+
 func TestClosedConnection(t *testing.T) {
 	in(t, func(t *testing.T, c *cluster) {
 		a, b := c.join("a", 1), c.join("b", 1)

@@ -166,6 +166,9 @@ func (d *Directory) condemned(name string, g tombstone) {
 		}
 		return
 	}
+	if _, known := d.entries.Get(name); !known && g.At != 0 && time.Since(time.Unix(g.At, 0)) > d.opt.Forget {
+		return // the others have forgotten it too
+	}
 	d.event(func(now time.Duration) []liveness.Decision {
 		out := d.view.Condemned(now, name, g.Incarnation)
 		for i, dec := range out {
@@ -175,6 +178,35 @@ func (d *Directory) condemned(name string, g tombstone) {
 			}
 		}
 		return out
+	})
+}
+
+// forget drops nodes that have been dead for long: where nodes come and go under
+// new names, who looks would see more and more that nobody asks for.
+func (d *Directory) forget(ctx context.Context) {
+	every := time.NewTicker(d.opt.Forget / 4)
+	defer every.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-every.C:
+		}
+		for _, e := range d.entries.All() {
+			d.forgetLong(e.Name)
+		}
+	}
+}
+
+func (d *Directory) forgetLong(name string) {
+	d.mu.Lock() // under which entries follow the view
+	defer d.mu.Unlock()
+	d.entries.Drop(name, func(e Entry) bool {
+		if e.Status != liveness.Dead || time.Since(e.Since) <= d.opt.Forget {
+			return false
+		}
+		d.view.Forget(name)
+		return true
 	})
 }
 
@@ -255,7 +287,7 @@ func (d *Directory) condemn(p liveness.Propose) error {
 	case !errors.Is(err, control.ErrNotFound):
 		return err
 	}
-	b, err := d.graves.Encode(tombstone{Incarnation: p.Incarnation, Why: "its lease lapsed"})
+	b, err := d.grave(p.Incarnation, "its lease lapsed")
 	if err != nil {
 		return err
 	}

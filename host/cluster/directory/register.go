@@ -92,8 +92,7 @@ func (d *Directory) replace(ctx context.Context, old control.Entry[Node], self N
 	txn := control.Txn{If: []control.Cond{control.At(old.Record.Key, old.Record.Modified)},
 		Do: []control.Op{control.Delete(old.Record.Key)}}
 	if old.Value.Incarnation < self.Incarnation {
-		b, err := d.graves.Encode(tombstone{Incarnation: old.Value.Incarnation,
-			Why: fmt.Sprintf("it is back as incarnation %d", self.Incarnation)})
+		b, err := d.grave(old.Value.Incarnation, fmt.Sprintf("it is back as incarnation %d", self.Incarnation))
 		if err != nil {
 			return err
 		}
