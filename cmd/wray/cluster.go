@@ -34,6 +34,7 @@ type clusterOptions struct {
 	advertise string
 	alone     bool
 	noToken   bool
+	etcd      etcdOptions
 }
 
 func (o *clusterOptions) flags(f *pflag.FlagSet) {
@@ -45,6 +46,7 @@ func (o *clusterOptions) flags(f *pflag.FlagSet) {
 	f.StringVar(&o.listen, "listen", "", "`IP:PORT` for other nodes, of TCP and UDP (default as the last time, or "+member.DefaultListen+")")
 	f.StringVar(&o.advertise, "advertise", "", "`HOST:PORT` at which other nodes reach this one (default what --listen says)")
 	f.BoolVar(&o.noToken, "no-token", false, "as a head, print no join token: for one whose output is kept")
+	o.etcd.flags(f)
 	f.BoolVar(&o.alone, "alone", false, "take part in no cluster, also where this node has joined one")
 }
 
@@ -54,7 +56,7 @@ const tokenEnv = "WRAY_TOKEN"
 
 // asked reports whether the flags say that the node is to take part in a cluster.
 func (o *clusterOptions) asked() bool {
-	return o.head || o.address != "" || o.token != "" || o.name != "" || o.dir != "" || o.advertise != "" || o.listen != ""
+	return o.head || o.address != "" || o.token != "" || o.name != "" || o.dir != "" || o.advertise != "" || o.listen != "" || o.etcd.asked()
 }
 
 // wanted reports whether the node is to take part in a cluster: it is asked to,
@@ -123,17 +125,21 @@ func (o *clusterOptions) recall(dir string) error {
 	if o.listen == "" {
 		o.listen = member.DefaultListen
 	}
-	o.head = o.head || etcdstore.Kept(filepath.Join(dir, member.ControlDir))
-	return nil
+	control := filepath.Join(dir, member.ControlDir)
+	o.head = o.head || etcdstore.Kept(control) || etcdKept(control)
+	if err := o.etcd.recall(control); err != nil {
+		return err
+	}
+	return o.etcd.check(o.head, etcdstore.Kept(control))
 }
 
-// remember keeps where the node listens.
+// remember keeps where the node listens, and what has its control state.
 func (o *clusterOptions) remember(dir string) error {
 	b, err := json.Marshal(listening{o.listen, o.advertise})
 	if err == nil {
 		err = auth.WriteFile(filepath.Join(dir, listenFile), b)
 	}
-	return err
+	return errors.Join(err, o.etcd.remember(filepath.Join(dir, member.ControlDir)))
 }
 
 // config is the node's part.
@@ -176,7 +182,11 @@ func (o *clusterOptions) config() (member.Config, error) {
 	log := slog.New(slog.NewTextHandler(os.Stderr, &slog.HandlerOptions{Level: slog.LevelWarn}))
 	c = member.Config{Name: name, Dir: dir, Listen: o.listen, Advertise: o.advertise, Join: o.address, Token: token,
 		Offer: directory.Node{Version: programVersion()}, Log: log}
-	if o.head {
+	if o.head && o.etcd.asked() {
+		c.Outside = true
+		c.ControlKept = etcdKept
+		c.OpenControl = func(ctx context.Context, _ string, _ control.Port) (control.Store, error) { return o.etcd.open(ctx) }
+	} else if o.head {
 		c.ControlKept = etcdstore.Kept
 		c.OpenControl = func(ctx context.Context, dir string, p control.Port) (control.Store, error) {
 			return etcdstore.Start(ctx, etcdstore.Options{Dir: dir, Port: &p, Log: log})

@@ -18,7 +18,9 @@ const (
 	KindGroup  = "group"  // placement groups
 	KindNode   = "node"   // bound to the node's lease; tenant "cluster"
 	KindKV     = "kv"
-	KindDrain  = "drain" // orders to nodes to leave, named by the node; tenant "cluster"
+	// KindCluster says whose the control state is; tenant "cluster".
+	KindCluster = "cluster"
+	KindDrain   = "drain" // orders to nodes to leave, named by the node; tenant "cluster"
 )
 
 // Cluster is the tenant of what is no tenant's.

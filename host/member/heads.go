@@ -11,6 +11,7 @@ import (
 
 	"github.com/wray-project/wray"
 	"github.com/wray-project/wray/host/auth"
+	"github.com/wray-project/wray/host/cluster/liveness"
 	"github.com/wray-project/wray/host/control"
 	"github.com/wray-project/wray/internal/rpc"
 )
@@ -24,11 +25,18 @@ const ControlDir = "control"
 func (m *Member) openHead(ctx context.Context, o *rpc.Options, p *port) (err error) {
 	dir := filepath.Join(m.cfg.Dir, ControlDir)
 	_, joined := auth.Open(m.cfg.Dir)
-	var all []string // heads, of a further one that comes
+	begun := false // by this node, as the first head, whose control state is elsewhere
+	if m.cfg.Outside {
+		if begun, err = auth.HasAuthority(m.cfg.Dir); err != nil {
+			return fmt.Errorf("the cluster's authority: %w", err)
+		}
+	}
+	further := false // it comes to those that there are
+	var all []string // the addresses of those, where they keep the control state
 	defer func() {
 		// One that did not become a head is a node as before, and has no secret of
 		// heads. With a control state it is one, and the next start goes on.
-		if err != nil && all != nil && !m.cfg.ControlKept(dir) {
+		if err != nil && further && !m.cfg.ControlKept(dir) {
 			err = errors.Join(err, m.dropAuthority())
 		}
 	}()
@@ -38,7 +46,10 @@ func (m *Member) openHead(ctx context.Context, o *rpc.Options, p *port) (err err
 			if all, err = m.enlist(ctx); err != nil {
 				return fmt.Errorf("become one more head: %w", err)
 			}
-		case joined == nil:
+			if further = true; (len(all) > 0) == m.cfg.Outside {
+				return errKeeper(m.cfg.Outside)
+			}
+		case joined == nil && !begun:
 			return &wray.Error{Code: wray.CodeBadArgument, Node: m.cfg.Name, Message: fmt.Sprintf("%s has a node's keys and no control state", m.cfg.Dir),
 				Hint: "if other heads live, start it with the address of one, and it reads theirs; to begin a new cluster, use another directory"}
 		}
@@ -61,13 +72,16 @@ func (m *Member) openHead(ctx context.Context, o *rpc.Options, p *port) (err err
 		return err
 	}
 	m.closers = append(m.closers, m.store.Close)
+	if err := ownCluster(ctx, m.store, authority.Cluster(), further); err != nil {
+		return err
+	}
 	m.head = &auth.Registrar{Authority: authority, Store: m.store}
 	o.Registrar, o.Head, o.Control = m.head, authority.HeadCertificates(m.cfg.Name, time.Now), newAccess(m.store).of
 	if q, ok := m.store.(control.Quorum); ok {
 		m.quorum = q
-		o.Enlist = m.enlistOther
 		m.wg.Go(m.getVote)
 	}
+	o.Enlist = m.enlistOther
 	m.wg.Go(func() { m.keepHeadKeys(keys) })
 	m.cred, err = auth.Open(m.cfg.Dir)
 	if !errors.Is(err, auth.ErrNotJoined) {
@@ -143,6 +157,9 @@ func (m *Member) enlistOther(ctx context.Context, who auth.Identity, addr string
 	if err != nil {
 		return rpc.Enlisted{}, err
 	}
+	if m.quorum == nil {
+		return rpc.Enlisted{Authority: b}, nil
+	}
 	all, err := m.quorum.AddHead(ctx, who.Name, addr)
 	if err != nil {
 		return rpc.Enlisted{}, err
@@ -192,7 +209,7 @@ func (m *Member) Learners(ctx context.Context) map[string]bool {
 // RemoveHead has a head keep the control state no more, and be no head: one that
 // is gone for good. Only another head may.
 func (m *Member) RemoveHead(ctx context.Context, name string) error {
-	if m.quorum == nil {
+	if m.head == nil {
 		return &wray.Error{Code: wray.CodeDenied, Message: ErrNoHead.Error(), Hint: "remove heads at another head", Node: m.cfg.Name}
 	}
 	if name == m.cfg.Name {
@@ -201,6 +218,9 @@ func (m *Member) RemoveHead(ctx context.Context, name string) error {
 	// First it may be one no more: it would ask at once to be let in again.
 	if err := m.head.Dismiss(ctx, name); err != nil {
 		return err
+	}
+	if m.quorum == nil {
+		return nil
 	}
 	return m.quorum.RemoveHead(ctx, name)
 }
@@ -240,6 +260,12 @@ func (m *Member) CheckRetire(ctx context.Context) error {
 		if votes > 1 {
 			return nil
 		}
+	} else {
+		for _, e := range m.dir.Nodes() {
+			if e.Name != m.cfg.Name && e.Node.Head && e.Status != liveness.Dead {
+				return nil
+			}
+		}
 	}
 	return &wray.Error{Code: wray.CodeBadArgument, Node: m.cfg.Name, Message: "this is the only head: without it there is no cluster",
 		Hint: "let another node be a head first (wray token --head), or stop this one with a signal: it may come back"}
@@ -248,7 +274,7 @@ func (m *Member) CheckRetire(ctx context.Context) error {
 // goFromHeads has the other heads do without this one. They refuse for some
 // seconds after the last change of who they are.
 func (m *Member) goFromHeads(ctx context.Context) error {
-	for {
+	for m.quorum != nil {
 		err := m.quorum.RemoveHead(ctx, m.cfg.Name)
 		if !errors.Is(err, control.ErrUnavailable) {
 			return err
@@ -260,12 +286,13 @@ func (m *Member) goFromHeads(ctx context.Context) error {
 		case <-time.After(retryPause):
 		}
 	}
+	return nil
 }
 
 // Retire is Leave of a node that does not come back as a head: the others keep
 // the control state without it, and its own, and the authority, are removed.
 func (m *Member) Retire(ctx context.Context) error {
-	if m.head == nil || m.quorum == nil {
+	if m.head == nil {
 		return m.Leave(ctx)
 	}
 	err := m.dir.Leave(ctx)

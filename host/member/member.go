@@ -48,6 +48,8 @@ type Config struct {
 	// a head without becomes one more of those that there are. Nil: it always has.
 	OpenControl func(ctx context.Context, dir string, p control.Port) (control.Store, error)
 	ControlKept func(dir string) bool
+	// Outside says that what OpenControl opens is kept elsewhere, not by the heads.
+	Outside bool
 	// Join is where a head listens, and Token lets the node in. A node that has
 	// joined needs neither again.
 	Join  string

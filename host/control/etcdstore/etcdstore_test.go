@@ -2,18 +2,11 @@ package etcdstore
 
 import (
 	"context"
-	"crypto/ecdsa"
-	"crypto/elliptic"
-	"crypto/rand"
 	"crypto/tls"
-	"crypto/x509"
-	"crypto/x509/pkix"
-	"encoding/pem"
 	"errors"
 	"flag"
 	"fmt"
 	"log/slog"
-	"math/big"
 	"net"
 	"os"
 	"path/filepath"
@@ -69,6 +62,9 @@ func (l logTo) Write(b []byte) (int, error) {
 }
 
 func compact(t *testing.T, s control.Store, rev control.Revision) {
+	if o, ok := s.(outside); ok {
+		s = o.Store
+	}
 	if err := s.(*Store).Compact(t.Context(), rev); err != nil {
 		t.Fatal(err)
 	}
@@ -88,12 +84,12 @@ func TestEmbedded(t *testing.T) {
 // have their revisions and compactions in common.
 func TestDialed(t *testing.T) {
 	t.Parallel()
-	files := newCA(t).issue(t, "head")
+	files := controltest.NewCA(t).Issue(t, "head", loopback)
 	controltest.Run(t, &controltest.Harness{
 		Open: func(t *testing.T) control.Store {
-			l := files.at(freeAddress())
+			l := at(files, freeAddress())
 			start(t, Options{Clients: l})
-			s, err := Dial(t.Context(), DialOptions{Endpoints: []string{l.Address}, TLS: files.config(t)})
+			s, err := Dial(t.Context(), DialOptions{Endpoints: []string{l.Address}, TLS: files.Config(t)})
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -106,16 +102,16 @@ func TestDialed(t *testing.T) {
 // heads runs three etcds, and returns their stores, by name, with what starts
 // one again.
 func heads(t *testing.T) (stores map[string]*Store, again func(name string)) {
-	ca := newCA(t)
-	files := map[string]files{}
+	ca := controltest.NewCA(t)
+	files := map[string]controltest.Files{}
 	members := map[string]string{}
 	opts := map[string]Options{}
 	for _, name := range []string{"a", "b", "c"} {
-		files[name] = ca.issue(t, name)
+		files[name] = ca.Issue(t, name, loopback)
 		members[name] = freeAddress()
 	}
 	for name, address := range members {
-		opts[name] = Options{Dir: t.TempDir(), Name: name, Peer: files[name].at(address), Members: members,
+		opts[name] = Options{Dir: t.TempDir(), Name: name, Peer: at(files[name], address), Members: members,
 			Heartbeat: 50 * time.Millisecond, Election: 500 * time.Millisecond}
 	}
 	stores = map[string]*Store{}
@@ -282,13 +278,13 @@ func TestRestart(t *testing.T) {
 // another cluster.
 func TestStrangers(t *testing.T) {
 	t.Parallel()
-	files := newCA(t).issue(t, "head")
-	l := files.at(freeAddress())
+	files := controltest.NewCA(t).Issue(t, "head", loopback)
+	l := at(files, freeAddress())
 	start(t, Options{Clients: l})
-	ours := files.config(t)
+	ours := files.Config(t)
 	nobody := ours.Clone()
 	nobody.Certificates = nil
-	other := newCA(t).issue(t, "head").config(t)
+	other := controltest.NewCA(t).Issue(t, "head", loopback).Config(t)
 	impostor := ours.Clone()
 	impostor.Certificates = other.Certificates
 	deceived := ours.Clone()
@@ -314,7 +310,7 @@ func TestStrangers(t *testing.T) {
 // TestOptions holds what is refused before anything runs.
 func TestOptions(t *testing.T) {
 	t.Parallel()
-	ok := newCA(t).issue(t, "head").at("127.0.0.1:1")
+	ok := at(controltest.NewCA(t).Issue(t, "head", loopback), "127.0.0.1:1")
 	bare := &Listener{Address: "127.0.0.1:1"}
 	name := *ok
 	name.Address = "localhost:1"
@@ -345,87 +341,8 @@ func TestOptions(t *testing.T) {
 	}
 }
 
-// ca signs certificates of tests.
-type ca struct {
-	cert *x509.Certificate
-	key  *ecdsa.PrivateKey
-}
-
-func newCA(t testing.TB) *ca {
-	t.Helper()
-	c := &ca{}
-	tmpl := &x509.Certificate{
-		SerialNumber: big.NewInt(1), Subject: pkix.Name{CommonName: "test"},
-		NotBefore: time.Now().Add(-time.Hour), NotAfter: time.Now().Add(time.Hour),
-		IsCA: true, BasicConstraintsValid: true, KeyUsage: x509.KeyUsageCertSign,
-	}
-	c.cert, c.key = sign(t, tmpl, tmpl, nil)
-	return c
-}
-
-func sign(t testing.TB, tmpl, parent *x509.Certificate, signer *ecdsa.PrivateKey) (*x509.Certificate, *ecdsa.PrivateKey) {
-	t.Helper()
-	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
-	if err != nil {
-		t.Fatal(err)
-	}
-	if signer == nil {
-		signer = key
-	}
-	der, err := x509.CreateCertificate(rand.Reader, tmpl, parent, &key.PublicKey, signer)
-	if err != nil {
-		t.Fatal(err)
-	}
-	cert, err := x509.ParseCertificate(der)
-	if err != nil {
-		t.Fatal(err)
-	}
-	return cert, key
-}
-
-// files are a certificate, its key and who signed it, on disk.
-type files struct{ cert, key, ca string }
-
-func (c *ca) issue(t testing.TB, name string) files {
-	t.Helper()
-	cert, key := sign(t, &x509.Certificate{
-		SerialNumber: big.NewInt(2), Subject: pkix.Name{CommonName: name},
-		NotBefore: time.Now().Add(-time.Hour), NotAfter: time.Now().Add(time.Hour),
-		KeyUsage: x509.KeyUsageDigitalSignature, ExtKeyUsage: []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth, x509.ExtKeyUsageClientAuth},
-		IPAddresses: []net.IP{loopback},
-	}, c.cert, c.key)
-	der, err := x509.MarshalPKCS8PrivateKey(key)
-	if err != nil {
-		t.Fatal(err)
-	}
-	dir := t.TempDir()
-	write := func(name, kind string, der []byte) string {
-		name = filepath.Join(dir, name)
-		if err := os.WriteFile(name, pem.EncodeToMemory(&pem.Block{Type: kind, Bytes: der}), 0o600); err != nil {
-			t.Fatal(err)
-		}
-		return name
-	}
-	return files{write("cert", "CERTIFICATE", cert.Raw), write("key", "PRIVATE KEY", der), write("ca", "CERTIFICATE", c.cert.Raw)}
-}
-
-func (f files) at(address string) *Listener {
-	return &Listener{Address: address, Cert: f.cert, Key: f.key, CA: f.ca}
-}
-
-func (f files) config(t testing.TB) *tls.Config {
-	t.Helper()
-	pair, err := tls.LoadX509KeyPair(f.cert, f.key)
-	if err != nil {
-		t.Fatal(err)
-	}
-	b, err := os.ReadFile(f.ca)
-	if err != nil {
-		t.Fatal(err)
-	}
-	roots := x509.NewCertPool()
-	roots.AppendCertsFromPEM(b)
-	return &tls.Config{Certificates: []tls.Certificate{pair}, RootCAs: roots, MinVersion: tls.VersionTLS13}
+func at(f controltest.Files, address string) *Listener {
+	return &Listener{Address: address, Cert: f.Cert, Key: f.Key, CA: f.CA}
 }
 
 var lastPort atomic.Int32
