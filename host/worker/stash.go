@@ -164,14 +164,24 @@ const (
 
 // stays takes note of so many more bytes.
 func (c *collector) stays(n int64) {
-	const much = 256 << 20
 	now := c.bytes.Add(n)
-	if was := now - n; was < much != (now < much) {
-		percent := 100
-		if now >= much {
-			percent = 30
-		}
-		debug.SetGCPercent(percent)
+	if p := growth(now); p != growth(now-n) {
+		debug.SetGCPercent(p)
+	}
+}
+
+// growth is how much the heap may grow between two collections, in percent, where
+// so many bytes of it stay. A collection costs time for what is live, and there
+// are about log(live)/log(1+growth) on the way to it: a million actors cost 16 s
+// of processor time at 15%, 8 s at 30%, and a gigabyte less.
+func growth(stays int64) int {
+	switch {
+	case stays < 256<<20:
+		return 100
+	case stays < 1<<30:
+		return 30
+	default:
+		return 15
 	}
 }
 
