@@ -20,6 +20,10 @@ const (
 	LabelNode   = LabelPrefix + "node" // its name
 	LabelOS     = LabelPrefix + "os"   // as Go calls it, such as linux
 	LabelArch   = LabelPrefix + "arch" // likewise, such as amd64
+
+	// LabelGroup is the group of a node that is started and removed as others like
+	// it. Not every node has one.
+	LabelGroup = LabelPrefix + "group"
 )
 
 // Bounds of labels and of what is asked of them.

@@ -66,6 +66,9 @@ func (s *Scheduler) wants(spec *Spec) (wants []want, lacks *wray.Custom, err err
 			continue
 		}
 		i := s.resource(c.Name)
+		if i < 0 && s.config.Patience > 0 && (spec.Place == nil || !spec.Place.Home) {
+			i = s.newResource(c.Name) // a node that has it may be on its way
+		}
 		if i < 0 {
 			return nil, nil, unschedulableCustom(spec, *c, 0)
 		}

@@ -213,8 +213,8 @@ func (c *checker) task(j *job, t *task) error {
 		}
 	}
 	timed := t.state == backoff || t.state.started() && t.timeout > 0 && t.stop == wray.CodeOK
-	if t.state == queued && t.place.picky() && c.s.config.Patience > 0 {
-		if timed = t.timerIndex >= 0; !timed && !c.s.elsewhere(t.res, t.claim.all(), t.place) {
+	if t.state == queued && t.yonder() && c.s.config.Patience > 0 {
+		if timed = t.timerIndex >= 0; !timed && !c.s.hope(t.res, t.claim.all(), t.place) {
 			return bad("5: waits for a node that is not there, for ever")
 		}
 	}

@@ -23,7 +23,6 @@ type model struct {
 	starts uint64
 	seq    uint64
 	stale  uint64
-	named  []string // resources, by peers so far
 
 	starving *modelTask
 	since    int64

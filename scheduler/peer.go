@@ -268,6 +268,23 @@ func (s *Scheduler) delist(p *peer) {
 	}
 }
 
+// ensure makes the maps, where there was no peer before.
+func (ps *peers) ensure() {
+	if ps.byID == nil {
+		*ps = peers{byID: map[PeerID]*peer{}, byName: map[string]*peer{}, labeled: map[Label]*roster{}, holders: map[int]*roster{}, resource: map[string]int{}}
+	}
+}
+
+// newResource returns the position of a resource that a task asks for and nobody
+// has; -1: there are too many names.
+func (s *Scheduler) newResource(name string) int {
+	s.peers.ensure()
+	if s.forgetResources(1); len(s.peers.resource) >= MaxPeers {
+		return -1
+	}
+	return s.resourceOf(name)
+}
+
 // resourceOf returns the position of a custom resource that a peer has. One
 // that this node has none of gets an account at the end, with nothing in it.
 func (s *Scheduler) resourceOf(name string) int {
@@ -338,9 +355,7 @@ func (s *Scheduler) PeerUp(now int64, id PeerID, node Node) error {
 		}
 	}
 	ps := &s.peers
-	if ps.byID == nil {
-		*ps = peers{byID: map[PeerID]*peer{}, byName: map[string]*peer{}, labeled: map[Label]*roster{}, holders: map[int]*roster{}, resource: map[string]int{}}
-	}
+	ps.ensure()
 	if old := ps.byName[node.Name]; old != nil && old.id != id {
 		s.PeerDown(now, old.id)
 	}

@@ -69,13 +69,8 @@ func (m *model) elsewhere(p *Spec) bool {
 }
 
 // awaits reports whether a task waits for a node where none could ever hold it.
-// For a resource that nobody has ever spoken of it does not.
 func (m *model) awaits(p *Spec) bool {
-	anything := *p
-	anything.Resources, anything.Custom = wray.Resources{}, nil
-	return m.config.Patience > 0 && !isHome(p) && !m.here(&anything) && !slices.ContainsFunc(p.Custom, func(c wray.Custom) bool {
-		return c.Amount > 0 && customOf(m.config.Custom, c.Name) == 0 && !slices.Contains(m.named, c.Name)
-	})
+	return m.config.Patience > 0 && !isHome(p) && !m.here(p)
 }
 
 // takes reports whether a peer has room for t, as far as it has said.
@@ -250,9 +245,6 @@ func (w *world) peerUp(id PeerID, n Node) {
 	w.event("peer %d up: %+v", id, n)
 	if err := w.s.PeerUp(w.now, id, n); err != nil {
 		w.fatalf("%v", err)
-	}
-	for _, c := range n.Custom {
-		w.m.named = append(w.m.named, c.Name)
 	}
 	for _, old := range w.m.peers {
 		if old.node.Name == n.Name && old.id != id {

@@ -125,7 +125,7 @@ func (s *Scheduler) losePatience(was *peer) {
 		return
 	}
 	lost := func(t *task) bool {
-		return t.place.picky() && was.couldHold(t.res, t.claim.all(), t.place) && !s.elsewhere(t.res, t.claim.all(), t.place)
+		return t.yonder() && was.couldHold(t.res, t.claim.all(), t.place) && !s.hope(t.res, t.claim.all(), t.place)
 	}
 	for _, j := range s.active {
 		for _, q := range j.queues { // each of one shape, so that one answer holds for all
@@ -158,7 +158,7 @@ func (s *Scheduler) beginPatience(t *task) {
 
 // bePatient begins t's patience, which has just been queued, where it needs any.
 func (s *Scheduler) bePatient(t *task) {
-	if s.config.Patience > 0 && t.place.picky() && !s.elsewhere(t.res, t.claim.all(), t.place) {
+	if s.config.Patience > 0 && t.yonder() && !s.hope(t.res, t.claim.all(), t.place) {
 		s.beginPatience(t)
 	}
 }

@@ -83,8 +83,8 @@ type Config struct {
 	// which this bounds, too.
 	MaxDepth int
 
-	// Patience is how many nanoseconds a task whose strategy keeps it off this
-	// node waits for a node that could ever hold it, where there is none: one
+	// Patience is how many nanoseconds a task that this node could never hold waits
+	// for one that could, where there is none and none is promised: one
 	// may be on its way, or back in a moment. Then it fails as Unschedulable. 0:
 	// it fails at once.
 	Patience int64
@@ -135,10 +135,11 @@ type Scheduler struct {
 	custom []custom          // their accounts, by name; then those of resources that peers alone have
 	claims map[string]*claim // of the tasks alive, by their key
 
-	tasks   table[task, *task]     // every task that is not done
-	objects table[object, *object] // every object that a task makes or waits for and that is not there
-	jobs    map[wray.ID]*job
-	order   []*job // the jobs, oldest first: maps are never ranged over
+	tasks    table[task, *task]     // every task that is not done
+	objects  table[object, *object] // every object that a task makes or waits for and that is not there
+	jobs     map[wray.ID]*job
+	promises []Promise // nodes of which more can be there
+	order    []*job    // the jobs, oldest first: maps are never ranged over
 
 	active []*job // jobs with queued tasks, in no order
 	resume queue  // tasks in state resuming, in the order of Unblocked
@@ -217,7 +218,7 @@ func (s *Scheduler) Tick(now int64) {
 	for len(s.timers) > 0 && s.timers[0].timer <= s.now {
 		t := heap.Pop(&s.timers).(*task)
 		if t.state == queued {
-			if !s.elsewhere(t.res, t.claim.all(), t.place) {
+			if !s.hope(t.res, t.claim.all(), t.place) {
 				err := s.nowhere(t.name, t.res, t.claim.all(), t.place)
 				err.Attempt = t.attempt
 				s.condemn(t, err)

@@ -34,6 +34,8 @@ import (
 //	ready OBJECT …               ObjectReady
 //	at PEER OBJECT … bytes=      ObjectAt
 //	peer PEER … cpu= memory= [custom=] [labels=]   PeerUp; its node has its name
+//	promise KIND … cpu= memory= [custom=] [labels=]  Promised, of those alike; none: nothing is promised any more
+//	demands [most=n]                               Demands, and Room
 //	load PEER … [cpu=] [memory=] [custom=]         PeerLoad
 //	unreachable PEER …           PeerUnreachable
 //	leaves PEER …                PeerLeaves
@@ -308,6 +310,34 @@ func (v *env) event(cmd string, args []datadriven.CmdArg) {
 				fmt.Fprintf(&v.out, "%s refused: %v\n", n, err)
 			}
 		}
+	case "promise":
+		var list []Promise
+		for _, n := range a.names {
+			list = append(list, Promise{Node{Name: n, Capacity: wray.Resources{CPU: a.cpu("cpu"), Memory: a.bytes("memory")}, Custom: a.custom(), Labels: a.labels()}})
+		}
+		if err := v.s.Promised(v.now, list); err != nil {
+			fmt.Fprintf(&v.out, "refused: %v\n", err)
+		}
+	case "demands":
+		for _, d := range v.s.Demands(int(a.int("most", 100))) {
+			fmt.Fprintf(&v.out, "%dx cpu=%v memory=%v", d.Count, d.Resources.CPU, d.Resources.Memory)
+			for _, c := range d.Custom {
+				fmt.Fprintf(&v.out, " %s=%v", c.Name, c.Amount)
+			}
+			if d.Strategy.Node != "" {
+				fmt.Fprintf(&v.out, " on %s", d.Strategy.Node)
+			}
+			for _, w := range d.Strategy.Where {
+				fmt.Fprintf(&v.out, " %v", w)
+			}
+			fmt.Fprintln(&v.out)
+		}
+		free, custom, tasks := v.s.Room()
+		fmt.Fprintf(&v.out, "free: cpu=%v memory=%v", free.CPU, free.Memory)
+		for _, c := range custom {
+			fmt.Fprintf(&v.out, " %s=%v", c.Name, c.Amount)
+		}
+		fmt.Fprintf(&v.out, ", %d tasks are here\n", tasks)
 	case "load":
 		load := Load{Held: wray.Resources{Memory: a.bytes("memory")}, Custom: a.custom()}
 		if a.has("cpu") {

@@ -34,6 +34,9 @@ func (v *env) waits(a arguments) {
 		}
 		v.out.WriteString(strings.Repeat(" home", btoi(g.Home)) + strings.Repeat(" again", btoi(g.Again)) +
 			strings.Repeat(" space", btoi(g.Space)) + strings.Repeat(" NEVER", btoi(g.Never)))
+		if len(g.Promised) > 0 {
+			fmt.Fprintf(&v.out, " promised by %v", g.Promised)
+		}
 		if g.Until > 0 {
 			fmt.Fprintf(&v.out, ", until %v from now", time.Duration(g.Until-v.now))
 		}

@@ -96,7 +96,7 @@ func (s *Scheduler) Submit(now int64, spec *Spec) error {
 // other can either.
 func (s *Scheduler) feasible(spec *Spec, lacks *wray.Custom, wants []want, place *placement) error {
 	switch {
-	case (place == nil || !place.home) && s.elsewhere(spec.Resources, wants, place), s.config.Patience > 0 && place.picky():
+	case (place == nil || !place.home) && (s.config.Patience > 0 || s.hope(spec.Resources, wants, place)):
 		return nil
 	case len(s.peers.all.list) > 0 || place != nil:
 		return s.nowhere(spec.Name, spec.Resources, wants, place)

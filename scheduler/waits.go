@@ -62,8 +62,10 @@ type Waiting struct {
 	Until       int64       // backoff: when its next attempt may begin; queued: when its patience ends, or 0
 	Doom        *wray.Error // condemned: what it is about to fail with. Not to be modified
 
-	// Never is set where no node known could hold them, with nothing else to do.
+	// Never is set where no node known or promised could hold them, with nothing
+	// else to do.
 	Never     bool
+	Promised  []string  // queued: the promises that could
 	Nodes     []Verdict // queued: this node first, then by name
 	MoreNodes int       // nodes beyond those
 }
@@ -214,7 +216,12 @@ func (s *Scheduler) describe(g *group, judge int) Waiting {
 		if t.timerIndex >= 0 {
 			x.Until = t.timer
 		}
-		x.Never = !t.here && (t.home() || !s.elsewhere(t.res, t.claim.all(), t.place))
+		x.Never = !t.here && (t.home() || !s.hope(t.res, t.claim.all(), t.place))
+		for i := range s.promises {
+			if p := &s.promises[i]; s.holds(p, t.res, t.claim.all(), t.place) {
+				x.Promised = append(x.Promised, p.Name)
+			}
+		}
 		x.Nodes = s.verdicts(t, judge)
 		x.MoreNodes = 1 + len(s.peers.all.list) - len(x.Nodes)
 	case waiting, blocked:

@@ -180,6 +180,9 @@ func (p *waitPrinter) wait(w *clientwire.Wait) {
 		p.line("    for: %d more objects", w.MoreFor)
 	}
 	p.verdicts(w)
+	if w.Scaling != "" {
+		p.line("    %s", w.Scaling)
+	}
 }
 
 // verdicts prints what keeps tasks from nodes, those alike together.

@@ -18,8 +18,8 @@ func parseLabels(flags []string) (list []wray.Label, err error) {
 			switch {
 			case !ok:
 				err = fmt.Errorf("%q has no value", part)
-			case strings.HasPrefix(l.Key, wray.LabelPrefix):
-				err = fmt.Errorf("labels that begin with %s are the node's own", wray.LabelPrefix)
+			case strings.HasPrefix(l.Key, wray.LabelPrefix) && l.Key != wray.LabelGroup:
+				err = fmt.Errorf("labels that begin with %s are the node's own, but for %s", wray.LabelPrefix, wray.LabelGroup)
 			case slices.ContainsFunc(list, func(have wray.Label) bool { return have.Key == l.Key }):
 				err = fmt.Errorf("the label %s is given twice", l.Key)
 			case len(list) == wray.MaxLabels-own:

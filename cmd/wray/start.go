@@ -24,6 +24,7 @@ func newStart() *cobra.Command {
 	var c clusterOptions
 	var j jobsOptions
 	drainFor := span(node.DefaultDrain)
+	var groups string
 	cmd := &cobra.Command{
 		Use: "start", Short: "Run a node that takes jobs and native clients", Args: cobra.NoArgs,
 		Long: `Start runs a node until it is interrupted. It takes jobs (wray job submit, wray run
@@ -36,14 +37,18 @@ cluster's own; nothing else listens on the network. On SIGTERM such a node is
 drained: see wray node drain. On an interrupt it leaves at once.`,
 		Example: `  wray start
   wray start --head --listen 192.0.2.1:7420
+  wray start --head --autoscale groups.yaml
   wray run --address unix://$XDG_RUNTIME_DIR/wray/node.sock ./examples/wordcount`,
-		RunE: func(cmd *cobra.Command, _ []string) error { return start(cmd, &o, &c, &j, time.Duration(drainFor)) },
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			return start(cmd, &o, &c, &j, groups, time.Duration(drainFor))
+		},
 	}
 	f := cmd.Flags()
 	f.StringVar(&j.socket, "socket", "", "listen at this `PATH` (default wray/node.sock in $XDG_RUNTIME_DIR, or run/node.sock in the cache)")
 	f.StringVar(&j.dir, "jobs-dir", "", "`DIR` that keeps submitted jobs and what they print (default jobs in --cluster-dir, or in $XDG_STATE_HOME/wray)")
 	f.Var(bounded{&j.log, 1 << 20, 1 << 40, "a job's log"}, "job-log-limit", "bytes kept of what a submitted job prints, the newest (default 16MiB)")
 	f.Var(&drainFor, "drain", "on SIGTERM, how long what runs has to end before the node leaves its cluster")
+	f.StringVar(&groups, "autoscale", "", "as a head, start and remove nodes by what waits: `FILE` has the groups of nodes")
 	o.flags(f)
 	c.flags(f)
 	return cmd
@@ -74,7 +79,11 @@ func (j *jobsOptions) keep(c *clusterOptions, socket string) (string, error) {
 	return filepath.Join(state, "jobs", hex.EncodeToString(sum[:8])), nil
 }
 
-func start(cmd *cobra.Command, o *nodeOptions, c *clusterOptions, j *jobsOptions, drainFor time.Duration) error {
+func start(cmd *cobra.Command, o *nodeOptions, c *clusterOptions, j *jobsOptions, groups string, drainFor time.Duration) error {
+	scale, err := readGroups(groups, c)
+	if err != nil {
+		return err
+	}
 	cache, err := cacheDir()
 	if err != nil {
 		return err
@@ -118,6 +127,11 @@ func start(cmd *cobra.Command, o *nodeOptions, c *clusterOptions, j *jobsOptions
 	s, err := n.Serve(socket, false)
 	if err != nil {
 		return err
+	}
+	if scale != nil {
+		if err := autoscaled(n, scale, o, c); err != nil {
+			return errors.Join(err, s.Close())
+		}
 	}
 	fmt.Fprintf(cmd.OutOrStdout(), "wray: a node listens at unix://%s\n", socket)
 	select {

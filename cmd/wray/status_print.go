@@ -29,6 +29,9 @@ func printStatus(out io.Writer, s clientwire.Status) error {
 	if err := printNodes(out, s.Nodes); err != nil {
 		return err
 	}
+	if err := printGroups(out, s.Groups); err != nil {
+		return err
+	}
 	if err := printRunningJobs(out, &s); err != nil {
 		return err
 	}
@@ -77,6 +80,21 @@ func printNodes(out io.Writer, nodes []clientwire.NodeStatus) error {
 		}
 		fmt.Fprintf(w, "%s\t%s\t%s\t%v\t%s\t%v\t%s\t%s\t%s\t%s\t%s\n", plain([]byte(n.Name)), role, status, time.Duration(n.Since)*time.Second,
 			plain([]byte(n.Addr)), wray.CPU(n.CPU), bytesText(n.Memory), free, cmp.Or(strings.Join(custom, ","), "-"), cmp.Or(strings.Join(labels, ","), "-"), plain([]byte(n.Why)))
+	}
+	return w.Flush()
+}
+
+// printGroups prints the groups of nodes that come and go.
+func printGroups(out io.Writer, groups []clientwire.GroupStatus) error {
+	if len(groups) == 0 {
+		return nil
+	}
+	fmt.Fprintln(out)
+	w := tabwriter.NewWriter(out, 0, 8, 2, ' ', 0)
+	fmt.Fprintln(w, "GROUP\tPROVIDER\tNODES\tWANTED\tTHERE\tSTARTING\tDRAINING\tWHY")
+	for _, g := range groups {
+		fmt.Fprintf(w, "%s\t%s\t%d to %d\t%d\t%d\t%d\t%d\t%s\n", plain([]byte(g.Name)), plain([]byte(g.Provider)), g.Min, g.Max, g.Wanted, g.There, g.Starting, g.Draining,
+			strings.ReplaceAll(string(plain([]byte(g.Why))), "\n", " "))
 	}
 	return w.Flush()
 }

@@ -21,6 +21,7 @@ const (
 	// KindCluster says whose the control state is; tenant "cluster".
 	KindCluster = "cluster"
 	KindDrain   = "drain" // orders to nodes to leave, named by the node; tenant "cluster"
+	KindLead    = "lead"  // who does what one head does; tenant "cluster"
 )
 
 // Cluster is the tenant of what is no tenant's.

@@ -82,6 +82,7 @@ func (n *Node) drainNow(within time.Duration, retire bool) (left worker.Left, er
 	if within <= 0 {
 		within = DefaultDrain
 	}
+	serr := n.stopScaling(true) // they leave by this node, where it is their only head
 	ctx, cancel := context.WithTimeout(context.Background(), within+drainAfter)
 	defer cancel()
 	m := n.Member()
@@ -116,10 +117,7 @@ func (n *Node) drainNow(within time.Duration, retire bool) (left worker.Left, er
 			err = errors.Join(err, fmt.Errorf("the worker does not say that it is empty: %w", merr))
 		}
 	}
-	if lerr := n.leave(retire); lerr != nil {
-		return left, errors.Join(err, lerr)
-	}
-	return left, err
+	return left, errors.Join(err, n.leave(retire), serr)
 }
 
 // controlPatience is how long the control state may take to answer, where the

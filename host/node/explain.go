@@ -68,6 +68,15 @@ func (n *Node) explain(ctx context.Context, q clientwire.ExplainBody) (b worker.
 		}
 	}
 	b.Explained.Node = n.name()
+	if n.peers != nil {
+		if scale, ok := n.peers.scale.known(); ok {
+			for i := range b.Explained.Tasks {
+				if w := &b.Explained.Tasks[i]; len(w.Promised) > 0 || w.Never {
+					w.Scaling = scale.scalingOf(w.Promised)
+				}
+			}
+		}
+	}
 	m := n.Member()
 	if m == nil {
 		return b, nil
@@ -210,6 +219,11 @@ func (n *Node) Status(ctx context.Context) (clientwire.Status, error) {
 		return out, nil
 	}
 	out.Cluster = m.Cluster()
+	scale, _ := n.peers.scale.known()
+	for _, g := range scale.Groups {
+		out.Groups = append(out.Groups, clientwire.GroupStatus{Name: g.What.Name, Provider: g.Provider, Min: g.Min, Max: g.Max, Wanted: g.Wanted,
+			There: g.There, Starting: g.Starting, Draining: g.Draining, Why: g.Why})
+	}
 	for _, e := range m.Nodes().Nodes() {
 		s := nodeStatus(e)
 		s.Learner = learners[e.Name]

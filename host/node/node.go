@@ -79,8 +79,9 @@ type Node struct {
 	grace  time.Duration  // timeoutGrace; tests set it
 
 	modules moduleBudget
-	places  sync.Once // closes spill
-	leaving sync.Once // leaves the cluster
+	running atomic.Int64 // jobs whose drivers run here
+	places  sync.Once    // closes spill
+	leaving sync.Once    // leaves the cluster
 	drain   drain
 }
 
@@ -223,7 +224,7 @@ func CacheDir() (string, error) {
 
 // Close stops the worker and waits for it. It is idempotent.
 func (n *Node) Close() error {
-	jerr := n.closeJobs()
+	jerr := errors.Join(n.stopScaling(false), n.closeJobs())
 	n.mu.Lock()
 	w := n.worker
 	s := n.starting
@@ -282,6 +283,8 @@ func (n *Node) Run(ctx context.Context, j Job) (int, error) {
 	if err := n.errDraining(); err != nil {
 		return 0, err
 	}
+	n.running.Add(1)
+	defer n.running.Add(-1)
 	r := &run{job: j}
 	defer r.close()
 	body := worker.RunBody{Name: j.Name, Args: j.Args, Env: j.Env, Memory: j.Limits.Memory,

@@ -32,6 +32,8 @@ type peering struct {
 	ctx   context.Context
 	stop  context.CancelFunc
 
+	scale *scaling
+
 	patience time.Duration // with a fetch, and with a transfer of which nothing comes
 
 	wg sync.WaitGroup // fetches for others, the worker's start, and tell
@@ -86,6 +88,8 @@ type nodeMessage struct {
 	Fetch   *fetchObject `cbor:"4,keyasint,omitempty"`
 	Fetched *fetched     `cbor:"5,keyasint,omitempty"`
 	Sever   *severing    `cbor:"6,keyasint,omitempty"` // a worker there is down to the one here
+	Scale   *scaleState  `cbor:"7,keyasint,omitempty"` // of who leads the scaling
+	Load    *loadReport  `cbor:"8,keyasint,omitempty"` // to who leads it
 }
 
 type hello struct {
@@ -118,6 +122,7 @@ func newPeering(n *Node) *peering {
 		fetches: map[uint64]fetching{}, modules: map[[32]byte]*module{}, served: map[peer.Node]int{},
 		outboxes: map[peer.Node]*outbox{}, full: map[peer.Node]map[uint64]bool{}, severed: map[uint64]string{}, lives: map[peer.Node]*life{}}
 	p.room = sync.NewCond(&p.mu)
+	p.scale = &scaling{n: n}
 	p.ctx, p.stop = context.WithCancel(context.Background())
 	return p
 }
@@ -205,7 +210,7 @@ func (p *peering) Receive(from peer.Node, messages [][]byte) {
 // handleMessage takes a message of another node, which speaks for its own worker
 // alone.
 func (p *peering) handleMessage(from peer.Node, m *nodeMessage) {
-	if m.Fetch == nil && m.Fetched == nil {
+	if m.Fetch == nil && m.Fetched == nil && m.Scale == nil && m.Load == nil {
 		p.awaitWorker()
 	}
 	switch {
@@ -221,6 +226,10 @@ func (p *peering) handleMessage(from peer.Node, m *nodeMessage) {
 		p.take(from, m.Piece)
 	case m.Fetch != nil:
 		p.serveFetch(from, m.Fetch)
+	case m.Scale != nil:
+		p.scale.hear(p, from, m.Scale)
+	case m.Load != nil:
+		p.scale.take(from, m.Load)
 	case m.Sever != nil:
 		p.severedBy(from, m.Sever)
 	case m.Fetched != nil:

@@ -102,7 +102,7 @@ func (x *explaining) waitsLocked() scheduler.Waits {
 
 // wait is a group of the scheduler's, as users see it.
 func (x *explaining) wait(g *scheduler.Waiting, isActor bool) clientwire.Wait {
-	out := clientwire.Wait{Job: jobNumber(g.Job.Seq), Name: g.Name, Actor: isActor, State: g.State, Count: int64(g.Count), Never: g.Never,
+	out := clientwire.Wait{Job: jobNumber(g.Job.Seq), Name: g.Name, Actor: isActor, State: g.State, Count: int64(g.Count), Never: g.Never, Promised: g.Promised,
 		Again: g.Again, MoreNodes: int64(g.MoreNodes), MoreFor: int64(g.MoreMissing)}
 	if g.Name != "" {
 		out.Seconds = max(x.now-g.Since, 0) / 1e9

@@ -59,6 +59,8 @@ func (s *server) handle(ctx context.Context, m link.Message) (link.Message, erro
 		return s.memory(m)
 	case KindExplain:
 		return s.explain(m)
+	case KindDemand:
+		return s.demand(m)
 	case KindPeerEvents, KindPeerRead, KindLeave:
 		w, err := s.started()
 		switch {

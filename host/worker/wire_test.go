@@ -37,6 +37,8 @@ func bodies() []any {
 				Nodes: []clientwire.NodeVerdict{{Node: "n", Never: true, Why: "w", Fails: []clientwire.Fail{{Constraint: "cpu", Name: "x", Need: 3, Has: 2, Free: 1, Never: true}}}},
 				For:   []clientwire.WaitFor{{Object: "o", Task: "t", Actor: "a", State: "s", Node: "n", Again: true}}}},
 			Actors: []clientwire.ActorWait{{Calls: 3, Start: "queued", For: []clientwire.WaitFor{{Object: "o"}}}}}},
+		&DemandBody{Most: 1, Set: true, Promises: []PromiseBody{{Name: "g", CPU: -1, Memory: math.MaxInt64, Custom: []CustomBody{{"x", 1}}, Labels: []LabelBody{{"k", "v"}}}}},
+		&DemandsBody{Shapes: []ShapeBody{{CPU: 1, Memory: 2, Custom: []CustomBody{{"x", 1}}, Place: "spread\x00\x00", Count: 3}}, CPU: 4, Memory: 5, Custom: []CustomBody{{"x", 6}}, Tasks: 7},
 		&PeerModuleBody{Peer: 1, Hash: "00"},
 		&PeerEventsBody{Events: []PeerEvent{{Peer: 1, What: PeerIsUp, Node: "n"}, {Peer: 2, What: PeerSent, More: true, Data: []byte{2}}}},
 	}
@@ -106,7 +108,8 @@ func FuzzServe(f *testing.F) {
 	f.Add(uint16(KindMemory), []byte{0xf6}, true)
 	f.Add(uint16(KindExplain), []byte{0xa0}, true)
 	f.Add(uint16(KindExplain), []byte{0xa1, 1, 0x61, 'x'}, true) // of what is not there
-	f.Add(uint16(KindRun), []byte{0xa0}, true)                   // a job without modules
+	f.Add(uint16(KindDemand), []byte{0xa0}, true)
+	f.Add(uint16(KindRun), []byte{0xa0}, true) // a job without modules
 	w := newJobs(f, tinyGuest()).w
 	f.Fuzz(func(t *testing.T, kind uint16, body []byte, started bool) {
 		s := &server{}
@@ -116,7 +119,7 @@ func FuzzServe(f *testing.F) {
 			return // what a node says to a worker it starts is the node's
 		}
 		m, err := s.handle(context.Background(), link.Message{Kind: link.Kind(kind), Body: body})
-		tells := link.Kind(kind) == KindStats || link.Kind(kind) == KindMemory || link.Kind(kind) == KindExplain
+		tells := link.Kind(kind) == KindStats || link.Kind(kind) == KindMemory || link.Kind(kind) == KindExplain || link.Kind(kind) == KindDemand
 		if err == nil && !(tells && started) {
 			t.Errorf("message %d, started %v, gave %x", kind, started, m.Body)
 		}

@@ -206,6 +206,21 @@ type Status struct {
 	MoreJobs int64      `cbor:"6,keyasint,omitempty" json:"more_jobs,omitempty"`      // beyond those
 	Waits    *Explained `cbor:"7,keyasint,omitempty" json:"waits,omitempty"`          // what waits on the node that tells
 	Partial  []string   `cbor:"8,keyasint,omitempty" json:"could_not_tell,omitempty"` // what could not be had, and why
+
+	Groups []GroupStatus `cbor:"9,keyasint,omitempty" json:"groups,omitempty"` // of nodes that come and go by what waits
+}
+
+// GroupStatus is nodes of one kind that are started for what waits, and removed.
+type GroupStatus struct {
+	Name     string `cbor:"1,keyasint" json:"name"`
+	Provider string `cbor:"2,keyasint" json:"provider"`
+	Min      int    `cbor:"3,keyasint" json:"min"`
+	Max      int    `cbor:"4,keyasint" json:"max"`
+	Wanted   int    `cbor:"5,keyasint" json:"wanted"`
+	There    int    `cbor:"6,keyasint" json:"there"` // that take work
+	Starting int    `cbor:"7,keyasint" json:"starting"`
+	Draining int    `cbor:"8,keyasint" json:"draining"`
+	Why      string `cbor:"9,keyasint,omitempty" json:"why,omitempty"`
 }
 
 // NodeStatus is a node of the cluster.

@@ -61,6 +61,9 @@ type Wait struct {
 	MoreFor int64     `cbor:"14,keyasint,omitempty" json:"more_for,omitempty"` // beyond those
 	Why     string    `cbor:"15,keyasint,omitempty" json:"why,omitempty"`      // in words, what else it waits for
 	Again   bool      `cbor:"16,keyasint,omitempty" json:"again,omitempty"`    // it makes anew what was lost
+
+	Promised []string `cbor:"17,keyasint,omitempty" json:"groups,omitempty"`  // groups of nodes that could hold it, of which there can be more
+	Scaling  string   `cbor:"18,keyasint,omitempty" json:"scaling,omitempty"` // in words, what is done about that
 }
 
 // States of what waits.

@@ -1,0 +1,133 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/wray-project/wray/host/auth"
+	"github.com/wray-project/wray/host/autoscale"
+	"github.com/wray-project/wray/host/autoscale/local"
+	"github.com/wray-project/wray/host/autoscale/plan"
+	"github.com/wray-project/wray/host/member"
+	"github.com/wray-project/wray/host/node"
+	"github.com/wray-project/wray/host/worker"
+	"github.com/wray-project/wray/internal/nodeaddr"
+)
+
+// localDrain is how long a node on this machine has to end what it runs, and
+// localLeave how long until it is killed.
+const (
+	localDrain = 30 * time.Second
+	localLeave = localDrain + 45*time.Second
+)
+
+// readGroups reads the file of --autoscale; nil for none.
+func readGroups(path string, c *clusterOptions) (*autoscale.Config, error) {
+	if path == "" {
+		return nil, nil
+	}
+	if !c.head {
+		return nil, &usageError{withHint(errors.New("--autoscale is for heads"), "start the node with --head")}
+	}
+	f, err := os.Open(path)
+	if err != nil {
+		return nil, &usageError{fmt.Errorf("--autoscale: %w", err)}
+	}
+	defer f.Close()
+	conf, err := autoscale.Read(f)
+	if err != nil {
+		return nil, &usageError{withHint(fmt.Errorf("--autoscale %s: %w", path, err), "docs/AUTOSCALING.md shows a file")}
+	}
+	return conf, nil
+}
+
+// autoscaled has n, a head, keep groups of nodes.
+func autoscaled(n *node.Node, conf *autoscale.Config, o *nodeOptions, c *clusterOptions) error {
+	mc, err := c.config()
+	if err != nil {
+		return err
+	}
+	log := slog.New(slog.NewTextHandler(os.Stderr, &slog.HandlerOptions{Level: slog.LevelInfo}))
+	ac := node.AutoscaleConfig{Names: map[string]string{}, Providers: map[string]autoscale.Provider{}, Log: log}
+	fail := func(g *autoscale.Group, err error) error {
+		for _, p := range ac.Providers {
+			err = errors.Join(err, p.Close(false))
+		}
+		return fmt.Errorf("--autoscale: group %s: %w", g.Name, err)
+	}
+	for i := range conf.Groups {
+		g := &conf.Groups[i]
+		pg, err := g.Plan(worker.DefaultMemory())
+		if err != nil {
+			return fail(g, err)
+		}
+		p, err := newProvider(n, g, pg, o, mc, log)
+		if err != nil {
+			return fail(g, err)
+		}
+		ac.Groups = append(ac.Groups, pg)
+		ac.Names[g.Name], ac.Providers[g.Name] = g.Provider, p
+	}
+	return n.Autoscale(ac)
+}
+
+func newProvider(n *node.Node, g *autoscale.Group, pg plan.Group, o *nodeOptions, mc member.Config, log *slog.Logger) (autoscale.Provider, error) {
+	self, err := os.Executable()
+	if err != nil {
+		return nil, err
+	}
+	at := n.Member().Self()
+	listen, _, err := net.SplitHostPort(mc.Listen)
+	if err != nil {
+		return nil, err
+	}
+	if ip := net.ParseIP(listen); ip == nil || ip.IsUnspecified() {
+		if listen, _, err = net.SplitHostPort(at.Addr); err != nil || net.ParseIP(listen) == nil {
+			return nil, fmt.Errorf("nodes on this machine listen where this head does, and %s is no IP address of one interface: name one with --listen", mc.Listen)
+		}
+	}
+	return local.New(local.Config{Prefix: g.Name + "-" + at.Name, Dir: filepath.Join(mc.Dir, "autoscale", g.Name), Drain: localLeave, Log: log,
+		Command: func(ctx context.Context, name, dir string) (*exec.Cmd, error) {
+			// For its name, so that a node which lost its keys is let in again.
+			t, err := n.NewToken(ctx, auth.TokenOptions{Name: name, Life: max(pg.Patience, time.Minute)})
+			if err != nil {
+				return nil, fmt.Errorf("make a join token: %w", err)
+			}
+			sockets, err := nodeaddr.RuntimeDir() // whose path is short
+			if err != nil {
+				return nil, err
+			}
+			socket := filepath.Join(sockets, fmt.Sprintf("%s-%d.sock", name, os.Getpid()))
+			return localCommand(self, name, dir, socket, at.Addr, net.JoinHostPort(listen, "0"), t.Reveal(), g, pg, o.weak), nil
+		}})
+}
+
+// localCommand starts a node on this machine.
+func localCommand(self, name, dir, socket, head, listen, token string, g *autoscale.Group, pg plan.Group, weak bool) *exec.Cmd {
+	args := []string{"start", "--address", head, "--listen", listen, "--name", name, "--cluster-dir", filepath.Join(dir, "cluster"),
+		"--socket", socket, "--drain", localDrain.String(), "--cpus", fmt.Sprint(g.CPUs)}
+	for _, c := range pg.Custom {
+		args = append(args, "--resource", c.Name+"="+c.Amount.String())
+	}
+	for _, l := range pg.Labels {
+		if own := strings.HasPrefix(l.Key, "wray/") && l.Key != "wray/group"; !own {
+			args = append(args, "--labels", l.String())
+		}
+	}
+	if weak {
+		args = append(args, "--allow-weak-jail")
+	}
+	cmd := exec.Command(self, append(args, g.Flags...)...)
+	// What this process was given, but for a token of another.
+	cmd.Env = append(slices.DeleteFunc(os.Environ(), func(kv string) bool { return strings.HasPrefix(kv, tokenEnv+"=") }), tokenEnv+"="+token)
+	return cmd
+}
