@@ -6,11 +6,13 @@ import "container/heap"
 // the order in which they came, so one whose arguments are not there yet holds
 // up the later ones of its caller and nobody else's; between callers, who came
 // first goes first. As many calls are out at once as Width says, and each is
-// taken back by Done or PutBack. Like the Scheduler it is a state machine
+// taken back by Done or PutBack; where what runs them is far, more are, to wait
+// there. Like the Scheduler it is a state machine
 // without goroutines or clock, and not safe for concurrent use. The zero
 // Mailbox is empty.
 type Mailbox[T any] struct {
-	Width int // calls that may be out at once; 0: one
+	Width int // calls that may run at once; 0: one
+	Ahead int // calls that may be out besides, to wait where they will run
 
 	callers map[uint64]*caller[T]
 	some    *caller[T] // one of callers, from which the others are reached; nil: none
@@ -54,8 +56,12 @@ func (m *Mailbox[T]) Len() int { return m.n }
 // Out returns how many calls are out.
 func (m *Mailbox[T]) Out() int { return m.out }
 
+// Waiting returns how many calls do not run: those that wait here, and those that
+// are out ahead of their turn.
+func (m *Mailbox[T]) Waiting() int { return m.n + max(m.out-max(m.Width, 1), 0) }
+
 // Full reports whether as many calls are out as may be.
-func (m *Mailbox[T]) Full() bool { return m.out >= max(m.Width, 1) }
+func (m *Mailbox[T]) Full() bool { return m.out >= max(m.Width, 1)+m.Ahead }
 
 // Trim gives back memory that an empty mailbox keeps for its next calls.
 func (m *Mailbox[T]) Trim() {

@@ -14,7 +14,8 @@ import (
 // TestMailbox reads scripts: "a1" posts call 1 of caller a, "a1?" one that
 // misses an argument, "+1" tells that it came, "-1" removes it, "<1" puts it
 // back, "~1" tells that it is done, and "=1" says that it is the next, "=" that
-// none is. "w2" lets two be out at once, else all may.
+// none is. "w2" lets two run at once, else all may, "h2" two be out besides, and
+// "#2" says that two do not run.
 func TestMailbox(t *testing.T) {
 	for _, script := range []string{
 		"a1 a2 b3 =1 =2 =3 =",
@@ -33,6 +34,10 @@ func TestMailbox(t *testing.T) {
 		"w2 a1 a2? b3 b4 =1 =3 = ~3 =4 = +2 = ~1 =2 =", // starts in order, ends in any
 		"w2 a1 a2 a3 =1 =2 <2 <1 =1 =2 = ~1 =3 =",      // all are put back, the last first
 		"w2 a1 b2 a3 =1 =2 = -3 ~1 =",                  // one that was removed takes no place
+		"w1 h2 a1 b2 a3 a4 =1 =2 =3 = #3 ~1 =4 = #2",   // two go ahead of the one that runs
+		"w2 h1 a1 a2 a3 a4 #4 =1 #3 =2 #2 =3 #2 = ~2 =4 #1 =",
+		"w1 h2 a1 a2 a3 b4 =1 =2 =3 <3 h0 <2 ~1 =2 = #2 ~2 =3 ~3 =4 =", // they come back, and one goes at a time
+		"w1 h1 a1 a2 =1 =2 h0 a3 = ~1 = ~2 =3 =",                       // none goes until there is room for it
 	} {
 		m := Mailbox[string]{Width: 1 << 30}
 		letters, from := map[string]*Letter[string]{}, map[string]uint64{}
@@ -41,6 +46,12 @@ func TestMailbox(t *testing.T) {
 			switch w[0] {
 			case 'w':
 				m.Width, _ = strconv.Atoi(id)
+			case 'h':
+				m.Ahead, _ = strconv.Atoi(id)
+			case '#':
+				if n := m.Waiting(); strconv.Itoa(n) != id {
+					t.Errorf("%s: at %s: %d do not run", script, w, n)
+				}
 			case '~':
 				m.Done()
 			case '=':
@@ -86,7 +97,7 @@ func TestMailboxModel(t *testing.T) {
 	m := Mailbox[int]{Width: 1 + rng.IntN(3)}
 	var model, taken []call // taken in the order in which they started
 	next := func() int {
-		if len(taken) == m.Width {
+		if len(taken) >= m.Width+m.Ahead {
 			return -1
 		}
 	search:
@@ -105,6 +116,10 @@ func TestMailboxModel(t *testing.T) {
 	}
 	var trace []string
 	for i := range 20_000 {
+		if rng.IntN(100) == 0 {
+			m.Ahead = rng.IntN(4)
+			trace = append(trace, fmt.Sprintf("ahead %d", m.Ahead))
+		}
 		switch op := rng.IntN(10); {
 		case op < 4:
 			c := call{&Letter[int]{Value: i}, rng.Uint64N(4), max(0, rng.IntN(4)-1)}
@@ -159,6 +174,9 @@ func TestMailboxModel(t *testing.T) {
 		}
 		if m.Len() != len(model) {
 			t.Fatalf("%d calls wait, want %d: %v", m.Len(), len(model), trace[max(0, len(trace)-50):])
+		}
+		if want := len(model) + max(len(taken)-m.Width, 0); m.Waiting() != want {
+			t.Fatalf("%d calls do not run, want %d: %v", m.Waiting(), want, trace[max(0, len(trace)-50):])
 		}
 	}
 	for m.Take() != nil {

@@ -401,7 +401,9 @@ func MaxRestarts(n int) Option {
 
 // MaxTaskRetries sets how often a call is run again when its actor was lost
 // under it and starts again. The default is 0, as the call may have had
-// effects; -1 is without end. Calls that had not begun are run in any case.
+// effects; -1 is without end. Calls that had not begun are run in any case. Of an
+// actor on another node that dies, all calls that were there count as begun; so
+// without MaxTaskRetries an actor that may restart is sent one at a time.
 func MaxTaskRetries(n int) Option {
 	return func(o *options) {
 		if n < -1 || n > math.MaxInt32 {

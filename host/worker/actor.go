@@ -184,9 +184,9 @@ func (a *actor) post(t *task) error {
 	}
 	a.mu.Lock()
 	err := a.dead
-	if err == nil && a.box.Len() >= a.maxPending && !t.again {
+	if n := a.box.Waiting(); err == nil && n >= a.maxPending && !t.again {
 		err = &wray.Error{Code: wray.CodeLimitExceeded,
-			Message: fmt.Sprintf("actor %s has %d calls that wait", a.create.name, a.box.Len()),
+			Message: fmt.Sprintf("actor %s has %d calls that wait", a.create.name, n),
 			Limit:   &wray.Limit{Name: "pending calls", Value: int64(a.maxPending), Unit: "calls"},
 			Hint:    "wait for results before calling again, or raise sdk.MaxPendingCalls"}
 	}

@@ -13,8 +13,8 @@ import (
 // An actor that lives on another node. All that is decided of it is decided
 // here, at its job's home, where its mailbox is: an attempt of it is lent as a
 // task's is, and each call that the mailbox gives out is lent to where the
-// attempt is. The peer has the sandbox and nothing else (hosted.go). Who calls
-// from a third node calls here (faraway.go).
+// attempt is, some ahead of their turn. The peer has the sandbox and nothing else
+// (hosted.go). Who calls from a third node calls here (faraway.go).
 
 // awayActor is an attempt of an actor at a peer. Its fields are guarded by
 // actor.mu, except those that are not changed.
@@ -22,12 +22,25 @@ type awayActor struct {
 	peer    scheduler.PeerID
 	attempt int
 
-	lives bool // the constructor has ended well: calls may go
-	ends  bool // nobody can call any more, and the peer was told
-	order int  // calls sent
+	lives bool  // the constructor has ended well: calls may go
+	ends  bool  // nobody can call any more, and the peer was told
+	order int   // calls sent
+	bytes int64 // of those that are there, about
 	back  []*flight
 	out   map[wray.ID]*flight // calls that are there; nil before the first
+
+	// The peer has said that the attempt is over, and why. It has not said yet what
+	// became of out, which crossed that.
+	over    bool
+	failure *wray.Error
 }
+
+// Bounds of what is sent to an actor ahead of its turn: calls, and the bytes of
+// all calls that are there when one more is sent.
+const (
+	aheadCalls = 256
+	aheadBytes = 1 << 20
+)
 
 // flight is a call that was sent to a peer, in peerSet.calls until its end came.
 type flight struct {
@@ -37,6 +50,7 @@ type flight struct {
 	actor   *actor     // that it was sent to the sandbox of, or nil: to its home
 	away    *awayActor // of actor
 	order   int        // among those sent
+	bytes   int64      // of its message, about
 	begun   bool       // of what came back: it may have
 	err     *wray.Error
 }
@@ -107,13 +121,15 @@ func (ps *peerSet) actorReply(p *peer, t *task, b *replyBody) {
 		a.livesAway(aw, o)
 		return
 	}
-	delete(ps.lent, t.id)
-	t.far.lend = nil
 	lives := false
 	if aw != nil {
 		a.mu.Lock()
 		lives = aw.lives
 		a.mu.Unlock()
+	}
+	if !lives {
+		delete(ps.lent, t.id)
+		t.far.lend = nil
 	}
 	if !lives && (b.Kind == replyRefused || b.Kind == replyHome || b.Kind == replyAbsent) {
 		told := ps.refusedLocked(p, t, b)
@@ -131,7 +147,30 @@ func (ps *peerSet) actorReply(p *peer, t *task, b *replyBody) {
 	case b.Kind != replyDone:
 		failure = &wray.Error{Code: wray.CodeActorDied, Node: p.node, Message: "node " + p.node + " has given the actor up"}
 	}
+	if lives {
+		a.mu.Lock()
+		wait := len(aw.out) > 0
+		aw.over, aw.failure = true, failure
+		a.mu.Unlock()
+		if !wait {
+			a.overAway(aw)
+		}
+		return
+	}
 	a.closeAway(aw, failure)
+}
+
+// overAway ends the attempt, which the peer has said is over, when it has also
+// said what became of the calls that were there.
+func (a *actor) overAway(aw *awayActor) {
+	w, t := a.job.w, a.create
+	w.mu.Lock()
+	if w.peers.lent[t.id] == t && t.far.lend != nil && t.far.lend.attempt == aw.attempt {
+		delete(w.peers.lent, t.id)
+		t.far.lend = nil
+	}
+	w.mu.Unlock()
+	a.closeAway(aw, aw.failure)
 }
 
 // takeNameLocked returns the object that names the actor, with a reference that
@@ -169,10 +208,34 @@ func (a *actor) livesAway(aw *awayActor, o *objectstore.Object) {
 		w.step(nil, func(s *scheduler.Scheduler) { s.ObjectReady(w.now(), o.ID()) })
 	}
 	a.mu.Lock()
-	aw.lives = true
-	a.answered = 0
+	a.landLocked(aw)
 	a.mu.Unlock()
 	a.pump(aw)
+}
+
+// landLocked has calls go to the attempt.
+func (a *actor) landLocked(aw *awayActor) {
+	aw.lives = true
+	a.answered = 0
+	if a.away.Load() == aw && a.sendsAhead() {
+		a.box.Ahead = aheadCalls
+	}
+}
+
+// sendsAhead reports whether calls may go to a peer before their turn. When that
+// dies nobody knows which of them had begun. All count as begun then, so they are
+// to be ones that may be run again, or are to fail in any case.
+func (a *actor) sendsAhead() bool { return a.tries != 0 || !a.create.mayRestart() }
+
+// nextLocked returns the call that is to be sent now, or nil.
+func (a *actor) nextLocked(aw *awayActor) *task {
+	if a.box.Out() >= max(a.box.Width, 1) && (aw.bytes >= aheadBytes || a.job.w.peers.net.Unsent(aw.peer) > maxUnsent) {
+		return nil // the end of a call that is out looks again
+	}
+	if l := a.box.Next(); l != nil {
+		return l.Value
+	}
+	return nil
 }
 
 // pump sends the calls that may run, and ends an actor that nobody can call.
@@ -184,12 +247,11 @@ func (a *actor) pump(aw *awayActor) {
 	}
 	var losses []loss
 	a.mu.Lock()
-	if a.away.Load() != aw || !aw.lives || aw.ends || a.ending != nil {
+	if a.away.Load() != aw || !aw.lives || aw.ends || aw.over || a.ending != nil {
 		a.mu.Unlock()
 		return
 	}
-	for l := a.box.Next(); l != nil; l = a.box.Next() {
-		c := l.Value
+	for c := a.nextLocked(aw); c != nil; c = a.nextLocked(aw) {
 		err := notAway(c)
 		if err == nil {
 			err = a.lossOf(c)
@@ -207,7 +269,8 @@ func (a *actor) pump(aw *awayActor) {
 		a.calls.Add(1)
 		aw.order++
 		// Under the lock, as the order in which calls are sent is theirs.
-		f := &flight{task: c, attempt: c.attempt, actor: a, away: aw, order: aw.order}
+		f := &flight{task: c, attempt: c.attempt, actor: a, away: aw, order: aw.order, bytes: sentBytes(c)}
+		aw.bytes += f.bytes
 		if aw.out == nil {
 			aw.out = map[wray.ID]*flight{}
 		}
@@ -241,6 +304,19 @@ func notAway(c *task) *wray.Error {
 			Hint: "make the actor with sdk.CheckpointEvery, which keeps it on the node of its job"}
 	}
 	return nil
+}
+
+// sentBytes returns about how long the message of a call is.
+func sentBytes(t *task) int64 {
+	n := t.bytes()
+	for i := range t.args {
+		if o := t.args[i].object; o != nil {
+			if size := o.Info().Len; size < objectstore.InlineMax {
+				n += size
+			}
+		}
+	}
+	return n
 }
 
 // sendCall sends a call to where the actor is. It takes no lock but peerSet.mu.
@@ -282,17 +358,29 @@ func (ps *peerSet) callReply(p *peer, f *flight, b *replyBody, results []result)
 		}
 	}
 	a := f.actor
+	over := func() {}
 	if a != nil {
+		aw := f.away
 		a.mu.Lock()
-		there := f.away.out[t.id] == f
-		delete(f.away.out, t.id)
-		if there && b.Kind != replyDone { // what becomes of it is seen when the attempt has ended
-			f.begun, f.err = b.Kind == replyGone, failure
-			f.away.back = append(f.away.back, f)
+		there := aw.out[t.id] == f
+		if there {
+			delete(aw.out, t.id)
+			aw.bytes -= f.bytes
+			if aw.over && len(aw.out) == 0 {
+				over = func() { a.overAway(aw) }
+			}
+			switch {
+			case b.Kind != replyDone: // what becomes of it is seen when the attempt has ended
+				f.begun, f.err = b.Kind == replyGone, failure
+				aw.back = append(aw.back, f)
+			case failure != nil && failure.Attempt == 0 && len(b.Err) > 0:
+				t.attempt-- // it had not begun
+			}
 		}
 		a.mu.Unlock()
 		if !there || b.Kind != replyDone {
 			letGo()
+			over()
 			return
 		}
 	}
@@ -318,6 +406,7 @@ func (ps *peerSet) callReply(p *peer, f *flight, b *replyBody, results []result)
 		a.settle(t, failure)
 		a.poke()
 	})
+	over()
 }
 
 // closeAway ends the attempt, of which the peer says that it has ended.
@@ -361,7 +450,9 @@ func (a *actor) leaveAway(aw *awayActor, failure *wray.Error) (restart bool, why
 			a.ending, restart = nil, true
 		}
 	}
-	a.away.CompareAndSwap(aw, nil)
+	if a.away.CompareAndSwap(aw, nil) {
+		a.box.Ahead = 0
+	}
 	slices.SortFunc(calls, func(x, y *flight) int { return cmp.Compare(y.order, x.order) })
 	restarts := !a.final && a.create.mayRestart()
 	var ended []*flight

@@ -166,8 +166,12 @@ func TestCanceledAway(t *testing.T) {
 	a.box.Next()
 	aw := &awayActor{peer: 7, attempt: 1, back: []*flight{{task: call, attempt: 1}}}
 	a.away.Store(aw)
+	a.box.Ahead = aheadCalls
 	a.cancel(call)
 	a.leaveAway(aw, wray.Errorf(wray.CodeWorkerDied, "it is gone"))
+	if a.box.Ahead != 0 {
+		t.Errorf("%d calls may go ahead of an actor that is nowhere", a.box.Ahead)
+	}
 	if !o.Ready() {
 		t.Fatalf("the call has not ended, %d wait", a.box.Len())
 	}

@@ -71,7 +71,7 @@ func (a *actor) listed(started bool) (clientwire.Actor, bool) {
 		return clientwire.Actor{}, false
 	}
 	one := clientwire.Actor{ID: a.object.String(), Class: a.create.fn.name, Job: a.job.number(), Calls: int64(a.calls.Load()),
-		Waiting: int64(a.box.Len()), Bytes: a.bytes.Load()}
+		Waiting: int64(a.box.Waiting()), Bytes: a.bytes.Load()}
 	if a.named {
 		one.Name = a.create.name
 	}

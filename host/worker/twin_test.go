@@ -21,7 +21,8 @@ type twin struct {
 	cancel context.CancelFunc
 	wg     sync.WaitGroup
 	module ModuleSpec
-	delay  func() time.Duration // of a message; nil: none
+	delay  func() time.Duration // of a message, and of all behind it; nil: none
+	late   time.Duration        // that each message takes, however many are under way
 
 	mu      sync.Mutex
 	freed   *sync.Cond
@@ -45,9 +46,15 @@ type twinEnd struct {
 
 // twinWire carries messages one way.
 type twinWire struct {
-	queue [][]byte // guarded by twin.mu, as is all
+	queue []twinMessage // guarded by twin.mu, as is all
 	cut   bool
 	over  bool
+}
+
+// twinMessage is a message under way, which arrives at due, if not later.
+type twinMessage struct {
+	p   []byte
+	due time.Time // zero: at once
 }
 
 func newTwin(t testing.TB, module ModuleSpec) *twin {
@@ -112,13 +119,16 @@ func (n *twin) wire(from, to *twinEnd) {
 			if n.delay != nil {
 				time.Sleep(n.delay())
 			}
+			if !m.due.IsZero() {
+				time.Sleep(time.Until(m.due))
+			}
 			n.mu.Lock()
 			over := wire.over
 			n.mu.Unlock()
 			if over {
 				return
 			}
-			if err := to.w.PeerMessage(id, m); err != nil {
+			if err := to.w.PeerMessage(id, m.p); err != nil {
 				n.t.Errorf("%s: %v", to.node, err)
 			}
 		}
@@ -130,7 +140,11 @@ func (e *twinEnd) Send(to scheduler.PeerID, p []byte) {
 	e.net.mu.Lock()
 	defer e.net.mu.Unlock()
 	if wire := e.net.wires[[2]scheduler.PeerID{e.w.PeerID(), to}]; wire != nil && !wire.over {
-		wire.queue = append(wire.queue, p)
+		m := twinMessage{p: p}
+		if e.net.late > 0 {
+			m.due = time.Now().Add(e.net.late)
+		}
+		wire.queue = append(wire.queue, m)
 		if e.net.sent++; e.net.when != nil {
 			e.net.when(e.net.sent)
 		}
@@ -166,7 +180,7 @@ func (e *twinEnd) Unsent(to scheduler.PeerID) int64 {
 	n := int64(0)
 	if wire := e.net.wires[[2]scheduler.PeerID{e.w.PeerID(), to}]; wire != nil {
 		for _, m := range wire.queue {
-			n += int64(len(m))
+			n += int64(len(m.p))
 		}
 	}
 	return n

@@ -51,10 +51,11 @@ var (
 		}
 		return n, nil
 	})
-	give = sdk.Method(tallies, "give", func(_ *tally, _ context.Context, n int) ([]byte, error) { return make([]byte, n), nil })
-	errs = sdk.Method0(tallies, "errs", func(_ *tally, _ context.Context) (int, error) { return 0, errors.New("as it should") })
-	dies = sdk.Method0(tallies, "dies", func(_ *tally, _ context.Context) (int, error) { os.Exit(3); return 0, nil })
-	hang = sdk.Method0(tallies, "hang", func(_ *tally, ctx context.Context) (int, error) {
+	give    = sdk.Method(tallies, "give", func(_ *tally, _ context.Context, n int) ([]byte, error) { return make([]byte, n), nil })
+	measure = sdk.Method(tallies, "measure", func(_ *tally, _ context.Context, b []byte) (int, error) { return len(b), nil })
+	errs    = sdk.Method0(tallies, "errs", func(_ *tally, _ context.Context) (int, error) { return 0, errors.New("as it should") })
+	dies    = sdk.Method0(tallies, "dies", func(_ *tally, _ context.Context) (int, error) { os.Exit(3); return 0, nil })
+	hang    = sdk.Method0(tallies, "hang", func(_ *tally, ctx context.Context) (int, error) {
 		<-ctx.Done()
 		return 0, ctx.Err()
 	})
