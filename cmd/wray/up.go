@@ -19,6 +19,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"github.com/wray-project/wray/host/auth"
 	"github.com/wray-project/wray/internal/fleet"
 )
 
@@ -29,8 +30,8 @@ func newUp() *cobra.Command {
 		Long: `Up copies this program to the hosts that a file lists, and has a node started on
 each: the first head begins the cluster, and the others join it. It asks your ssh
 program, without a terminal. What is as it should be is left as it is; a node whose
-flags or program are others than before is drained and started again. Add heads
-after the first: a new host listed before it would begin a cluster of its own.`,
+flags or program are others than before is drained and started again. A first head
+that is new, where other hosts have joined a cluster, is refused.`,
 		Example: `  wray up fleet.yaml --dry-run
   wray up fleet.yaml
   wray down fleet.yaml`,
@@ -139,6 +140,9 @@ func (u *upper) up(ctx context.Context) error {
 	if err := u.program(); err != nil {
 		return err
 	}
+	if err := u.oneCluster(ctx, hosts[0], hosts[1:]); err != nil {
+		return err
+	}
 	// One head after the other: each needs those before it.
 	heads := slices.IndexFunc(hosts, func(h fleet.Host) bool { return !h.Head })
 	if heads < 0 {
@@ -150,6 +154,27 @@ func (u *upper) up(ctx context.Context) error {
 		}
 	}
 	return each(hosts[heads:], func(h fleet.Host) error { return u.upOne(ctx, hosts[0], h) })
+}
+
+// oneCluster refuses to have the first head begin a cluster where others are in
+// one. Hosts that do not answer are told of when it is their turn.
+func (u *upper) oneCluster(ctx context.Context, first fleet.Host, others []fleet.Host) error {
+	if in, err := u.joined(ctx, first); in || err != nil {
+		return err
+	}
+	return each(others, func(h fleet.Host) error {
+		if in, err := u.joined(ctx, h); !in || err != nil {
+			return nil
+		}
+		return withHint(fmt.Errorf("%s (%s) is the first head and has joined no cluster, and %s (%s) is in one: it would begin another", first.Name, first.SSH, h.Name, h.SSH),
+			"list a head of that cluster first; where there is none any more, remove %s on each host, and with it what is left of that cluster", path.Join(u.Directory, "NAME"))
+	})
+}
+
+// joined reports whether a host has what a node keeps that has joined a cluster.
+func (u *upper) joined(ctx context.Context, h fleet.Host) (bool, error) {
+	out, err := u.ssh(ctx, h, nil, "test ! -e "+path.Join(u.Directory, h.Name, "cluster", auth.NodeFile)+" || echo yes")
+	return strings.TrimSpace(string(out)) == "yes", err
 }
 
 func (u *upper) down(ctx context.Context) error {

@@ -107,6 +107,21 @@ func TestUp(t *testing.T) {
 		!strings.Contains(r.stderr, "hint: see what ssh three says") || !strings.Contains(r.stdout, "node-two (two): it runs") {
 		t.Errorf("a host that is not there: %d, %s%s", r.code, r.stdout, r.stderr)
 	}
+	// A new head before the one of the cluster begins none beside it.
+	if err := os.Mkdir(filepath.Join(dir, "new"), 0o700); err != nil {
+		t.Fatal(err)
+	}
+	text := fmt.Sprintf("directory: w\nhosts:\n- {ssh: new, name: new, address: %q, head: true}\n- {ssh: one, name: head-one, address: %q, head: true, cpus: 1}\n",
+		freePort(t, "127.0.0.5"), one)
+	if err := os.WriteFile(file, []byte(text), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if r := run(t, "", "up", file); r.code != 1 || !strings.Contains(r.stderr, "head-one (one) is in one") || !strings.Contains(r.stderr, "hint: list a head of that cluster first") {
+		t.Errorf("a new head before the first: %d, %s%s", r.code, r.stdout, r.stderr)
+	}
+	if _, err := os.Stat(filepath.Join(dir, "new", "w")); err == nil {
+		t.Error("it was given a program")
+	}
 	hosts(2, "")
 	upDown("down", "node-two (two): it has left, and is stopped", "head-one (one): it has left, and is stopped")
 	upDown("down", "node-two (two): it did not run", "head-one (one): it did not run")
