@@ -13,6 +13,7 @@ import (
 	"github.com/wray-project/wray"
 	"github.com/wray-project/wray/host/spill"
 	"github.com/wray-project/wray/host/worker"
+	"github.com/wray-project/wray/internal/testenv"
 )
 
 // halfway is a directory whose batches stop in the middle of a write, or of a
@@ -71,6 +72,7 @@ func (x *halfPen) Read(ctx context.Context, b []byte, off int64) (int, error) {
 // spillProgram builds the program that keeps more than its store holds.
 func spillProgram(t *testing.T) []byte {
 	t.Helper()
+	testenv.Inputs(t)
 	out := filepath.Join(t.TempDir(), "spill.wasm")
 	cmd := exec.CommandContext(t.Context(), "go", "build", "-trimpath", "-buildmode=c-shared", "-o", out, "./tests/e2e/testdata/spill")
 	cmd.Dir = "../.."

@@ -14,12 +14,14 @@ import (
 
 	"github.com/wray-project/wray"
 	"github.com/wray-project/wray/internal/clientwire"
+	"github.com/wray-project/wray/internal/testenv"
 	"github.com/wray-project/wray/objectstore/storetest"
 )
 
 // goModule builds a program, and returns the module's file.
 func goModule(t testing.TB, name string) string {
 	t.Helper()
+	testenv.Inputs(t)
 	out := filepath.Join(t.TempDir(), "guest.wasm")
 	build := exec.Command("go", "build", "-buildmode=c-shared", "-ldflags=-checklinkname=0", "-o", out, "./testdata/"+name)
 	build.Env = append(os.Environ(), "GOOS=wasip1", "GOARCH=wasm", "CGO_ENABLED=0")

@@ -12,6 +12,8 @@ import (
 	"syscall"
 	"testing"
 	"time"
+
+	"github.com/wray-project/wray/internal/testenv"
 )
 
 // memoryOf is what the test reads of wray memory --json.
@@ -75,6 +77,7 @@ func begin(t *testing.T, line string, name string, args ...string) *process {
 // beginWith is begin with a standard input.
 func beginWith(t *testing.T, in *os.File, line string, name string, args ...string) *process {
 	t.Helper()
+	inputs.Do(func() { testenv.Inputs(t) })
 	ctx, cancel := context.WithTimeout(context.Background(), patience)
 	p := &process{cmd: exec.CommandContext(ctx, name, args...)}
 	p.cmd.Stderr = &p.errs

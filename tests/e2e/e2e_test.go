@@ -10,8 +10,11 @@ import (
 	"os/exec"
 	"path/filepath"
 	"strings"
+	"sync"
 	"testing"
 	"time"
+
+	"github.com/wray-project/wray/internal/testenv"
 )
 
 var (
@@ -50,12 +53,16 @@ type result struct {
 	code           int
 }
 
+// inputs are those of the program that TestMain has built.
+var inputs sync.Once
+
 // patience is how long a command may take before a test gives up on it.
 const patience = 3 * time.Minute
 
 // run runs wray in the module's root.
 func run(t testing.TB, stdin string, args ...string) result {
 	t.Helper()
+	inputs.Do(func() { testenv.Inputs(t) })
 	ctx, cancel := context.WithTimeout(t.Context(), patience)
 	defer cancel()
 	cmd := exec.CommandContext(ctx, wray, args...)
