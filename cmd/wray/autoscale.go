@@ -15,6 +15,7 @@ import (
 
 	"github.com/wray-project/wray/host/auth"
 	"github.com/wray-project/wray/host/autoscale"
+	"github.com/wray-project/wray/host/autoscale/kube"
 	"github.com/wray-project/wray/host/autoscale/local"
 	"github.com/wray-project/wray/host/autoscale/plan"
 	"github.com/wray-project/wray/host/member"
@@ -81,6 +82,13 @@ func autoscaled(n *node.Node, conf *autoscale.Config, o *nodeOptions, c *cluster
 }
 
 func newProvider(n *node.Node, g *autoscale.Group, pg plan.Group, o *nodeOptions, mc member.Config, log *slog.Logger) (autoscale.Provider, error) {
+	if g.Provider == autoscale.Kubernetes {
+		api, err := kube.InCluster()
+		if err != nil {
+			return nil, err
+		}
+		return kube.New(api, kube.Workload(g.Kubernetes)), nil
+	}
 	self, err := os.Executable()
 	if err != nil {
 		return nil, err

@@ -2,7 +2,9 @@ package main
 
 import (
 	"bytes"
+	"encoding/json"
 	"errors"
+	"fmt"
 	"io"
 	"io/fs"
 	"os"
@@ -10,11 +12,14 @@ import (
 	"path/filepath"
 	"regexp"
 	"slices"
+	"strconv"
 	"strings"
 	"testing"
 	"time"
 
 	"go.yaml.in/yaml/v3"
+
+	"github.com/wray-project/wray/host/autoscale"
 )
 
 const deployDir = "../../deploy"
@@ -195,16 +200,18 @@ func TestDeployTypes(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
+	files = append(files, filepath.Join(deployDir, "kubernetes", "autoscale", "nodes.yaml"))
 	files = append(files, filepath.Join(deployDir, "nomad", "wray.nomad.hcl"))
 	if out, err := exec.Command(check, files...).CombinedOutput(); err != nil || len(files) < 4 {
 		t.Errorf("%v: %v\n%s", files, err, out)
 	}
 	// What is wrong is found.
 	for file, swap := range map[string][2]string{
-		"kubernetes/workers.yaml": {"readinessProbe:", "readynessProbe:"},
-		"kubernetes/heads.yaml":   {"replicas: 2", "replicas: two"},
-		"kubernetes/network.yaml": {"policyTypes:", "policyKinds:"},
-		"nomad/wray.nomad.hcl":    {"kill_timeout =", "kill_patience ="},
+		"kubernetes/workers.yaml":         {"readinessProbe:", "readynessProbe:"},
+		"kubernetes/heads.yaml":           {"replicas: 2", "replicas: two"},
+		"kubernetes/network.yaml":         {"policyTypes:", "policyKinds:"},
+		"kubernetes/autoscale/nodes.yaml": {"resourceNames:", "resourceNaming:"},
+		"nomad/wray.nomad.hcl":            {"kill_timeout =", "kill_patience ="},
 	} {
 		b, err := os.ReadFile(filepath.Join(deployDir, file))
 		if err != nil {
@@ -264,5 +271,99 @@ func TestDeployDocs(t *testing.T) {
 	}
 	if found < 8 {
 		t.Errorf("only %d commands found", found)
+	}
+}
+
+// TestDeployAutoscale holds the groups of the example to what reads them and to
+// the pods that they are of, and the patch of the heads to these.
+func TestDeployAutoscale(t *testing.T) {
+	dir := filepath.Join(deployDir, "kubernetes")
+	b, err := os.ReadFile(filepath.Join(dir, "autoscale", "nodes.yaml"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	at := func(v any, path ...string) any {
+		for _, key := range path {
+			switch in := v.(type) {
+			case map[string]any:
+				v = in[key]
+			case []any:
+				i, err := strconv.Atoi(key)
+				if err != nil || i >= len(in) {
+					return nil
+				}
+				v = in[i]
+			default:
+				return nil
+			}
+		}
+		return v
+	}
+	var conf *autoscale.Config
+	var workload, account string
+	var flags []any
+	for _, doc := range documents(t, b) {
+		switch at(doc, "kind") {
+		case "ConfigMap":
+			text, _ := at(doc, "data", "groups.yaml").(string)
+			if conf, err = autoscale.Read(strings.NewReader(text)); err != nil {
+				t.Fatal(err)
+			}
+		case "Deployment":
+			workload, _ = at(doc, "metadata", "name").(string)
+			flags, _ = at(doc, "spec", "template", "spec", "containers", "0", "args").([]any)
+		case "ServiceAccount":
+			account, _ = at(doc, "metadata", "name").(string)
+		case "Role":
+			if got := at(doc, "rules", "0", "resourceNames", "0"); got != "wray-scaled" {
+				t.Errorf("the role is about %v", got)
+			}
+		}
+	}
+	if conf == nil || len(conf.Groups) != 1 {
+		t.Fatal("there is no group")
+	}
+	g := conf.Groups[0]
+	if g.Kubernetes.Deployment != workload || !slices.Contains(flags, any("--cpus="+fmt.Sprint(g.CPUs))) || !slices.Contains(flags, any("--labels=wray/group="+g.Name)) {
+		t.Errorf("group %+v is not that of deployment %s: %v", g, workload, flags)
+	}
+	var patch []struct{ Op, Path, Value any }
+	if b, err = os.ReadFile(filepath.Join(dir, "autoscale", "heads-patch.json")); err == nil {
+		err = json.Unmarshal(b, &patch)
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	if b, err = os.ReadFile(filepath.Join(dir, "heads.yaml")); err != nil {
+		t.Fatal(err)
+	}
+	heads := 0
+	for _, doc := range documents(t, b) {
+		if at(doc, "kind") != "StatefulSet" {
+			continue
+		}
+		heads++
+		for _, op := range patch {
+			path := strings.Split(strings.TrimPrefix(op.Path.(string), "/"), "/")
+			parent, last := at(doc, path[:len(path)-1]...), path[len(path)-1]
+			_, list := parent.([]any)
+			if parent == nil || list != (last == "-") || op.Op == "replace" && at(doc, path...) == nil {
+				t.Errorf("%v of %v: there is %v", op.Op, op.Path, parent)
+			}
+			if last == "serviceAccountName" && op.Value != account {
+				t.Errorf("the account %v, want %s", op.Value, account)
+			}
+		}
+		args, _ := at(doc, "spec", "template", "spec", "containers", "0", "args").([]any)
+		line := []string{patch[len(patch)-1].Value.(string)}
+		for _, a := range args {
+			line = append([]string{a.(string)}, line...)
+		}
+		if i := slices.Index(line, "start"); i < 0 || accepted(append([]string{"start"}, slices.Delete(line, i, i+1)...)) != nil {
+			t.Errorf("the heads would be called with %v", line)
+		}
+	}
+	if heads != 2 || len(patch) == 0 {
+		t.Errorf("%d StatefulSets of heads, %d changes", heads, len(patch))
 	}
 }

@@ -18,6 +18,7 @@ import (
 	core "k8s.io/api/core/v1"
 	networking "k8s.io/api/networking/v1"
 	policy "k8s.io/api/policy/v1"
+	rbac "k8s.io/api/rbac/v1"
 	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/apimachinery/pkg/runtime/serializer"
 	"k8s.io/apimachinery/pkg/util/yaml"
@@ -54,7 +55,7 @@ func check(file string) error {
 func manifests(b []byte) error {
 	scheme := runtime.NewScheme()
 	var errs []error
-	for _, add := range []func(*runtime.Scheme) error{core.AddToScheme, apps.AddToScheme, networking.AddToScheme, policy.AddToScheme} {
+	for _, add := range []func(*runtime.Scheme) error{core.AddToScheme, apps.AddToScheme, networking.AddToScheme, policy.AddToScheme, rbac.AddToScheme} {
 		errs = append(errs, add(scheme))
 	}
 	codecs := serializer.NewCodecFactory(scheme, serializer.EnableStrict)
