@@ -1,6 +1,7 @@
 package worker
 
 import (
+	"errors"
 	"fmt"
 	"os"
 	"unsafe"
@@ -31,7 +32,7 @@ func newWaiter(f *os.File) (waiter, error) {
 	}
 	if err != nil {
 		w.close()
-		if err == unix.EPERM { // a file on disk: never waits
+		if errors.Is(err, unix.EPERM) { // a file on disk: never waits
 			return noWaiter{}, nil
 		}
 		return nil, fmt.Errorf("wait for input: %w", err)

@@ -11,15 +11,17 @@ import (
 )
 
 // Do calls f with the descriptor of c, which stays open meanwhile, and returns
-// f's error or why there is no descriptor.
+// f's error as it is, or why there is no descriptor.
 func Do(c syscall.Conn, f func(fd int) error) error {
 	raw, err := c.SyscallConn()
 	if err != nil {
 		return err
 	}
 	var ferr error
-	err = raw.Control(func(fd uintptr) { ferr = f(int(fd)) })
-	return errors.Join(err, ferr)
+	if err := raw.Control(func(fd uintptr) { ferr = f(int(fd)) }); err != nil {
+		return err // f was not called
+	}
+	return ferr
 }
 
 // Duplicate returns another descriptor of what c has open, which the caller

@@ -38,6 +38,20 @@ func TestTryLock(t *testing.T) {
 	}
 }
 
+func TestDo(t *testing.T) {
+	f, err := os.Open(os.DevNull)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := Do(f, func(int) error { return unix.EPERM }); err != unix.EPERM {
+		t.Errorf("the error of what was done: %#v", err)
+	}
+	f.Close()
+	if err := Do(f, func(int) error { t.Error("called without a descriptor"); return nil }); err == nil {
+		t.Error("no error for a file that is closed")
+	}
+}
+
 func TestDuplicate(t *testing.T) {
 	r, w, err := os.Pipe()
 	if err != nil {
