@@ -14,15 +14,16 @@ import (
 // constants. It does not search for deadlocks; it judges those that the
 // scheduler declares (see deadlocked).
 type model struct {
-	config Config
-	now    int64
-	jobs   []*modelJob
-	tasks  []*modelTask // alive, by age
-	resume []*modelTask
-	turns  uint64
-	starts uint64
-	seq    uint64
-	stale  uint64
+	promised []Node // of which there can be more
+	config   Config
+	now      int64
+	jobs     []*modelJob
+	tasks    []*modelTask // alive, by age
+	resume   []*modelTask
+	turns    uint64
+	starts   uint64
+	seq      uint64
+	stale    uint64
 
 	starving *modelTask
 	since    int64

@@ -68,6 +68,11 @@ func (m *model) elsewhere(p *Spec) bool {
 	return !isHome(p) && slices.ContainsFunc(m.peers, func(q *modelPeer) bool { return holdsAt(p, &q.node) })
 }
 
+// hope reports whether another node, or one that is promised, could hold a task.
+func (m *model) hope(p *Spec) bool {
+	return m.elsewhere(p) || !isHome(p) && slices.ContainsFunc(m.promised, func(n Node) bool { return holdsAt(p, &n) })
+}
+
 // awaits reports whether a task waits for a node where none could ever hold it.
 func (m *model) awaits(p *Spec) bool {
 	return m.config.Patience > 0 && !isHome(p) && !m.here(p)
@@ -285,6 +290,8 @@ func (w *world) peerEvent() {
 		w.event("peer %d unreachable", p.id)
 		w.s.PeerUnreachable(w.now, p.id)
 		w.m.peerUnreachable(p)
+	case 7:
+		w.promise(w.pick(1 << len(peerNodes)))
 	case 6:
 		w.event("peer %d down", p.id)
 		w.s.PeerDown(w.now, p.id)
@@ -297,6 +304,27 @@ func (w *world) peerEvent() {
 			w.m.refused(t, why)
 		}
 	}
+}
+
+// promise promises those of peerNodes whose bits are set, where tasks are patient.
+func (w *world) promise(which int) {
+	if w.m.config.Patience == 0 {
+		return
+	}
+	var list []Promise
+	w.m.promised = nil
+	for i, n := range peerNodes {
+		if which&(1<<i) != 0 {
+			n.Name = "" // of which there may be any number
+			list = append(list, Promise{n})
+			w.m.promised = append(w.m.promised, n)
+		}
+	}
+	w.event("promise %+v", list)
+	if err := w.s.Promised(w.now, list); err != nil {
+		w.fatalf("%v", err)
+	}
+	w.m.settle()
 }
 
 // place chooses where a task is to run.

@@ -442,7 +442,7 @@ func (w *world) advance(d int64) {
 func (w *world) impatient(got []Decision) {
 	for _, d := range got {
 		t := w.m.task(d.Task)
-		if d.Kind != Done || t == nil || t.state != queued || !w.m.awaits(&t.Spec) || w.m.elsewhere(&t.Spec) {
+		if d.Kind != Done || t == nil || t.state != queued || !w.m.awaits(&t.Spec) || w.m.hope(&t.Spec) {
 			break
 		}
 		w.m.finish(t, wray.CodeUnschedulable)
@@ -536,6 +536,7 @@ func (w *world) ready() {
 // on is told so.
 func (w *world) drain() {
 	if w.peered {
+		w.promise(0)
 		w.allPeers()
 	}
 	w.ready()

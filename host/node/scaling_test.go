@@ -5,6 +5,7 @@ import (
 	"log/slog"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -15,63 +16,123 @@ import (
 	"github.com/wray-project/wray/internal/link"
 )
 
-// TestElected holds that of several heads one leads at a time, and that another
-// does when that one has gone, or has lost its lease.
+// cutStore is a store that cannot be reached while it is cut.
+type cutStore struct {
+	control.Store
+	cut atomic.Bool
+}
+
+func (s *cutStore) err() error {
+	if s.cut.Load() {
+		return control.ErrUnavailable
+	}
+	return nil
+}
+
+func (s *cutStore) Get(ctx context.Context, key string) (control.Record, error) {
+	if err := s.err(); err != nil {
+		return control.Record{}, err
+	}
+	return s.Store.Get(ctx, key)
+}
+
+func (s *cutStore) Commit(ctx context.Context, txn control.Txn) (control.Revision, error) {
+	if err := s.err(); err != nil {
+		return 0, err
+	}
+	return s.Store.Commit(ctx, txn)
+}
+
+func (s *cutStore) Grant(ctx context.Context, ttl time.Duration) (control.Lease, error) {
+	if err := s.err(); err != nil {
+		return control.Lease{}, err
+	}
+	return s.Store.Grant(ctx, ttl)
+}
+
+func (s *cutStore) KeepAlive(ctx context.Context, id control.LeaseID) error {
+	if err := s.err(); err != nil {
+		return err
+	}
+	return s.Store.KeepAlive(ctx, id)
+}
+
+func (s *cutStore) Revoke(ctx context.Context, id control.LeaseID) error {
+	if err := s.err(); err != nil {
+		return err
+	}
+	return s.Store.Revoke(ctx, id)
+}
+
+// TestElected holds that of several heads one may act at a time, and that another
+// does when that one has gone, or reaches the control state no more.
 func TestElected(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		store := control.NewMemory(control.MemoryOptions{})
 		defer store.Close()
 		var mu sync.Mutex
-		leads := map[string]int{}
-		var hold *control.Hold
+		holds := map[string]*control.Hold{} // of those that think that they lead
 		var all sync.WaitGroup
 		stop := map[string]context.CancelFunc{}
+		stores := map[string]*cutStore{}
 		for _, name := range []string{"a", "b", "c"} {
 			ctx, cancel := context.WithCancel(t.Context())
-			stop[name] = cancel
+			its := &cutStore{Store: store}
+			stop[name], stores[name] = cancel, its
 			all.Go(func() {
-				elected(ctx, store, name, slog.New(slog.DiscardHandler), func(ctx context.Context, h *control.Hold) {
+				elected(ctx, its, name, slog.New(slog.DiscardHandler), func(ctx context.Context, h *control.Hold) {
 					mu.Lock()
-					leads[name]++
-					if hold = h; leads[name] > 1 {
-						t.Errorf("%s leads twice", name)
+					for other, o := range holds {
+						if o.Valid() {
+							t.Errorf("%s leads, and %s does", name, other)
+						}
 					}
-					if len(leads) > 1 {
-						t.Errorf("they lead at once: %v", leads)
-					}
+					holds[name] = h
 					mu.Unlock()
 					<-ctx.Done()
 					mu.Lock()
 					defer mu.Unlock()
-					delete(leads, name)
+					delete(holds, name)
 				})
 			})
 		}
-		leader := func() string {
+		leader := func() (who string) {
 			t.Helper()
 			time.Sleep(time.Minute)
 			synctest.Wait()
 			mu.Lock()
 			defer mu.Unlock()
-			for name := range leads {
-				return name
+			for name, h := range holds {
+				if h.Valid() {
+					who = name
+				}
 			}
-			t.Fatal("nobody leads")
-			return ""
+			if who == "" {
+				t.Fatal("nobody leads")
+			}
+			return who
 		}
 		first := leader()
 		stop[first]()
 		second := leader()
-		if second == first {
-			t.Errorf("%s leads, and has stopped", first)
+		stores[second].cut.Store(true)
+		third := leader()
+		if second == first || third == second || third == first {
+			t.Errorf("%s, %s and %s lead in turn", first, second, third)
+		}
+		stores[second].cut.Store(false)
+		if again := leader(); again != third {
+			t.Errorf("%s leads, and %s has not gone", again, third)
 		}
 		mu.Lock()
-		lease := hold.Lease()
-		mu.Unlock()
-		if err := store.Revoke(t.Context(), lease); err != nil {
-			t.Fatal(err)
+		if len(holds) != 1 {
+			t.Errorf("%d think that they lead", len(holds))
 		}
-		leader()
+		mu.Unlock()
+		stop[third]()
+		if fourth := leader(); fourth != second {
+			t.Errorf("%s leads", fourth)
+		}
 		for _, cancel := range stop {
 			cancel()
 		}
