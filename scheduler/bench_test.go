@@ -1,6 +1,7 @@
 package scheduler
 
 import (
+	"fmt"
 	"testing"
 
 	"github.com/wray-project/wray"
@@ -218,5 +219,33 @@ func TestSteadyStateAllocatesNothing(t *testing.T) {
 	})
 	if n != 0 {
 		t.Errorf("%v allocations for a task", n)
+	}
+}
+
+// BenchmarkDemands measures what a node tells of what waits, with so many tasks
+// of 8 shapes.
+func BenchmarkDemands(b *testing.B) {
+	for _, n := range []int{1_000, 100_000} {
+		b.Run(fmt.Sprint(n), func(b *testing.B) {
+			s, err := New(Config{Capacity: wray.Resources{CPU: wray.OneCPU, Memory: 1 << 30}, MaxQueuedTasks: n + 1, MaxQueuedBytes: 1 << 50, Patience: 1 << 60})
+			if err != nil {
+				b.Fatal(err)
+			}
+			job := wray.ID{Owner: 1, Seq: 1}
+			if err := s.AddJob(0, job); err != nil {
+				b.Fatal(err)
+			}
+			for i := range n {
+				spec := Spec{ID: wray.ID{Owner: 1, Seq: uint64(i + 2)}, Job: job, Resources: wray.Resources{CPU: wray.CPU(i%8+2) * wray.OneCPU}}
+				if err := s.Submit(0, &spec); err != nil {
+					b.Fatal(err)
+				}
+			}
+			for b.Loop() {
+				if len(s.Demands(64)) != 8 {
+					b.Fatal("other shapes")
+				}
+			}
+		})
 	}
 }

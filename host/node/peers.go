@@ -122,7 +122,13 @@ func newPeering(n *Node) *peering {
 		fetches: map[uint64]fetching{}, modules: map[[32]byte]*module{}, served: map[peer.Node]int{},
 		outboxes: map[peer.Node]*outbox{}, full: map[peer.Node]map[uint64]bool{}, severed: map[uint64]string{}, lives: map[peer.Node]*life{}}
 	p.room = sync.NewCond(&p.mu)
-	p.scale = &scaling{n: n}
+	p.scale = &scaling{n: n, isHead: func(from peer.Node) bool {
+		if p.m == nil {
+			return false
+		}
+		e, ok := p.m.Nodes().Node(from.Name)
+		return ok && e.Node.Head && e.Node.Incarnation == from.Incarnation
+	}}
 	p.ctx, p.stop = context.WithCancel(context.Background())
 	return p
 }

@@ -17,6 +17,7 @@ func FuzzNodeMessage(f *testing.F) {
 	for _, m := range []nodeMessage{
 		{Hello: &hello{"local", 5}}, {Gone: &hello{"local", 7}}, {Piece: &piece{From: 7, To: 1, Data: []byte("x")}},
 		{Piece: &piece{From: 8, To: 1, More: true, Data: []byte("x")}}, {Fetch: &fetchObject{ID: 1, To: 9}},
+		{Scale: &scaleState{Epoch: 1, Groups: []groupBody{{Max: 1}}}}, {Load: &loadReport{Jobs: 1}},
 		{Fetched: &fetched{ID: 1, Data: []byte("x"), Err: &wray.Error{Code: wray.CodeObjectLost}}},
 	} {
 		b, err := link.Marshal(&m)
@@ -46,6 +47,9 @@ func FuzzNodeMessage(f *testing.F) {
 			return
 		}
 		p.handleMessage(a, &m)
+		if _, known := p.scale.known(); known {
+			t.Errorf("node a, which is no head, says that it leads: %+v", m)
+		}
 		if p.far[8] != other {
 			t.Errorf("%+v of node a took the worker of node b", m)
 		}

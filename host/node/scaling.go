@@ -70,7 +70,8 @@ const (
 
 // scaling is a node's part in that.
 type scaling struct {
-	n *Node
+	n      *Node
+	isHead func(peer.Node) bool // by the records of the nodes
 
 	mu      sync.Mutex
 	state   scaleState // guarded by mu, as is all that follows
@@ -102,13 +103,9 @@ func (s *scaling) known() (scaleState, bool) {
 
 // hear takes what another node says who says that it leads: a head.
 func (s *scaling) hear(p *peering, from peer.Node, m *scaleState) {
-	if p.m == nil || len(m.Groups) > autoscale.MaxGroups {
-		return
+	if len(m.Groups) <= autoscale.MaxGroups && s.isHead(from) {
+		s.set(p, from, *m)
 	}
-	if e, ok := p.m.Nodes().Node(from.Name); !ok || !e.Node.Head || e.Node.Incarnation != from.Incarnation {
-		return
-	}
-	s.set(p, from, *m)
 }
 
 func (s *scaling) set(p *peering, from peer.Node, m scaleState) {

@@ -12,6 +12,7 @@ import (
 
 	"github.com/wray-project/wray"
 	"github.com/wray-project/wray/host/control"
+	"github.com/wray-project/wray/host/peer"
 	"github.com/wray-project/wray/host/worker"
 	"github.com/wray-project/wray/internal/link"
 )
@@ -138,6 +139,47 @@ func TestElected(t *testing.T) {
 		}
 		all.Wait()
 	})
+}
+
+// TestHear holds that a node believes heads alone that they lead, and of two the
+// later.
+func TestHear(t *testing.T) {
+	p := newPeering(&Node{})
+	p.stop() // nothing is begun
+	head, next, other := peer.Node{Name: "a", Incarnation: 1}, peer.Node{Name: "b", Incarnation: 1}, peer.Node{Name: "c", Incarnation: 1}
+	p.scale.isHead = func(n peer.Node) bool { return n == head || n == next }
+	say := func(from peer.Node, epoch uint64, most int) {
+		p.handleMessage(from, &nodeMessage{Scale: &scaleState{Epoch: epoch, Groups: []groupBody{{What: worker.PromiseBody{Name: "g", CPU: int64(most)}, Max: most}}}})
+	}
+	for i, x := range []struct {
+		from    peer.Node
+		epoch   uint64
+		most    int
+		want    int
+		version uint64
+	}{
+		{other, 9, 1, 0, 0},
+		{head, 5, 2, 2, 1},
+		{other, 9, 1, 2, 1},
+		{next, 6, 2, 2, 1}, // the same promises
+		{head, 5, 4, 2, 1}, // it was to lead no more
+		{next, 6, 5, 5, 2},
+		{peer.Node{Name: "a", Incarnation: 2}, 9, 6, 5, 2},
+	} {
+		say(x.from, x.epoch, x.most)
+		got := 0
+		if m, ok := p.scale.known(); ok {
+			got = m.Groups[0].Max
+		}
+		if got != x.want || p.scale.version != x.version {
+			t.Errorf("%d: after %+v there are %d, version %d", i, x, got, p.scale.version)
+		}
+	}
+	// Nor does anybody take note of reports who does not lead.
+	p.handleMessage(other, &nodeMessage{Load: &loadReport{Jobs: 1}})
+	if len(p.scale.reports) > 0 {
+		t.Error("a report is kept")
+	}
 }
 
 // TestScalingOf holds what wray explain says of groups.

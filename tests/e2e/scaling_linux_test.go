@@ -154,3 +154,42 @@ func TestScaling(t *testing.T) {
 	}
 	awaitNobody(t, dir)
 }
+
+// TestScalingHeads holds that of three heads one scales, and that another goes on
+// with what there is when that one is killed.
+func TestScalingHeads(t *testing.T) {
+	dir := t.TempDir()
+	file := filepath.Join(dir, "groups.yaml")
+	if err := os.WriteFile(file, []byte("groups: [{name: kept, provider: local, min: 1, max: 2, cpus: 1, labels: {pool: kept}}]"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	head := func(name string, args ...string) (*process, string) {
+		p, at, _ := clusterNode(t, dir, name, append([]string{"--head", "--no-token", "--cpus", "1", "--autoscale", file}, args...)...)
+		return p, at
+	}
+	one, atOne := head("one")
+	// It leads, as it is alone.
+	awaitGroups(t, atOne, "a node", func(g groupsOf) bool { return g.of("kept", 1) })
+	token, addr := tokenOf(t, atOne, "--head", "--uses", "2")
+	t.Setenv("WRAY_TOKEN", token)
+	_, atTwo := head("two", "--address", addr)
+	_, atThree := head("three", "--address", addr)
+	os.Unsetenv("WRAY_TOKEN")
+	awaitVotes(t, atTwo, "one", "two", "three")
+	for _, at := range []string{atTwo, atThree} {
+		awaitGroups(t, at, "told of one node, and no other", func(g groupsOf) bool { return g.of("kept", 1) })
+	}
+	if err := one.cmd.Process.Kill(); err != nil {
+		t.Fatal(err)
+	}
+	for _, at := range []string{atTwo, atThree} {
+		awaitGroups(t, at, "a node of another head", func(g groupsOf) bool {
+			for _, n := range g.Nodes {
+				if n.Status == "alive" && (strings.HasPrefix(n.Name, "kept-two-") || strings.HasPrefix(n.Name, "kept-three-")) {
+					return g.of("kept", 1)
+				}
+			}
+			return false
+		})
+	}
+}
