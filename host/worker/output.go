@@ -4,6 +4,8 @@ import (
 	"bytes"
 	"cmp"
 	"fmt"
+	"maps"
+	"slices"
 	"sync"
 	"time"
 
@@ -21,15 +23,18 @@ type output struct {
 	done chan struct{} // closed when the goroutine has ended
 
 	mu      sync.Mutex
-	queue   []printed // guarded by mu
-	bytes   int       // guarded by mu; in queue, and being read
-	waiting []*guest  // guarded by mu; signaled when there is room
-	calls   []func()  // guarded by mu; called likewise, from the output's goroutine
-	idle    []func()  // guarded by mu; called when all is read
-	closing bool      // guarded by mu
+	queue   []printed            // guarded by mu
+	bytes   int                  // guarded by mu; in queue, and being read
+	waiting map[printer]struct{} // guarded by mu; signaled, all of them, when there is room
+	calls   []func()             // guarded by mu; called likewise, from the output's goroutine
+	idle    []func()             // guarded by mu; called when all is read
+	closing bool                 // guarded by mu
 
 	slowed sync.Once // tells that a task prints faster than its rate
 }
+
+// printer is a guest, as one who waits for room.
+type printer interface{ signal() }
 
 // printed is what one guest printed of late.
 type printed struct {
@@ -44,7 +49,7 @@ const (
 )
 
 func newOutput(sink func(task string, s Stream, p []byte)) *output {
-	o := &output{sink: sink, wake: make(chan struct{}, 1), done: make(chan struct{})}
+	o := &output{sink: sink, wake: make(chan struct{}, 1), done: make(chan struct{}), waiting: map[printer]struct{}{}}
 	go o.pump()
 	return o
 }
@@ -65,18 +70,16 @@ func (o *output) poke() {
 	}
 }
 
-// room reports whether the queue takes more now.
-func (o *output) room() bool {
+// room reports whether the queue takes more now. Where it does not, p is signaled
+// when it does, and asks again: others may have been faster.
+func (o *output) room(p printer) bool {
 	o.mu.Lock()
 	defer o.mu.Unlock()
-	return o.bytes < maxQueuedOutput
-}
-
-// await has g signaled when there may be room.
-func (o *output) await(g *guest) {
-	o.mu.Lock()
-	defer o.mu.Unlock()
-	o.waiting = append(o.waiting, g)
+	if o.bytes < maxQueuedOutput {
+		return true
+	}
+	o.waiting[p] = struct{}{}
+	return false
 }
 
 // whenRoom calls f, once, when the queue takes more: at once where it does now.
@@ -134,15 +137,20 @@ func (o *output) pump() {
 			}
 			o.mu.Lock()
 			o.bytes -= len(p.data)
-			waiting, calls := o.waiting, o.calls
-			o.waiting, o.calls = nil, nil
+			var waiting []printer
+			var calls []func()
+			if o.bytes < maxQueuedOutput {
+				waiting, calls = slices.Collect(maps.Keys(o.waiting)), o.calls
+				clear(o.waiting)
+				o.calls = nil
+			}
 			if o.bytes == 0 {
 				calls = append(calls, o.idle...)
 				o.idle = nil
 			}
 			o.mu.Unlock()
-			for _, g := range waiting {
-				g.signal()
+			for _, w := range waiting {
+				w.signal()
 			}
 			for _, f := range calls {
 				f()
@@ -210,9 +218,8 @@ func (g *guest) print(s Stream, p []byte, inCall bool) {
 			g.standBy(d, func() bool { return false })
 		}
 	}
-	for inCall && !o.room() {
-		o.await(g)
-		g.standBy(-1, o.room)
+	for inCall && !o.room(g) {
+		g.standBy(-1, func() bool { return o.room(g) })
 	}
 	passed = true
 	o.put(g.name(), s, p)
