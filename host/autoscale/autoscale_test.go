@@ -141,7 +141,7 @@ func TestRun(t *testing.T) {
 func TestRead(t *testing.T) {
 	c, err := Read(strings.NewReader(`
 groups:
-  - {name: big, provider: local, max: 4, cpus: 2.5, labels: {disk: ssd}, resources: {gpu: "0.5"}, idle: 0s, flags: [--object-store-memory, 1GiB]}
+  - {name: big, provider: local, max: 4, cpus: 2.5, labels: {disk: ssd}, resources: {gpu: "0.5"}, idle: 1s, flags: [--object-store-memory, 1GiB]}
   - {name: pods, provider: kubernetes, min: 1, max: 9, cpus: 8, memory: 16Gi, join: 10m, settle: 5s, starting: 2, kubernetes: {namespace: n, statefulset: s}}
 `))
 	if err != nil {
@@ -151,7 +151,7 @@ groups:
 	if err != nil {
 		t.Fatal(err)
 	}
-	if big.Capacity != (wray.Resources{CPU: 25_000, Memory: 77}) || big.Idle != 0 || big.Patience != 5*time.Minute || big.Ordered ||
+	if big.Capacity != (wray.Resources{CPU: 25_000, Memory: 77}) || big.Idle != time.Second || big.Patience != 5*time.Minute || big.Ordered ||
 		!slices.Contains(big.Labels, wray.Label{Key: "wray/group", Value: "big"}) || !slices.Contains(big.Labels, wray.Label{Key: "disk", Value: "ssd"}) ||
 		!slices.Equal(big.Custom, []wray.Custom{{Name: "gpu", Amount: 5000}}) {
 		t.Errorf("big is %+v", big)
@@ -170,6 +170,7 @@ groups:
 		"groups: [{name: a, provider: local, cpus: 1}]":                            "max: 0",
 		"groups: [{name: a, provider: local, max: 1}]":                             "how many cores",
 		"groups: [{" + good + ", min: 2}]":                                         "min: 2",
+		"groups: [{" + good + ", idle: 0s}]":                                       "want 1s at least",
 		"groups: [{" + good + ", idle: soon}]":                                     "is not a time",
 		"groups: [{" + good + ", idle: -1s}]":                                      "is not a time",
 		"groups: [{" + good + ", memory: 1GiB}]":                                   "that of this machine",

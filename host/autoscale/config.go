@@ -158,6 +158,8 @@ func (g *Group) check() error {
 		return fmt.Errorf("min: %d: want from 0 to max, %d", g.Min, g.Max)
 	case !(g.CPUs >= 0.0001 && g.CPUs <= 1e6):
 		return fmt.Errorf("cpus: %v: say how many cores a node of the group has", g.CPUs)
+	case g.Idle.Set && g.Idle.D < time.Second:
+		return fmt.Errorf("idle: %v: nodes say once a second what they do, so want 1s at least", g.Idle.D)
 	case g.Starting < 0:
 		return fmt.Errorf("starting: %d", g.Starting)
 	case g.Provider == Local && g.Memory != 0:

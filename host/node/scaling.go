@@ -15,6 +15,7 @@ import (
 	"github.com/wray-project/wray"
 	"github.com/wray-project/wray/host/autoscale"
 	"github.com/wray-project/wray/host/autoscale/plan"
+	"github.com/wray-project/wray/host/cluster/directory"
 	"github.com/wray-project/wray/host/cluster/liveness"
 	"github.com/wray-project/wray/host/control"
 	"github.com/wray-project/wray/host/member"
@@ -164,22 +165,28 @@ func (s *scaling) report(p *peering) {
 	}
 }
 
-// expire forgets the groups of who has led and says nothing more, where there are
-// heads: none of them leads. Without one nothing is known, and who waits waits.
+// expire forgets the groups of who has led and says nothing more, where another
+// head could lead: there is one, and the control state can be written. Else
+// nothing is known, and what waits waits.
 func (s *scaling) expire(p *peering) {
 	if p.m == nil {
 		return
 	}
+	could := p.m.Nodes().MayAct() && slices.ContainsFunc(p.m.Nodes().Nodes(), func(e directory.Entry) bool {
+		return e.Node.Head && e.Status == liveness.Alive && time.Since(e.Since) >= leaderSilent
+	})
+	s.silent(could, time.Now())
+}
+
+// silent is expire at one time.
+func (s *scaling) silent(could bool, now time.Time) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if len(s.state.Groups) == 0 || time.Since(s.heard) < leaderSilent || s.from.Name == p.n.name() && s.reports != nil {
-		return
+	if !could || s.reports != nil || now.Before(s.heard) {
+		s.heard = now // silence counts from when somebody could have spoken
 	}
-	for _, e := range p.m.Nodes().Nodes() {
-		if e.Node.Head && e.Status == liveness.Alive && time.Since(e.Since) >= leaderSilent {
-			s.state.Groups, s.version = nil, s.version+1
-			return
-		}
+	if len(s.state.Groups) > 0 && now.Sub(s.heard) >= leaderSilent {
+		s.state.Groups, s.version = nil, s.version+1
 	}
 }
 

@@ -175,6 +175,19 @@ func TestHear(t *testing.T) {
 			t.Errorf("%d: after %+v there are %d, version %d", i, x, got, p.scale.version)
 		}
 	}
+	// Who has led says nothing more. While nobody could, that means nothing.
+	now := time.Now()
+	for i, x := range []struct {
+		could bool
+		after time.Duration
+		known bool
+	}{{false, time.Hour, true}, {true, 59 * time.Second, true}, {false, time.Second, true}, {true, 59 * time.Second, true}, {true, 2 * time.Second, false}} {
+		now = now.Add(x.after)
+		p.scale.silent(x.could, now)
+		if _, known := p.scale.known(); known != x.known {
+			t.Errorf("%d: after %+v groups are known: %v", i, x, known)
+		}
+	}
 	// Nor does anybody take note of reports who does not lead.
 	p.handleMessage(other, &nodeMessage{Load: &loadReport{Jobs: 1}})
 	if len(p.scale.reports) > 0 {
