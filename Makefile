@@ -24,7 +24,7 @@ LONGEST_PKGS := $(addprefix ./,$(wildcard tests/e2e host/worker host/node))
 GUEST_PKGS := $(addsuffix /...,$(addprefix ./,$(wildcard wasm/abi wasm/guest wasm/rewrite sdk examples)))
 
 .PHONY: all test check build clean help
-.PHONY: bench-ray fuzz fmt vet staticcheck tidy generated race-tools wasi-tools s3-server deploy-check unit invariants
+.PHONY: bench-ray chaos fuzz fmt vet staticcheck tidy generated race-tools wasi-tools s3-server netns-tools deploy-check unit invariants
 
 all: build
 
@@ -33,11 +33,12 @@ help:
 	@echo 'make check    gofmt, vet on every platform, staticcheck, tidy, generated files'
 	@echo 'make unit     the tests alone, under the race detector where it works'
 	@echo 'make fuzz     every fuzz target for FUZZTIME (60s); FUZZ=name for some'
+	@echo 'make chaos    workloads while workers, nodes, heads and links fail: about an hour; CHAOS=flags'
 	@echo 'make bench-ray  Ray and wray in turn, into docs/BENCHMARKS.md; BENCH_RAY=flags'
 	@echo 'make build    bin/wray, and proof that arm64 builds'
 	@echo 'make clean    remove what was built'
 
-test: race-tools wasi-tools s3-server deploy-check check build unit invariants
+test: race-tools wasi-tools netns-tools s3-server deploy-check check build unit invariants
 	@echo 'make test: all passed'
 
 # --- check -----------------------------------------------------------------
@@ -118,6 +119,17 @@ wasi-tools:
 		|| echo '** they could not be installed: the tests of what is in C and Rust are skipped'; \
 	fi
 
+# Hosts of the chaos tests are network namespaces, which root makes with ip.
+netns-tools:
+	@if [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null && ! command -v ip >/dev/null; then \
+		echo '== install iproute2, for the hosts of the chaos tests'; \
+		{ apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends iproute2; } >/dev/null 2>&1 || true; \
+	fi; \
+	if ip netns add wray-probe-$$$$ 2>/dev/null; then ip netns del wray-probe-$$$$; else \
+		echo '** NO NETWORK NAMESPACES: they need root and iproute2. tests/chaos is skipped: **'; \
+		echo '** nodes on hosts of their own, whose links, workers and nodes fail.           **'; \
+	fi
+
 # Objects that go to S3 are tested with a server. It takes minutes to compile the
 # first time; without it those tests say that they were skipped.
 s3-server: $(BIN)/s3server
@@ -173,6 +185,12 @@ fuzz:
 			$(GO) test -run '^$$' -fuzz "^$$f$$" -fuzztime $(FUZZTIME) -fuzzminimizetime 1x ./$$dir || failed="$$failed $$dir.$$f"; \
 		done; \
 	done; [ -z "$$failed" ] || { echo "failed:$$failed"; exit 1; }
+
+# The whole matrix of workloads and faults. CHAOS='-chaos.cell tasks/blackout
+# -chaos.seed 7' repeats one.
+chaos: netns-tools
+	@echo '== go test ./tests/chaos -chaos.full'
+	@$(GO) test ./tests/chaos -run TestChaos -v -timeout 3h -chaos.full $(CHAOS)
 
 # Ray's microbenchmark and wray's cases of the same names, on this machine.
 bench-ray:
