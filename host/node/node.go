@@ -493,7 +493,7 @@ func (n *Node) died(w *workerProcess, err error) error {
 	w.close()
 	e := &wray.Error{
 		Code: wray.CodeWorkerDied, Node: n.cfg.Name, Message: fmt.Sprintf("the worker process %s", w.proc.Wait()),
-		Trace: strings.TrimSpace(w.proc.Stderr()), Hint: "other jobs are not affected; run this one again, with less memory or fewer tasks if it was killed",
+		Trace: strings.TrimSpace(w.proc.Stderr()), Hint: "jobs that ran in it have ended, the next get a new one; run this one again, with less memory or fewer tasks if it was killed",
 	}
 	if lied {
 		e.Message = fmt.Sprintf("the worker process was ended, as it sent what no worker sends: %v", err)

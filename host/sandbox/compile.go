@@ -90,6 +90,9 @@ func Rewrite(wasm []byte, o CompileOptions) (*Artifact, error) {
 	if err := checkImports(r, o); err != nil {
 		return nil, err
 	}
+	if err := checkEntries(r); err != nil {
+		return nil, err
+	}
 	a := &Artifact{Wasm: r.Wasm, Meta: Meta{
 		StartExport: r.StartExport, Resettable: r.Resettable, NotResettable: r.NotResettable,
 		HasMemory: r.HasMemory, MemoryMin: r.MemoryMin, MemoryMax: r.MemoryMax, Metered: true,
@@ -104,6 +107,32 @@ func Rewrite(wasm []byte, o CompileOptions) (*Artifact, error) {
 	}
 	a.Data = mergeSegments(r.Segments)
 	return a, nil
+}
+
+// entries are the functions that a host calls, with their types. The engine does
+// not look at those when it calls: a number that a guest takes for a reference
+// is an address to it.
+var entries = map[string]string{
+	abi.ExportCall:       "(i32, i32) -> i32",
+	abi.ExportStart:      "()",
+	abi.ExportInitialize: "()",
+}
+
+// checkEntries refuses a module that has another idea of what a host calls.
+func checkEntries(r *rewrite.Artifact) error {
+	for _, x := range r.Exports {
+		want, ok := entries[x.Name]
+		if !ok || x.Kind == "func" && x.Type == want && !x.Imported {
+			continue
+		}
+		is := x.Kind + " " + x.Type
+		if x.Imported {
+			is = "an import, of type " + x.Type
+		}
+		return &wray.Error{Code: wray.CodeInvalidModule, Message: fmt.Sprintf("the export %s is %s, and should be a func %s of the module's own", x.Name, is, want),
+			Hint: "export it as docs/ABI.md says, or under another name"}
+	}
+	return nil
 }
 
 // checkImports refuses what no host module offers, before anything is spent on

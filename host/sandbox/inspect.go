@@ -42,6 +42,9 @@ func Inspect(wasm []byte, o CompileOptions) (*Inspection, error) {
 	if err != nil {
 		return nil, err
 	}
+	if err := checkEntries(r); err != nil {
+		return nil, err
+	}
 	i := &Inspection{
 		Kind: "library", Size: len(wasm), Functions: r.Functions, MemoryMin: r.MemoryMin, MemoryMax: r.MemoryMax,
 		Resettable: r.Resettable, NotResettable: r.NotResettable, Exports: r.Exports, Tables: r.Tables,

@@ -82,6 +82,7 @@ func Cases() []Case {
 		{Run, hostCallCases()},
 		{Run, callCases()},
 		{Run, initCases()},
+		{Run, entryCases()},
 		{Run, garbageCases()},
 		{Run, fileCases()},
 	} {

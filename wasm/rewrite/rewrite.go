@@ -16,9 +16,9 @@ import (
 )
 
 // Version names what the passes make of a module. It changes whenever the same
-// module would come out differently, and is part of the identity of compiled
+// module would come out differently, or a host has learned to refuse it, and is part of the identity of compiled
 // code in caches.
-const Version = 2
+const Version = 3
 
 // Names that a rewritten module imports and exports and that no guest may use
 // itself: exports that begin with ReservedPrefix, imports of MeterModule.
@@ -125,6 +125,8 @@ type Export struct {
 	Name string `json:"name"`
 	Kind string `json:"kind"`
 	Type string `json:"type"`
+	// Imported says that it is an import that is given on.
+	Imported bool `json:"imported,omitempty"`
 }
 
 // Table is a table's element type and size.
@@ -205,6 +207,7 @@ func describe(m *module) *Artifact {
 		switch x.kind {
 		case kindFunc:
 			d.Type = m.funcType(x.index).signature()
+			d.Imported = x.index < uint32(len(m.importedFuncs))
 		case kindTable:
 			d.Type = m.table(x.index).String()
 		case kindMemory:
