@@ -14,6 +14,8 @@ type fault struct {
 	every time.Duration // from one to the next
 	// lossy: what a node owned may be gone with it.
 	lossy bool
+	// givesUp: a node that lives may be called dead, and ends then.
+	givesUp bool
 	// plan draws one.
 	plan func(c *cluster, rng *rand.Rand) blow
 }
@@ -50,7 +52,7 @@ var faults = []fault{
 		n := pick(rng, c.nodes)
 		return blow{what: n.name + " is without its cable", lasts: 5 * time.Second, begin: n.host.unplug}
 	}},
-	{name: "asymmetric partition", every: 30 * time.Second, lossy: true, plan: func(c *cluster, rng *rand.Rand) blow {
+	{name: "asymmetric partition", every: 30 * time.Second, lossy: true, givesUp: true, plan: func(c *cluster, rng *rand.Rand) blow {
 		from := pick(rng, c.nodes)
 		to := pick(rng, c.nodes)
 		for to == from {

@@ -221,6 +221,7 @@ func runCell(t *testing.T, workload string, f fault, seed uint64, of time.Durati
 		names = names[:3]
 	}
 	c := newCluster(t, names...)
+	c.givesUp = f.givesUp
 	j := c.begin(workload, seed)
 	j.round(nil) // now it is compiled where it runs
 	j.tell("on")
@@ -250,6 +251,7 @@ func runCell(t *testing.T, workload string, f fault, seed uint64, of time.Durati
 		j.until(begun.Add(b.lasts))
 		during := j.rounds - before
 		end()
+		c.revive()
 		j.whole()
 		// The round that was under way is before; the next has begun after the blow.
 		t.Logf("%s for %v: the first round that began then ended after %v; %d ended meanwhile", b.what, b.lasts, j.at[before+1].Sub(begun).Round(time.Millisecond), during)
@@ -260,12 +262,6 @@ func runCell(t *testing.T, workload string, f fault, seed uint64, of time.Durati
 	t.Logf("%d rounds in %v", j.rounds, time.Since(start).Round(time.Second))
 	if len(j.ops) > 0 {
 		linearizable(t, j.ops)
-	}
-	for _, n := range c.nodes {
-		if !n.runs() {
-			t.Errorf("node %s has ended by itself:\n%s", n.name, n.said)
-			n.start()
-		}
 	}
 	begun := time.Now()
 	c.awaitRest(time.Minute)

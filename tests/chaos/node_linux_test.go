@@ -196,6 +196,26 @@ type cluster struct {
 	head   *node
 	driver *node
 	others []*node
+
+	givesUp bool // nodes may be called dead that live, and end when they hear it
+}
+
+// revive starts nodes again that were called dead, as whoever keeps a node running
+// does. No other node ends by itself.
+func (c *cluster) revive() {
+	c.t.Helper()
+	for _, n := range c.nodes {
+		if n.cmd == nil || n.runs() {
+			continue
+		}
+		said := n.said.String()
+		if said = said[strings.LastIndex(said, "listens at"):]; !c.givesUp || !strings.Contains(said, "the cluster has given this node up") {
+			c.t.Errorf("node %s has ended by itself:\n%s", n.name, said)
+		} else {
+			c.t.Logf("node %s was called dead, has ended, and is started again", n.name)
+		}
+		n.start()
+	}
 }
 
 // newCluster starts one, which ends with the test.
@@ -270,6 +290,7 @@ func (c *cluster) eventually(within time.Duration, f func() error) {
 func (c *cluster) awaitAll(at *node) {
 	c.t.Helper()
 	c.eventually(patience, func() error {
+		c.revive() // one may hear late that it is dead
 		var s status
 		if err := at.ask(&s, "status"); err != nil {
 			return err
