@@ -548,7 +548,7 @@ func (m *model) deadlocked() []*modelTask {
 		case t.state == waiting:
 			return slices.ContainsFunc(t.missing, comes)
 		case t.state.pending():
-			return !m.here(&t.Spec) || m.elsewhere(&t.Spec) || t.Resources.Memory <= memory() && !slices.ContainsFunc(t.Custom, func(c wray.Custom) bool { return c.Amount > custom(c.Name) })
+			return !m.here(&t.Spec) || m.hope(&t.Spec) || t.Resources.Memory <= memory() && !slices.ContainsFunc(t.Custom, func(c wray.Custom) bool { return c.Amount > custom(c.Name) })
 		case len(t.wait.Objects) == 0 && !t.wait.Space:
 			return true
 		case t.wait.Space && (!t.job.refused || slices.ContainsFunc(m.tasks, func(p *modelTask) bool {

@@ -284,11 +284,11 @@ func (s *Scheduler) elsewhere(res wray.Resources, wants []want, place *placement
 	return false
 }
 
-// abroad reports whether t, queued, may yet run on another node, so that what
-// this one lacks need not keep it for ever. Of one that cannot run here it is
-// taken that a node will come which can hold it.
+// abroad reports whether t, queued, may yet run on another node, one that is
+// promised among them, so that what this one lacks need not keep it for ever. Of
+// one that cannot run here it is taken that a node will come which can hold it.
 func (s *Scheduler) abroad(t *task) bool {
-	return !t.here || len(s.peers.all.list) > 0 && !t.home() && s.elsewhere(t.res, t.claim.all(), t.place)
+	return !t.here || !t.home() && s.hope(t.res, t.claim.all(), t.place)
 }
 
 // prefer returns a peer to lend t to in preference to running it here, where

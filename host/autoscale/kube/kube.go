@@ -377,7 +377,7 @@ type Error struct {
 func (e *Error) Error() string {
 	s := fmt.Sprintf("%s: %d %s: %s", e.Do, e.Code, http.StatusText(e.Code), e.Message)
 	if e.Code == http.StatusForbidden {
-		s += "; give the service account a role with that: see deploy/kubernetes/autoscale.yaml"
+		s += "; give the service account a role with that: see deploy/kubernetes/autoscale/nodes.yaml"
 	}
 	return s
 }

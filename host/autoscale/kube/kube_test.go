@@ -350,10 +350,14 @@ func TestDeployment(t *testing.T) {
 func TestRefused(t *testing.T) {
 	s := newServer(t, true)
 	p := New(s.api(), Workload{StatefulSet: "w"})
-	for code, says := range map[int]string{403: "autoscale.yaml", 500: "not so", 404: "not so"} {
+	for code, says := range map[int]string{403: "see deploy/", 500: "not so", 404: "not so"} {
 		s.do(func() { s.refuse = code })
 		if _, err := p.List(t.Context()); err == nil || !strings.Contains(err.Error(), says) || !strings.Contains(err.Error(), fmt.Sprint(code)) {
 			t.Errorf("%d: %v", code, err)
+		} else if _, file, ok := strings.Cut(err.Error(), "see "); ok {
+			if _, err := os.Stat(filepath.Join("..", "..", "..", filepath.FromSlash(file))); err != nil {
+				t.Errorf("%d: what the hint names is not there: %v", code, err)
+			}
 		}
 	}
 	s.do(func() { s.refuse = 0 })
