@@ -6,6 +6,7 @@ package autoscale
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"log/slog"
 	"sync"
@@ -40,7 +41,8 @@ type Options struct {
 	Drain func(ctx context.Context, name string) error
 	// Lead reports whether this process is the one that acts.
 	Lead func() bool
-	// Tell is told how the groups are, after each step.
+	// Tell is told how the groups are, after each step. While Lead says no, and
+	// the process may lead yet, it is told what was so last, again and again.
 	Tell  func([]plan.State)
 	Every time.Duration // between steps; default 1 s
 	Log   *slog.Logger  // nil drops what it says
@@ -75,6 +77,7 @@ type driver struct {
 	Options
 	planner *plan.Planner
 	start   time.Time
+	last    []plan.State // that was told
 }
 
 func (d *driver) now() time.Duration { return time.Since(d.start) }
@@ -100,10 +103,18 @@ func (d *driver) step(ctx context.Context) {
 	})
 	now := d.now()
 	in.Nodes, in.Demand = d.See(ctx, now)
-	if ctx.Err() != nil || !d.Lead() {
+	if ctx.Err() != nil {
+		return
+	}
+	if !d.Lead() {
+		// It may be that nobody can lead, and then nobody else says what there is.
+		if d.last != nil {
+			d.Tell(d.last)
+		}
 		return
 	}
 	acts, states := d.planner.Step(now, in)
+	d.last = states
 	d.Tell(states)
 	var failed []failure
 	todo := map[string][]plan.Action{}
@@ -136,33 +147,33 @@ func (d *driver) each(ctx context.Context, f func(ctx context.Context, g string,
 	wg.Wait()
 }
 
-// act does what was decided for one group.
-func (d *driver) act(ctx context.Context, p Provider, acts []plan.Action) error {
+// act does what was decided for one group, all of it also where some fails.
+func (d *driver) act(ctx context.Context, p Provider, acts []plan.Action) (err error) {
 	var stop []string
 	for _, a := range acts {
 		if !d.Lead() {
-			return nil // who leads now decides anew
+			return err // who leads now decides anew
 		}
 		switch a.Kind {
 		case plan.Start:
 			d.Log.Info("autoscaling: nodes are started", "group", a.Group, "count", a.Count, "why", a.Why)
-			if err := p.Start(ctx, a.Count); err != nil {
-				return fmt.Errorf("start %d: %w", a.Count, err)
+			if serr := p.Start(ctx, a.Count); serr != nil {
+				err = errors.Join(err, fmt.Errorf("start %d: %w", a.Count, serr))
 			}
 		case plan.Stop:
 			d.Log.Info("autoscaling: a node is removed", "group", a.Group, "node", a.Name, "why", a.Why)
 			stop = append(stop, a.Name)
 		case plan.Drain:
 			d.Log.Info("autoscaling: a node is drained", "group", a.Group, "node", a.Name, "why", a.Why)
-			if err := d.Drain(ctx, a.Name); err != nil {
-				return fmt.Errorf("drain %s: %w", a.Name, err)
+			if derr := d.Drain(ctx, a.Name); derr != nil {
+				err = errors.Join(err, fmt.Errorf("drain %s: %w", a.Name, derr))
 			}
 		}
 	}
-	if len(stop) > 0 {
-		if err := p.Stop(ctx, stop); err != nil {
-			return fmt.Errorf("stop %v: %w", stop, err)
+	if len(stop) > 0 && d.Lead() {
+		if serr := p.Stop(ctx, stop); serr != nil {
+			err = errors.Join(err, fmt.Errorf("stop %v: %w", stop, serr))
 		}
 	}
-	return nil
+	return err
 }

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"log/slog"
 	"slices"
 	"strings"
 	"sync"
@@ -67,6 +68,7 @@ func TestRun(t *testing.T) {
 		waiting, leads := 0, true
 		var drained []string
 		var states []plan.State
+		told := 0
 		foreign := true
 		group := plan.Group{Name: "g", Max: 3, Capacity: wray.Resources{CPU: wray.OneCPU, Memory: 1}, Idle: 10 * time.Second, Patience: time.Minute, Starting: 3}
 		joined := map[string]time.Duration{}
@@ -96,7 +98,7 @@ func TestRun(t *testing.T) {
 					return nil
 				},
 				Lead: func() bool { mu.Lock(); defer mu.Unlock(); return leads },
-				Tell: func(s []plan.State) { mu.Lock(); defer mu.Unlock(); states = s }})
+				Tell: func(s []plan.State) { mu.Lock(); defer mu.Unlock(); states, told = s, told+1 }})
 		})
 		step := func(d time.Duration, change func()) {
 			mu.Lock()
@@ -125,8 +127,12 @@ func TestRun(t *testing.T) {
 		if !slices.Equal(drained, []string{"x"}) {
 			t.Errorf("drained: %v", drained)
 		}
-		step(20*time.Second, func() { leads, waiting = false, 3 })
+		step(20*time.Second, func() { leads, waiting, told = false, 3, 0 })
 		want()
+		// Perhaps nobody leads: what is promised is promised on.
+		if told < 19 || len(states) != 1 || states[0].Name != "g" {
+			t.Errorf("while it may lead yet, it says %d times %+v", told, states)
+		}
 		step(5*time.Second, func() { leads = true })
 		want("start 3")
 		if len(states) != 1 || states[0].Wanted != 3 {
@@ -135,6 +141,25 @@ func TestRun(t *testing.T) {
 		cancel()
 		wg.Wait()
 	})
+}
+
+// TestAct holds that what is drained and stopped is so although nothing can be
+// started.
+func TestAct(t *testing.T) {
+	p := &twin{fails: errors.New("no more of those")}
+	var drained []string
+	d := &driver{Options: Options{Lead: func() bool { return true }, Log: slog.New(slog.DiscardHandler),
+		Drain: func(_ context.Context, name string) error {
+			drained = append(drained, name)
+			return errors.New("not heard")
+		}}}
+	err := d.act(t.Context(), p, []plan.Action{{Kind: plan.Start, Count: 2}, {Kind: plan.Drain, Name: "x"}, {Kind: plan.Drain, Name: "y"}, {Kind: plan.Stop, Name: "z"}})
+	if !slices.Equal(p.said, []string{"start 2", "stop [z]"}) || !slices.Equal(drained, []string{"x", "y"}) {
+		t.Errorf("it did %q, and drained %v", p.said, drained)
+	}
+	if err == nil || !strings.Contains(err.Error(), "no more of those") || !strings.Contains(err.Error(), "drain y: not heard") {
+		t.Errorf("it says %v", err)
+	}
 }
 
 // TestRead reads files, and says what is wrong with them.

@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"math"
 	"slices"
 	"strconv"
 	"strings"
@@ -230,15 +229,6 @@ func (g *Group) Plan(memory int64) (plan.Group, error) {
 	p.Labels = append(p.Labels, wray.Label{Key: wray.LabelGroup, Value: g.Name})
 	p.Labels = wray.NodeLabels("", p.Labels)
 	return p, nil
-}
-
-// Promise is p as nodes are told of it: one without a known memory could hold
-// what asks for any.
-func Promise(p plan.Group) plan.Group {
-	if p.Capacity.Memory == 0 {
-		p.Capacity.Memory = math.MaxInt64
-	}
-	return p
 }
 
 func keys(m map[string]string) func(func(string) bool) {

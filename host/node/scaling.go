@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"maps"
 	"math"
 	"reflect"
 	"slices"
@@ -134,8 +135,18 @@ func (s *scaling) take(from peer.Node, m *loadReport) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if s.reports != nil && (s.reports[from].at != (time.Time{}) || len(s.reports) < 2*autoscale.MaxNodes) {
-		s.reports[from] = loaded{*m, time.Now()}
+		r := *m
+		// Copies: what is left out is not to be kept.
+		r.Load.Shapes = slices.Clone(r.Load.Shapes[:min(len(r.Load.Shapes), maxReported)])
+		r.Load.Custom = slices.Clone(r.Load.Custom[:min(len(r.Load.Custom), wray.MaxCustom)])
+		s.reports[from] = loaded{r, time.Now()}
 	}
+}
+
+// keep forgets what nodes have told that are not there: also such as were never
+// seen there. It is called with mu held.
+func (s *scaling) keep(there map[peer.Node]bool) {
+	maps.DeleteFunc(s.reports, func(id peer.Node, _ loaded) bool { return !there[id] })
 }
 
 // report tells who leads how things are here, as long as the node runs.
@@ -441,12 +452,8 @@ func (l *leading) see(ctx context.Context, now time.Duration) (nodes []plan.Node
 		at.busy, n.IdleSince = n.Busy, at.idle
 		nodes = append(nodes, n)
 	}
-	for id := range l.seen {
-		if !there[id] {
-			delete(l.seen, id)
-			delete(l.s.reports, id)
-		}
-	}
+	maps.DeleteFunc(l.seen, func(id peer.Node, _ *sighting) bool { return !there[id] })
+	l.s.keep(there)
 	return nodes, demand
 }
 
@@ -454,12 +461,10 @@ func (l *leading) see(ctx context.Context, now time.Duration) (nodes []plan.Node
 // not heard of it, and again and again.
 func (l *leading) tell(states []plan.State) {
 	m := scaleState{Epoch: l.epoch}
-	for i, s := range states {
-		g := l.cfg.Groups[i]
-		c := autoscale.Promise(g).Capacity
-		m.Groups = append(m.Groups, groupBody{Provider: l.cfg.Names[g.Name], Min: s.Min, Max: s.Max, Wanted: s.Wanted, There: s.There, Starting: s.Starting,
-			Draining: s.Draining, Why: s.Why, What: worker.PromiseBody{Name: g.Name, CPU: int64(c.CPU), Memory: c.Memory,
-				Custom: worker.CustomBodies(g.Custom), Labels: worker.LabelBodies(g.Labels)}})
+	for _, s := range states {
+		m.Groups = append(m.Groups, groupBody{Provider: l.cfg.Names[s.Name], Min: s.Min, Max: s.Max, Wanted: s.Wanted, There: s.There, Starting: s.Starting,
+			Draining: s.Draining, Why: s.Why, What: worker.PromiseBody{Name: s.Name, CPU: int64(s.Capacity.CPU), Memory: s.Capacity.Memory,
+				Custom: worker.CustomBodies(s.Custom), Labels: worker.LabelBodies(s.Labels)}})
 	}
 	p := l.n.peers
 	self := l.m.Self()

@@ -193,6 +193,19 @@ func TestHear(t *testing.T) {
 	if len(p.scale.reports) > 0 {
 		t.Error("a report is kept")
 	}
+	// Who leads keeps of each not more than it takes, and nothing of those that
+	// are not there.
+	p.scale.reports = map[peer.Node]loaded{}
+	large := &loadReport{Load: worker.DemandsBody{Shapes: make([]worker.ShapeBody, 10*maxReported), Custom: make([]worker.CustomBody, 10*wray.MaxCustom)}}
+	for _, from := range []peer.Node{head, next, other} {
+		p.handleMessage(from, &nodeMessage{Load: large})
+	}
+	if r := p.scale.reports[other].Load; len(p.scale.reports) != 3 || cap(r.Shapes) > 2*maxReported || cap(r.Custom) > 2*wray.MaxCustom {
+		t.Errorf("%d reports, of one %d shapes and %d resources", len(p.scale.reports), cap(r.Shapes), cap(r.Custom))
+	}
+	if p.scale.keep(map[peer.Node]bool{next: true}); len(p.scale.reports) != 1 {
+		t.Errorf("%d reports are kept of one that is there", len(p.scale.reports))
+	}
 }
 
 // TestScalingOf holds what wray explain says of groups.

@@ -2,9 +2,11 @@ package plan
 
 import (
 	"cmp"
+	"fmt"
 	"math"
 	"slices"
 	"strings"
+	"time"
 
 	"github.com/wray-project/wray"
 )
@@ -71,34 +73,85 @@ func (b *bin) clone() *bin {
 	return &c
 }
 
-// model says what a node of g has: what its group says, but not more than those
-// of its nodes have that are there.
-func (g *group) model() {
+// model says what a node of g has: what its group says, and of that not more than
+// the best of the instances that have joined. What no provider has started says
+// nothing of what one starts.
+func (g *group) model(now time.Duration) {
+	g.learn(now)
 	b := bin{labels: g.Labels, free: g.Capacity, custom: slices.Clone(g.Custom)}
 	if b.free.Memory == 0 {
 		b.free.Memory = math.MaxInt64
 	}
-	for _, m := range g.members {
-		if m.node == nil {
-			continue
+	var lacks []string
+	if k := g.known; k != nil {
+		if k.free.CPU < b.free.CPU {
+			lacks = append(lacks, fmt.Sprintf("%v CPUs, not %v", k.free.CPU, b.free.CPU))
+			b.free.CPU = k.free.CPU
 		}
-		b.free.CPU = min(b.free.CPU, m.node.Capacity.CPU)
-		b.free.Memory = min(b.free.Memory, m.node.Capacity.Memory)
+		if k.free.Memory < b.free.Memory {
+			if g.Capacity.Memory > 0 {
+				lacks = append(lacks, fmt.Sprintf("%d bytes of memory, not %d", k.free.Memory, b.free.Memory))
+			}
+			b.free.Memory = k.free.Memory
+		}
 		for i := range b.custom {
-			b.custom[i].Amount = min(b.custom[i].Amount, amount(m.node.Custom, b.custom[i].Name))
+			c := &b.custom[i]
+			if has := amount(k.custom, c.Name); has < c.Amount {
+				lacks = append(lacks, fmt.Sprintf("%v of %q, not %v", has, c.Name, c.Amount))
+				c.Amount = has
+			}
+		}
+		b.labels = nil
+		for _, l := range g.Labels {
+			if slices.Contains(k.labels, l) {
+				b.labels = append(b.labels, l)
+			} else {
+				lacks = append(lacks, fmt.Sprintf("no label %s=%s", l.Key, l.Value))
+			}
 		}
 	}
-	g.template = b
+	g.template, g.lacks = b, strings.Join(lacks, ", ")
+}
+
+// learn notes the most that instances have which have joined, of each thing. That
+// is known on when they have gone, for a time: else one that cannot hold what waits
+// would be started for it again and again.
+func (g *group) learn(now time.Duration) {
+	var b *bin
+	for _, m := range g.members {
+		if m.node == nil || !m.instance {
+			continue
+		}
+		if b == nil {
+			b = &bin{}
+		}
+		n := m.node
+		b.free.CPU, b.free.Memory = max(b.free.CPU, n.Capacity.CPU), max(b.free.Memory, n.Capacity.Memory)
+		b.labels = append(b.labels, n.Labels...)
+		for _, c := range n.Custom {
+			if i := slices.IndexFunc(b.custom, func(o wray.Custom) bool { return o.Name == c.Name }); i >= 0 {
+				b.custom[i].Amount = max(b.custom[i].Amount, c.Amount)
+			} else {
+				b.custom = append(b.custom, c)
+			}
+		}
+	}
+	switch {
+	case b != nil:
+		g.known, g.knownAt = b, now
+	case g.known != nil && now-g.knownAt >= relearn:
+		g.known = nil // they may be others by now
+	}
 }
 
 // bins returns the room that is there or on its way, in the order in which it is
 // filled: nodes of no group, which stay; those that are busy; then the others.
-func (p *Planner) bins(in *Input) []*bin {
+func (p *Planner) bins(now time.Duration, in *Input) []*bin {
 	var list []*bin
 	grouped := map[string]bool{}
 	for _, g := range p.groups {
 		grouped[g.Name] = true
-		g.model()
+		g.model(now)
 		for _, m := range g.sorted() {
 			switch n := m.node; {
 			case m.leaving():

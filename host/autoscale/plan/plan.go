@@ -103,6 +103,11 @@ type State struct {
 	Starting int // that have not joined
 	Draining int // that end
 	Why      string
+	// What a further node of it is taken to have: what the group says, less what
+	// those that have joined lack. Memory math.MaxInt64 is not known.
+	Capacity wray.Resources
+	Custom   []wray.Custom
+	Labels   []wray.Label
 }
 
 // Bounds of the pause after a failure, which doubles with each.
@@ -111,6 +116,8 @@ const (
 	maxPause = 5 * time.Minute
 	// retryStop is after what time an instance is stopped again that is there yet.
 	retryStop = 3 * time.Minute
+	// relearn is how long it is known what instances had when none is there.
+	relearn = time.Hour
 )
 
 // Planner is the state machine.
@@ -124,12 +131,15 @@ type group struct {
 	members map[string]*member
 	asked   int      // instances that were started in the last Step
 	window  []sample // how many were opened of late, in the order of time
+	known   *bin     // what instances have that have joined; nil: not known
+	knownAt time.Duration
 
 	// Of one Step:
-	template bin
-	active   int // members that are not on their way out
-	out      int // that are
-	starting int // of active, those that have not joined
+	template bin    // what one is taken to have
+	lacks    string // how that is less
+	active   int    // members that are not on their way out
+	out      int    // that are
+	starting int    // of active, those that have not joined
 	there    int
 	opened   int  // further ones that what waits has a use for
 	full     bool // and more could be used
@@ -211,7 +221,7 @@ func (p *Planner) Step(now time.Duration, in Input) ([]Action, []State) {
 		acts = append(acts, g.giveUp(now)...)
 		g.count()
 	}
-	bins := p.bins(&in)
+	bins := p.bins(now, &in)
 	p.pack(in.Demand, bins)
 	var states []State
 	for _, g := range p.groups {
@@ -223,6 +233,8 @@ func (p *Planner) Step(now time.Duration, in Input) ([]Action, []State) {
 		s.There -= len(stops)
 		g.active, g.out = g.active-len(stops), g.out+len(stops)
 		s.Why = g.why(now)
+		t := g.template.clone()
+		s.Capacity, s.Custom, s.Labels = t.free, t.custom, t.labels
 		states = append(states, s)
 	}
 	return acts, states
@@ -299,7 +311,8 @@ func (g *group) late(m *member, now time.Duration) bool {
 }
 
 // giveUp stops instances that have not joined in time, and again those that do
-// not stop.
+// not stop. A node without an instance that was told to drain, and does not, is one
+// as any other again: it was not reached, or is another by now.
 func (g *group) giveUp(now time.Duration) (acts []Action) {
 	if g.blind != "" {
 		return nil
@@ -309,6 +322,9 @@ func (g *group) giveUp(now time.Duration) (acts []Action) {
 	for _, m := range list {
 		switch {
 		case !m.instance:
+			if m.stopping && now-m.stopped >= retryStop && m.node != nil && !m.node.Draining {
+				m.stopping = false
+			}
 		case m.stopping:
 			if now-m.stopped < retryStop {
 				break
@@ -407,19 +423,27 @@ func (g *group) shrink(now time.Duration) (acts []Action) {
 	return acts
 }
 
-// why says what keeps a group from what is wanted.
+// why says what keeps a group from what is wanted, and how its nodes differ from
+// what it says.
 func (g *group) why(now time.Duration) string {
+	var s string
 	switch {
 	case g.blind != "":
-		return "its provider does not say what there is: " + g.blind
+		s = "its provider does not say what there is: " + g.blind
 	case g.trouble != "" && now < g.until:
-		return fmt.Sprintf("%s; tried again in %v", g.trouble, (g.until - now).Round(time.Second))
+		s = fmt.Sprintf("%s; tried again in %v", g.trouble, (g.until - now).Round(time.Second))
 	case g.trouble != "":
-		return g.trouble + "; tried again"
+		s = g.trouble + "; tried again"
 	case g.full:
-		return fmt.Sprintf("more waits, and there may be %d at most", g.Max)
+		s = fmt.Sprintf("more waits, and there may be %d at most", g.Max)
 	case g.opened > 0:
-		return "for what waits"
+		s = "for what waits"
 	}
-	return ""
+	if g.lacks != "" {
+		if s != "" {
+			s += "; "
+		}
+		s += "its nodes have less than the group says: " + g.lacks
+	}
+	return s
 }

@@ -33,8 +33,11 @@ import (
 //	blind GROUP|nobody        its provider does not say what there is
 //	stuck                     what is told to stop stays
 //	unstuck                   and goes
+//	deaf NODE|nobody          what is told to go does not hear of it
+//	lack GROUP [cpu=N] [memory=BYTES] [RESOURCE=N] [label=KEY=VALUE]    nodes that join have that, whatever the group says
 //	step [D]                  time passes, with a step every second, and one at its end
 //	show                      how the groups are
+//	promise                   what a further node of each is taken to have
 //
 // In the output is what was to be done, and at what time. What is started is there
 // from the next step on, as GROUP-NUMBER, and what is stopped or drained is gone.
@@ -67,10 +70,12 @@ type world struct {
 	refuse string
 	die    string
 	stuck  bool
+	deaf   string
+	have   map[string]words
 	out    strings.Builder
 }
 
-func newWorld() *world { return &world{next: map[string]int{}} }
+func newWorld() *world { return &world{next: map[string]int{}, have: map[string]words{}} }
 
 func (w *world) group(name string) *Group {
 	i := slices.IndexFunc(w.groups, func(g Group) bool { return g.Name == name })
@@ -198,6 +203,10 @@ func (w *world) line(f []string) error {
 		w.refuse = f[1]
 	case "die":
 		w.die = f[1]
+	case "deaf":
+		w.deaf = f[1]
+	case "lack":
+		w.have[f[1]] = a
 	case "blind":
 		w.in.Blind = nil
 		if f[1] != "nobody" {
@@ -226,6 +235,14 @@ func (w *world) line(f []string) error {
 			}
 			fmt.Fprintln(&w.out)
 		}
+	case "promise":
+		for _, s := range w.states {
+			fmt.Fprintf(&w.out, "%s: %v CPUs, %d bytes, %v", s.Name, s.Capacity.CPU, s.Capacity.Memory, s.Custom)
+			for _, l := range s.Labels {
+				fmt.Fprintf(&w.out, " %s=%s", l.Key, l.Value)
+			}
+			fmt.Fprintln(&w.out)
+		}
 	default:
 		return fmt.Errorf("no such line")
 	}
@@ -239,8 +256,12 @@ func (w *world) join() {
 			continue
 		}
 		g := w.group(x.Group)
-		w.in.Nodes = append(w.in.Nodes, Node{Name: x.Name, Group: g.Name, Capacity: g.Capacity, Custom: g.Custom, Labels: g.Labels,
-			Free: g.Capacity, FreeCustom: slices.Clone(g.Custom), IdleSince: w.now})
+		has, ok := w.have[x.Group]
+		if !ok {
+			has = words{res: g.Capacity, custom: g.Custom, labels: g.Labels}
+		}
+		w.in.Nodes = append(w.in.Nodes, Node{Name: x.Name, Group: g.Name, Capacity: has.res, Custom: has.custom, Labels: has.labels,
+			Free: has.res, FreeCustom: slices.Clone(has.custom), IdleSince: w.now})
 	}
 }
 
@@ -273,6 +294,9 @@ func (w *world) step() []Action {
 			}
 		case Stop, Drain:
 			fmt.Fprintf(&w.out, "%s %s: %s\n", map[Kind]string{Stop: "stop", Drain: "drain"}[a.Kind], a.Name, a.Why)
+			if w.deaf == a.Name {
+				break
+			}
 			if w.stuck {
 				for i := range w.in.Nodes {
 					w.in.Nodes[i].Draining = w.in.Nodes[i].Draining || w.in.Nodes[i].Name == a.Name
