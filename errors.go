@@ -41,6 +41,7 @@ const (
 	CodeActorDied        Code = 25 // the actor is gone, or lost its state during the call
 	CodeActorRestarted   Code = 26 // the actor is again what it was before calls that it had answered; Lost says how many
 	CodeDiverged         Code = 27 // a durable actor's call was run again, after a crash, and went another way
+	CodeGroupRemoved     Code = 28 // the placement group that it ran in, or was to run in, was removed
 )
 
 var codeNames = [...]string{
@@ -48,7 +49,7 @@ var codeNames = [...]string{
 	"OutOfMemory", "StackOverflow", "Deadlock", "ResourceDeadlock", "Unschedulable",
 	"LimitExceeded", "InvalidModule", "UnknownImport", "UnknownFunction", "BadArgument",
 	"WorkerDied", "OwnerDied", "ObjectLost", "StoreFull", "Denied", "EndOfStream",
-	"DependencyFailed", "ActorDied", "ActorRestarted", "Diverged",
+	"DependencyFailed", "ActorDied", "ActorRestarted", "Diverged", "GroupRemoved",
 }
 
 // String returns the code's name, such as "OutOfMemory".
@@ -212,4 +213,5 @@ var (
 	ErrActorDied        = &Error{Code: CodeActorDied}
 	ErrActorRestarted   = &Error{Code: CodeActorRestarted}
 	ErrDiverged         = &Error{Code: CodeDiverged}
+	ErrGroupRemoved     = &Error{Code: CodeGroupRemoved}
 )

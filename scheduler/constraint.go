@@ -25,11 +25,12 @@ const (
 	NodeAvoided                       // it could not run tasks of this job a moment ago
 	HeldBack                          // what is free is kept for a task that has waited for long
 	HeldResume                        // its CPU is for tasks that were waiting and go on
+	NoBundle                          // the bundle that it is to run in is not reserved yet: Name says why
 	Behind                            // others stand before it in a queue of tasks that want many different things
 )
 
 var constraintNames = [...]string{"cpu", "memory", "resource", "node", "label", "home", "draining", "unreachable",
-	"refused", "avoided", "held back", "resuming", "behind"}
+	"refused", "avoided", "held back", "resuming", "no bundle", "behind"}
 
 func (k ConstraintKind) String() string { return constraintNames[k] }
 
@@ -77,6 +78,8 @@ func (c Constraint) String() string {
 		return "what is free is kept for a task that has waited for long"
 	case HeldResume:
 		return "its CPU is kept for tasks that were waiting and go on"
+	case NoBundle:
+		return "it waits for its placement group: " + c.Name
 	case Behind:
 		return "others stand before it: its job has tasks that want very many different things"
 	}
@@ -86,6 +89,7 @@ func (c Constraint) String() string {
 // Verdict says what keeps a queued task from running on a node now.
 type Verdict struct {
 	Node  string
+	In    string       // a bundle there, in words, where the task is to run in one
 	Peer  PeerID       // 0: this node
 	Fails []Constraint // nothing: it is about to start there, or in turn to
 }
@@ -106,7 +110,11 @@ func (v *Verdict) Why() string {
 			parts = append(parts, c.String())
 		}
 	}
-	return strings.Join(parts, ", and ")
+	why := strings.Join(parts, ", and ")
+	if v.In != "" && why != "" {
+		why = v.In + ": " + why
+	}
+	return why
 }
 
 // verdictHere is the verdict on this node.

@@ -176,7 +176,7 @@ func (s *Scheduler) markAble() {
 			t.needs = t.lacks()
 			switch {
 			case t.state == queued || t.state == backoff:
-				if s.abroad(t) || short.gather(t) {
+				if t.place.in() != nil || s.abroad(t) || short.gather(t) {
 					mark(t)
 				}
 			case t.needs == 0:

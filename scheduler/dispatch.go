@@ -104,6 +104,10 @@ func (j *job) queueFor(t *task) *queue {
 
 // enqueue puts t, which waits for nothing else, at the end of its queue.
 func (s *Scheduler) enqueue(t *task) {
+	if t.place.in() != nil {
+		s.enqueueIn(t)
+		return
+	}
 	j := t.job
 	s.move(t, queued)
 	s.queued++
@@ -150,6 +154,8 @@ func (s *Scheduler) dispatch() {
 		s.move(t, running)
 		s.emit(Decision{Kind: Resume, Task: t.id, Job: t.job.id, Attempt: t.attempt, Value: t.value})
 	}
+	s.reserve()
+	s.seatGangs()
 	for {
 		t := s.pick()
 		if t == nil {
@@ -293,14 +299,22 @@ const (
 // holding reports whether resources are kept free for the task now, and until
 // when.
 func (v *starvation) holding(now int64) (until int64, yes bool) {
-	if v.task == nil || now-v.since < firstHold {
+	if v.task == nil {
+		return 0, false
+	}
+	return holdingSince(v.since, now)
+}
+
+// holdingSince is holding of what has waited since then.
+func holdingSince(since, now int64) (until int64, yes bool) {
+	if now-since < firstHold {
 		return 0, false
 	}
 	w := int64(firstHold)
-	for w <= (now-v.since)/2 {
+	for w <= (now-since)/2 {
 		w *= 2
 	}
-	until = addSaturated(v.since, w+w/holdFactor)
+	until = addSaturated(since, w+w/holdFactor)
 	return until, now < until
 }
 
@@ -308,6 +322,9 @@ func (v *starvation) holding(now int64) (until int64, yes bool) {
 // task whose parent keeps something while it waits (memory, custom resources)
 // may pass one that lacks such, for that parent may be what it lacks it of.
 func (s *Scheduler) heldBack(t *task) bool {
+	if _, yes := s.gangHolds(); yes && !t.inner && (t.res.CPU > 0 || t.res.Memory > 0 || t.claim != nil) {
+		return true
+	}
 	v := &s.starvation
 	if v.task == nil || v.task == t {
 		return false

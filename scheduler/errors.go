@@ -191,7 +191,7 @@ func (t *task) blame(err *wray.Error) *wray.Error {
 		return err
 	}
 	e := &wray.Error{Code: t.stop, Task: t.name, Attempt: t.attempt, Node: err.Node, Trace: err.Trace}
-	if t.stop == wray.CodeCanceled {
+	if t.stop == wray.CodeCanceled || t.stop == wray.CodeGroupRemoved {
 		e.Message = t.why
 		return e
 	}

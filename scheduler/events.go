@@ -42,7 +42,7 @@ func (s *Scheduler) ended(t *task, outcome Outcome) {
 		return
 	}
 	err := t.blame(outcome.Err)
-	if t.stop != wray.CodeCanceled && outcome.Retryable && (t.retries == Forever || t.attempt <= t.retries) {
+	if t.stop != wray.CodeCanceled && t.stop != wray.CodeGroupRemoved && outcome.Retryable && (t.retries == Forever || t.attempt <= t.retries) {
 		s.retry(t)
 	} else {
 		s.finish(t, err)
@@ -92,7 +92,11 @@ func (s *Scheduler) Unblocked(now int64, id wray.ID, attempt int) {
 	}
 	s.unlink(t)
 	s.move(t, resuming)
-	s.resume.add(t)
+	if t.room != nil {
+		t.room.resume.add(t)
+	} else {
+		s.resume.add(t)
+	}
 }
 
 // ObjectReady tells that an object is there. Results of a task need not be

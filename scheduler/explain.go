@@ -30,6 +30,9 @@ func (s *Scheduler) Explain(id wray.ID) (Explanation, bool) {
 	if p := t.peer(); p != nil {
 		e.Peer, e.Node = p.id, p.node.Name
 	}
+	if t.state == grouped {
+		e.Nodes = s.groupVerdicts(t, wray.MaxBundles)
+	}
 	if t.state == queued {
 		e.Nodes = s.verdicts(t, len(s.peers.all.list)+1)
 	}

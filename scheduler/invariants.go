@@ -23,7 +23,7 @@ func (s *Scheduler) mustHold() {
 // time in proportion to the tasks. The numbers are those of DESIGN.md.
 func (s *Scheduler) check() error {
 	c := checker{s: s, free: s.config.Capacity, queues: make(map[*task]*queue), custom: customs(s.config.Custom), claims: make(map[*claim]int), placements: make(map[*placement]int)}
-	steps := []func() error{c.queued, c.jobs, c.totals, c.objects, c.timers, c.peers}
+	steps := []func() error{c.queued, c.checkRooms, c.jobs, c.totals, c.objects, c.timers, c.peers}
 	for _, step := range steps {
 		if err := step(); err != nil {
 			return err
@@ -121,7 +121,9 @@ func (c *checker) jobs() error {
 		var err error
 		j.roots.each(func(t *task) {
 			count[t.state]++
-			held = held.Add(t.state.holds(t.res))
+			if t.room == nil {
+				held = held.Add(t.state.holds(t.res))
+			}
 			c.claim(t, custom)
 			live++
 			if t.state.pending() {
@@ -133,6 +135,15 @@ func (c *checker) jobs() error {
 		})
 		if err != nil {
 			return err
+		}
+		c.free = c.free.Sub(held)
+		for _, r := range c.s.gangs.rooms {
+			if r.gang.job == j {
+				held = held.Add(r.capacity)
+				for _, x := range r.custom {
+					custom[x.resource] += x.capacity
+				}
+			}
 		}
 		if count != j.count || live != j.live || bytes != j.bytes || held != j.held {
 			return fmt.Errorf("1: job %v counts %v, %d live, %d bytes, held %v; its tasks are %v, %d, %d, %v",
@@ -147,7 +158,6 @@ func (c *checker) jobs() error {
 		if n.submitted != n.finished+n.failed+n.canceled+uint64(live-count[leaving]) {
 			return fmt.Errorf("2: job %v lost a task: %+v, %d live", j.id, *n, live)
 		}
-		c.free = c.free.Sub(held)
 	}
 	return nil
 }
@@ -158,6 +168,9 @@ func (c *checker) claim(t *task, held []wray.Amount) {
 		return
 	}
 	c.claims[t.claim]++
+	if t.room != nil {
+		return
+	}
 	for _, w := range t.claim.wants {
 		if t.state.local() {
 			held[w.resource] += w.amount
@@ -191,7 +204,7 @@ func (c *checker) task(j *job, t *task) error {
 	if t.depth > s.config.MaxDepth || t.parent != nil && (t.parent.depth >= t.depth || s.tasks.get(t.parent.id) != t.parent) {
 		return bad("6: depth %d or its parent is wrong", t.depth)
 	}
-	if _, in := c.queues[t]; in != (t.state.parks() || t.state == queued || t.state == resuming || t.state == lent) {
+	if _, in := c.queues[t]; in != (t.state.parks() || t.state == queued || t.state == resuming || t.state == lent || t.state == grouped) {
 		return bad("3: in a queue: %v", in)
 	}
 	edges, pending := 0, 0
@@ -227,8 +240,11 @@ func (c *checker) task(j *job, t *task) error {
 	if t.stop != wray.CodeOK && !t.state.started() && t.state != condemned && t.state != recalled && t.state != leaving {
 		return bad("5: told to stop")
 	}
-	if t.state == blocked {
+	if t.state == blocked && t.room == nil {
 		c.blocked += t.res.Memory
+	}
+	if t.room != nil && !t.state.started() {
+		return bad("10: in a room")
 	}
 	if p := t.peer(); (t.state == lent) != (p != nil) || p != nil && (t.queue != &p.tasks || s.peers.byID[p.id] != p || t.home()) {
 		return bad("8: lent to %v", p)
@@ -344,7 +360,20 @@ func (c *checker) peers() error {
 		p := m.peer
 		var lent wray.Resources
 		loaned := map[int]wray.Amount{}
+		for _, g := range c.s.gangs.order {
+			for i := range g.bundles {
+				if r := g.bundles[i].room; r != nil && r.peer == p {
+					lent = lent.Add(r.capacity)
+					for _, x := range r.custom {
+						loaned[x.resource] += x.capacity
+					}
+				}
+			}
+		}
 		for t := p.tasks.first; t != nil; t = t.next {
+			if t.room != nil {
+				continue
+			}
 			lent = lent.Add(t.res)
 			for _, w := range t.claim.all() {
 				loaned[w.resource] += w.amount
@@ -379,6 +408,11 @@ func (c *checker) peers() error {
 func (s *Scheduler) checkIdle() error {
 	if t := s.resume.first; t != nil && t.res.CPU <= s.free.CPU {
 		return fmt.Errorf("7: task %v could resume", t.id)
+	}
+	for _, g := range s.gangs.hungry {
+		if b := s.seat(g, g.queue.first, nil, false); g.ready && b != nil && b.at == 0 {
+			return fmt.Errorf("7: task %v could start in its group", g.queue.first.id)
+		}
 	}
 	if t := s.pick(); t != nil {
 		return fmt.Errorf("7: task %v could start", t.id)

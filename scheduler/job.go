@@ -41,7 +41,7 @@ type totals struct {
 }
 
 func (j *job) pending() int {
-	return j.count[waiting] + j.count[queued] + j.count[backoff] + j.count[condemned]
+	return j.count[waiting] + j.count[queued] + j.count[grouped] + j.count[backoff] + j.count[condemned]
 }
 
 // meterTo brings the integral of held CPU up to now. It is called before held
@@ -90,6 +90,7 @@ func (s *Scheduler) EndJob(now int64, id wray.ID) {
 	if f := (&household{job: j}); !s.tend(f) {
 		s.late.families.push(f)
 	}
+	s.endGangsOf(id)
 	s.settle()
 	s.closeIfEnded(j) // else done by the last of its tasks
 }
@@ -163,7 +164,13 @@ func (s *Scheduler) move(t *task, to state) {
 	} else {
 		j.live--
 	}
-	if from.started() || to.started() {
+	if t.room != nil {
+		s.moveIn(t, from, to)
+		if from == lent {
+			t.away.peer = nil
+		}
+	} else if from.started() || to.started() {
+		s.gangs.changed = s.gangs.changed || from.started()
 		change := to.holds(t.res).Sub(from.holds(t.res))
 		if change != (wray.Resources{}) {
 			j.meterTo(s.now)

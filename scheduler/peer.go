@@ -211,10 +211,21 @@ func (s *Scheduler) enlist(p *peer) {
 		p.custom = append(p.custom, account{resource: s.resourceOf(c.Name), capacity: c.Amount})
 	}
 	for t := p.tasks.first; t != nil; t = t.next { // lent before p came back with another node
-		if t.claim != nil {
+		if t.claim != nil && t.room == nil {
 			for _, w := range t.claim.wants {
 				if a := p.account(w.resource); a != nil {
 					a.loaned += w.amount
+				}
+			}
+		}
+	}
+	for _, g := range s.gangs.order { // likewise
+		for i := range g.bundles {
+			if r := g.bundles[i].room; r != nil && r.peer == p {
+				for _, c := range r.custom {
+					if a := p.account(c.resource); a != nil {
+						a.loaned += c.capacity
+					}
 				}
 			}
 		}
@@ -325,6 +336,15 @@ func (s *Scheduler) forgetResources(n int) {
 			used[w.resource] = true
 		}
 	})
+	for _, g := range s.gangs.order {
+		for i := range g.bundles {
+			if r := g.bundles[i].room; r != nil {
+				for _, c := range r.custom {
+					used[max(c.resource, 0)] = true
+				}
+			}
+		}
+	}
 	for i := range used {
 		if !used[i] {
 			delete(ps.resource, s.custom[i].name)
@@ -381,6 +401,7 @@ func (s *Scheduler) PeerUp(now int64, id PeerID, node Node) error {
 	if was.id != 0 {
 		s.losePatience(&was)
 	}
+	s.gangsAsk(id)
 	s.deadlock.changed = true
 	return nil
 }
@@ -412,6 +433,7 @@ func (s *Scheduler) PeerLoad(now int64, id PeerID, load Load) {
 		}
 	}
 	p.resort()
+	s.gangsAsk(id)
 }
 
 // PeerAsk lets a peer that has refused be asked again.
@@ -420,6 +442,7 @@ func (s *Scheduler) PeerAsk(now int64, id PeerID) {
 	if p := s.peers.byID[id]; p != nil {
 		p.shut = false
 		p.resort()
+		s.gangsAsk(id)
 	}
 }
 
@@ -435,6 +458,7 @@ func (s *Scheduler) PeerUnreachable(now int64, id PeerID) {
 	}
 	p.unreachable = true
 	p.resort()
+	s.gangsLetGo(p)
 	for t := p.tasks.first; t != nil; {
 		next := t.next
 		if t.stop == wray.CodeCanceled {
@@ -459,6 +483,7 @@ func (s *Scheduler) PeerLeaves(now int64, id PeerID) {
 	p.leaving = true
 	p.resort()
 	s.losePatience(&was)
+	s.gangsLosePeer(p, false)
 	s.deadlock.changed = true
 	s.settle()
 }
@@ -481,6 +506,7 @@ func (s *Scheduler) PeerDown(now int64, id PeerID) {
 	}
 	s.delist(p)
 	s.losePatience(p)
+	s.gangsLosePeer(p, true)
 	s.deadlock.changed = true
 	s.settle()
 }
@@ -496,9 +522,14 @@ func (s *Scheduler) Refused(now int64, id wray.ID, attempt int, why Refusal, err
 		return
 	}
 	p, home := t.peer(), why == OnlyHere
+	g := t.place.in()
 	switch why {
 	case NoRoom:
-		p.shut = true
+		if g != nil {
+			t.room.shut = true
+		} else {
+			p.shut = true
+		}
 	case NotNow:
 		t.job.avoid(p.id, s.now)
 	case OnlyHere:
@@ -507,6 +538,13 @@ func (s *Scheduler) Refused(now int64, id wray.ID, attempt int, why Refusal, err
 	switch {
 	case t.stop == wray.CodeCanceled:
 		s.finish(t, t.blame(&wray.Error{Code: wray.CodeCanceled}))
+	case g != nil && home && !g.maybeHere(t) && err != nil:
+		s.finish(t, t.blame(err))
+	case g != nil:
+		s.leave(t)
+		t.stop = wray.CodeOK
+		t.attempt--
+		s.rejoin(t)
 	case home && !t.here && err != nil:
 		s.finish(t, t.blame(err))
 	case home && !t.here:
@@ -532,7 +570,11 @@ func (s *Scheduler) lend(t *task, p *peer) {
 	p.tasks.add(t)
 	p.resort()
 	s.begin(t)
-	s.emit(Decision{Kind: Lend, Task: t.id, Job: t.job.id, Attempt: t.attempt, Value: t.value, Peer: p.id})
+	d := Decision{Kind: Lend, Task: t.id, Job: t.job.id, Attempt: t.attempt, Value: t.value, Peer: p.id}
+	if t.room != nil {
+		d.Bundle = t.room.index
+	}
+	s.emit(d)
 }
 
 // HasRoom reports whether what a task wants is free here now. After a Ready

@@ -23,14 +23,20 @@ const (
 	// OnNode: the node called Strategy.Node. With Soft, another while that is
 	// not there or has no room.
 	OnNode
+
+	// InGroup: where the bundle Strategy.Bundle of Strategy.Group is. It goes with
+	// nothing else.
+	InGroup
 )
 
 // Strategy says where a task is to run. The zero Strategy is the default.
 type Strategy struct {
-	Kind  StrategyKind
-	Node  string
-	Soft  bool
-	Where []wray.Selector // all of which the node's labels must match, whatever the kind
+	Kind   StrategyKind
+	Node   string
+	Soft   bool
+	Group  wray.ID
+	Bundle int             // wray.AnyBundle: whichever has room
+	Where  []wray.Selector // all of which the node's labels must match, whatever the kind
 }
 
 // StrategyOf returns the strategy of a placement; nil is the default.
@@ -76,8 +82,9 @@ type placement struct {
 	Strategy
 	home  bool // on this node alone
 	key   string
-	tasks int  // alive that have it
-	here  bool // this node is allowed
+	tasks int   // alive that have it
+	here  bool  // this node is allowed
+	gang  *gang // of InGroup
 }
 
 // away is what is known of a task that may run elsewhere. Few have it.
@@ -177,6 +184,10 @@ func (s *Scheduler) placementFor(st *Strategy, home bool) *placement {
 	if st.Soft {
 		key.WriteByte('s')
 	}
+	if st.Kind == InGroup {
+		key.WriteString(st.Group.String())
+		key.WriteString(strconv.Itoa(st.Bundle))
+	}
 	key.WriteString(strconv.Quote(st.Node))
 	where := slices.Clone(st.Where)
 	slices.SortFunc(where, func(a, b wray.Selector) int { return strings.Compare(a.String(), b.String()) })
@@ -188,6 +199,9 @@ func (s *Scheduler) placementFor(st *Strategy, home bool) *placement {
 		l = &placement{Strategy: *st, home: home, key: key.String()}
 		l.Where = where
 		l.here = l.allows(&s.node)
+		if st.Kind == InGroup {
+			l.gang = s.gangs.byID[st.Group]
+		}
 		if s.placements == nil {
 			s.placements = map[string]*placement{}
 		}
@@ -214,7 +228,11 @@ func (s *Scheduler) keepHome(t *task) {
 	if old != nil {
 		st = old.Strategy
 	}
-	s.put(t, s.placementFor(&st, true), nil)
+	l := s.placementFor(&st, true)
+	if old.in() != nil {
+		l.gang = old.gang // which may be no more
+	}
+	s.put(t, l, nil)
 	if old != nil {
 		old.tasks--
 		s.leavePlacement(old)

@@ -31,6 +31,7 @@ func (s *Scheduler) Promised(now int64, list []Promise) error {
 		n.Custom, n.Labels = slices.Clone(n.Custom), slices.Clone(n.Labels)
 	}
 	s.rehope()
+	s.gangs.changed = true
 	s.deadlock.changed = true
 	s.settle()
 	return nil
@@ -166,7 +167,7 @@ func (s *Scheduler) Demands(most int) []Demand {
 		}
 		list = append(list, d)
 	}
-	return list
+	return append(list, s.groupDemands(most-len(list))...)
 }
 
 // Room is what is free here, and how many tasks run here, for whomever, actors
@@ -182,5 +183,6 @@ func (s *Scheduler) Room() (free wray.Resources, custom []wray.Custom, tasks int
 			}
 		}
 	}
+	tasks += len(s.gangs.rooms) // a bundle is in use, whether a task runs in it or not
 	return wray.Resources{CPU: max(s.free.CPU, 0), Memory: max(s.free.Memory, 0)}, custom, tasks
 }

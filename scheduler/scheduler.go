@@ -147,6 +147,7 @@ type Scheduler struct {
 	late   late
 
 	peers      peers
+	gangs      gangs
 	placements map[string]*placement // of the tasks alive, by their key
 	round      uint64                // of lendOut
 	missed     bool                  // in this round, somebody may have room who was not drawn
@@ -236,6 +237,7 @@ func (s *Scheduler) Tick(now int64) {
 		t.stop = wray.CodeTimeout
 		s.emitStop(t, wray.CodeTimeout)
 	}
+	s.tickGangs()
 	if s.deadlock.due(s.now) {
 		s.sweep()
 		s.breakDeadlock()
@@ -268,6 +270,12 @@ func (s *Scheduler) NextDeadline() (int64, bool) {
 	}
 	if s.behind() {
 		earliest(s.now)
+	}
+	if at := s.gangDeadline(); at > 0 {
+		earliest(at)
+	}
+	if until, holding := s.gangHolds(); holding {
+		earliest(until)
 	}
 	return next, ok
 }

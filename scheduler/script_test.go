@@ -81,6 +81,7 @@ const (
 	aTask
 	anObject
 	aPeer
+	aGroup
 )
 
 func (v *env) id(kind uint64, name string) wray.ID {
@@ -175,6 +176,8 @@ func (v *env) decisions() {
 			fmt.Fprintf(&v.out, "space %s\n", v.names[d.Job])
 		case JobEnded:
 			fmt.Fprintf(&v.out, "ended %s: %s\n", v.names[d.Job], statsString(*d.Stats))
+		default:
+			v.groupDecision(&d)
 		}
 	}
 	if err := v.s.check(); err != nil {
@@ -416,7 +419,7 @@ func (v *env) event(cmd string, args []datadriven.CmdArg) {
 			})
 		}
 	default:
-		v.t.Fatalf("unknown command %q", cmd)
+		v.groupEvent(cmd, &a)
 	}
 }
 
@@ -463,6 +466,7 @@ func (v *env) submit(a arguments, name string) {
 	if a.has("on") {
 		st.Kind, st.Node = OnNode, a.text("on")
 	}
+	v.inGroup(&a, &st)
 	spec.Place = &Place{Strategy: st, Home: a.flag("home")}
 	for _, s := range a.opts["near"] {
 		peer, text, _ := strings.Cut(s, ":")
@@ -630,7 +634,7 @@ func (a *arguments) attempt(id wray.ID) int {
 }
 
 func (a *arguments) error(key string) *wray.Error {
-	for c := wray.CodeOK; c <= wray.CodeDependencyFailed; c++ {
+	for c := wray.CodeOK; c <= wray.CodeGroupRemoved; c++ {
 		if c.String() == a.opts[key][0] {
 			return &wray.Error{Code: c}
 		}

@@ -14,9 +14,17 @@ type short struct {
 func (s *Scheduler) newShort() *short {
 	h := &short{lacks: make([]byNeed, 1+len(s.custom)), have: make([]int64, 1+len(s.custom))}
 	h.have[0] = s.free.Memory
+	for _, r := range s.gangs.rooms { // a group may be removed by whoever has a handle
+		h.have[0] += r.capacity.Memory
+	}
 	for i := range s.custom {
 		h.have[1+i] = int64(s.custom[i].free)
 		h.lacks[1+i].resource = 1 + i
+	}
+	for _, r := range s.gangs.rooms {
+		for _, c := range r.custom {
+			h.have[1+c.resource] += int64(c.capacity)
+		}
 	}
 	return h
 }
@@ -39,6 +47,9 @@ func (h *short) init() {
 
 // add tells that what t holds may become free.
 func (h *short) add(t *task) {
+	if t.room != nil {
+		return // it holds its room's
+	}
 	h.have[0] += t.state.holds(t.res).Memory
 	if t.claim != nil && t.state.local() {
 		for _, w := range t.claim.wants {

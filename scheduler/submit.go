@@ -37,6 +37,12 @@ func (s *Scheduler) Submit(now int64, spec *Spec) error {
 	}
 	here := lacks == nil && spec.Resources.Fits(s.config.Capacity)
 	var place *placement
+	inGroup := spec.Place != nil && spec.Place.Kind == InGroup
+	if inGroup {
+		if here, err = true, s.mayJoin(spec, wants); err != nil {
+			return err
+		}
+	}
 	if spec.Place != nil {
 		place = s.placementFor(&spec.Place.Strategy, spec.Place.Home)
 		here = here && (place == nil || place.here)

@@ -9,6 +9,7 @@ const (
 	gone      state = iota // before Submit and after Done
 	waiting                // for dependencies
 	queued                 // could run if resources were free
+	grouped                // the same, in the bundles of its group
 	backoff                // an attempt failed, the next one waits for its time
 	condemned              // not started, and is to fail: see late
 	lent                   // started at a peer: holds nothing here
@@ -20,7 +21,7 @@ const (
 	states
 )
 
-var stateNames = [states]string{"gone", "waiting", "queued", "backoff", "condemned", "lent", "running", "blocked", "resuming", "recalled", "leaving"}
+var stateNames = [states]string{"gone", "waiting", "queued", "queued", "backoff", "condemned", "lent", "running", "blocked", "resuming", "recalled", "leaving"}
 
 func (st state) String() string { return stateNames[st] }
 
@@ -73,6 +74,9 @@ type task struct {
 	doom    *wray.Error
 	pending int   // edges whose object is not there
 	edges   *edge // what it waits for: dependencies or, blocked, objects
+
+	room          *room // that it is started in, or nil
+	before, after *task // started in that
 
 	inner      bool   // its parent held something that it keeps while it waits, when t was queued
 	queue      *queue // the queue it is in, or nil

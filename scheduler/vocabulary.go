@@ -93,9 +93,19 @@ const (
 	// Lend: have the worker Peer run attempt Attempt of Task. It ends with one
 	// Finished, or with Refused. A Stop may follow, with the same Peer.
 	Lend
+
+	// TellGroup: tell the worker Peer the Note.
+	TellGroup
+
+	// GroupReady: all bundles of the group Task are reserved, for the first time or
+	// again.
+	GroupReady
+
+	// GroupEnded: the group Task is no more. Err is nil when RemoveGroup ended it.
+	GroupEnded
 )
 
-var kindNames = [...]string{"?", "Start", "Stop", "Resume", "Done", "Space", "JobEnded", "Lend"}
+var kindNames = [...]string{"?", "Start", "Stop", "Resume", "Done", "Space", "JobEnded", "Lend", "TellGroup", "GroupReady", "GroupEnded"}
 
 // String returns the kind's name, such as "Start".
 func (k Kind) String() string {
@@ -116,5 +126,7 @@ type Decision struct {
 	Err     *wray.Error // of Done
 	Stats   *Stats      // of JobEnded
 	Value   any         // the Spec's, of Task; nil where there is none
-	Peer    PeerID      // of Lend, and of the Stop of an attempt that was lent
+	Peer    PeerID      // of Lend, TellGroup, and of the Stop of an attempt that was lent
+	Note    *GroupNote  // of TellGroup
+	Bundle  int         // of Lend: that it runs in, of its group
 }

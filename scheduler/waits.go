@@ -47,7 +47,8 @@ type Waiting struct {
 	Resources wray.Resources
 	Custom    []wray.Custom
 	Strategy  Strategy
-	Home      bool // they may run on this node alone
+	Home      bool   // they may run on this node alone
+	Group     string // the placement group that they run in, in words; Strategy has its bundle
 
 	// Of one of them, the first in its queue, where there is a name:
 	Task    wray.ID
@@ -128,6 +129,11 @@ func (s *Scheduler) Waits(now int64, q WaitQuery) Waits {
 			}
 			do(j, queued, &j.overflow)
 			do(j, queued, &j.abroad)
+			for _, g := range s.gangs.order {
+				if g.queue.first != nil && g.jobID == j.id {
+					do(j, grouped, &g.queue)
+				}
+			}
 			for _, st := range [...]state{waiting, backoff, condemned, blocked} {
 				do(j, st, &j.parked[st])
 			}
@@ -224,6 +230,10 @@ func (s *Scheduler) describe(g *group, judge int) Waiting {
 		}
 		x.Nodes = s.verdicts(t, judge)
 		x.MoreNodes = 1 + len(s.peers.all.list) - len(x.Nodes)
+	case grouped:
+		x.Group = "the placement group" + t.place.gang.called()
+		x.Nodes = s.groupVerdicts(t, judge)
+		x.Never = len(x.Nodes) > 0 && !slices.ContainsFunc(x.Nodes, func(v Verdict) bool { return !v.Never() })
 	case waiting, blocked:
 		x.Space = t.space
 		x.Missing, x.MoreMissing = t.missing()

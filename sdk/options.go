@@ -27,6 +27,11 @@ type options struct {
 	places  []byte // place, as rt.Spec has it
 	key     string
 
+	in       *rt.Ref // the placement group that it runs in
+	bundle   []byte  // of that; empty: any
+	strategy wray.GroupStrategy
+	making   bool // they are those of a placement group
+
 	actorFlags  uint32 // Named apart
 	restarts    int32
 	hasRestarts bool
@@ -46,7 +51,10 @@ func (o *options) apply(s *rt.Spec) {
 	s.CPU, s.Retries, s.Memory, s.Timeout = o.cpu, o.retries, o.memory, o.timeout
 	s.Window, s.Name, s.RetryOn, s.Custom = o.window, o.name, o.retryOn, o.claim
 	s.Key, s.Place = o.key, o.places
-	s.Actor, s.CallTries, s.MaxPending, s.Idle, s.Concurrency = nil, o.callTries, o.maxPending, o.idle, o.concurrency
+	if o.in != nil {
+		s.Place = o.bundle
+	}
+	s.Actor, s.CallTries, s.MaxPending, s.Idle, s.Concurrency = o.in, o.callTries, o.maxPending, o.idle, o.concurrency
 	s.CheckpointCalls, s.CheckpointEvery = o.checkpointCalls, o.checkpointEvery
 }
 
@@ -58,6 +66,7 @@ func (o *options) check(k declKind) {
 	if o.key != "" && k != declMethod {
 		o.bad("CallKey(%q) is an option of methods", o.key)
 	}
+	o.checkGroup(k)
 	switch {
 	case k == declTask && ofActors:
 		o.bad("GetIfExists, Detached, Durable, MaxRestarts, MaxTaskRetries, MaxPendingCalls, MaxConcurrency, Idle, CheckpointEvery and CheckpointInterval are options of actors, not of tasks")

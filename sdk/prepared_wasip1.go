@@ -25,7 +25,7 @@ func (t *task) quick(ctx context.Context, args []rt.Arg, actor *rt.Ref) *rt.Ref 
 }
 
 func (t *task) prepare(ctx context.Context) {
-	if t.opts.err != nil || t.d.stream || t.d.parts != 1 || t.d.kind == declClass {
+	if t.opts.err != nil || t.opts.in != nil || t.d.stream || t.d.parts != 1 || t.d.kind == declClass {
 		t.prepared.made = true
 		return
 	}

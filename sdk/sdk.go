@@ -242,6 +242,9 @@ func (t *task) send(ctx context.Context, p *packet, err error) (*rt.Ref, error) 
 		return nil, err
 	}
 	s := &p.spec
+	if p.actor == nil {
+		p.actor = t.opts.in
+	}
 	if s.Fn, err = t.d.lookup(ctx, p.actor); err != nil {
 		return nil, err
 	}

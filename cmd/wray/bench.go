@@ -53,6 +53,7 @@ var rayPublished = map[string]float64{
 	"1:n actor calls async":                        8038,
 	"n:n actor calls async":                        27376,
 	"n:n actor calls with arg async":               2759,
+	"placement group create/removal":               765,
 }
 
 func newBench() *cobra.Command {

@@ -69,7 +69,7 @@ func printExplained(out io.Writer, x *clientwire.Explained) error {
 	switch {
 	case x.Idle != "":
 		fmt.Fprintf(out, "it does not wait: %s\n", plain([]byte(x.Idle)))
-	case len(x.Tasks) == 0 && len(x.Actors) == 0:
+	case len(x.Tasks) == 0 && len(x.Actors) == 0 && len(x.Groups) == 0:
 		fmt.Fprintln(out, "nothing waits here")
 	}
 	return printWaits(out, x, false)
@@ -81,6 +81,7 @@ func printWaits(out io.Writer, x *clientwire.Explained, brief bool) error {
 	for _, j := range x.Jobs {
 		p.jobs[j.Number] = string(plain([]byte(j.Name)))
 	}
+	p.groups(x.Groups, x.MoreGroups)
 	queued := false
 	for i := range x.Tasks {
 		p.wait(&x.Tasks[i])

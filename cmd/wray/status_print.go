@@ -35,7 +35,7 @@ func printStatus(out io.Writer, s clientwire.Status) error {
 	if err := printRunningJobs(out, &s); err != nil {
 		return err
 	}
-	if s.Waits != nil && (len(s.Waits.Tasks) > 0 || len(s.Waits.Actors) > 0) {
+	if s.Waits != nil && (len(s.Waits.Tasks) > 0 || len(s.Waits.Actors) > 0 || len(s.Waits.Groups) > 0) {
 		fmt.Fprintln(out)
 		return printWaits(out, s.Waits, true)
 	}

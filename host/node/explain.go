@@ -35,7 +35,7 @@ func (n *Node) Explain(ctx context.Context, q clientwire.ExplainBody) (clientwir
 	if err != nil {
 		return clientwire.Explained{}, err
 	}
-	if x := &b.Explained; job && x.Idle == "" && len(x.Tasks) == 0 && len(x.Actors) == 0 {
+	if x := &b.Explained; job && x.Idle == "" && len(x.Tasks) == 0 && len(x.Actors) == 0 && len(x.Groups) == 0 {
 		x.Idle = "nothing of that job waits"
 	}
 	return b.Explained, nil

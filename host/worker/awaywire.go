@@ -64,7 +64,7 @@ type answerBody struct {
 // with an actor that is asked for.
 const (
 	callFlags = abi.SpecCheckpoint | abi.SpecStream
-	makeFlags = abi.SpecNamed | abi.SpecGetIfExists | abi.SpecDetached | abi.SpecRetryErrors
+	makeFlags = abi.SpecNamed | abi.SpecGetIfExists | abi.SpecDetached | abi.SpecRetryErrors | abi.SpecInGroup | abi.SpecCapture
 )
 
 // check checks what can be checked without knowing more than the message, and
@@ -85,6 +85,11 @@ func (b *lendBody) check(value func(*valueBody) error) (refs int, err error) {
 	}
 	if c := b.Call; c != nil && (c.Attempt < 0 || c.Flags&^callFlags != 0 || len(c.Key) > maxName || b.CPU|b.Memory != 0 || len(b.Custom) > 0) {
 		return 0, fmt.Errorf("a call that makes no sense: %+v", c)
+	}
+	if b.Group != nil {
+		if refs++; b.Call != nil || b.Bundle < wray.AnyBundle || b.Bundle >= wray.MaxBundles {
+			return 0, fmt.Errorf("bundle %d of a placement group", b.Bundle)
+		}
 	}
 	for i := range b.Args {
 		a := &b.Args[i]

@@ -13,7 +13,7 @@ import (
 
 const (
 	actorFlags = abi.SpecActor | abi.SpecNamed | abi.SpecGetIfExists | abi.SpecDetached | abi.SpecDurable
-	knownFlags = abi.SpecCheckpoint | abi.SpecFresh | abi.SpecStream | abi.SpecRetryErrors | abi.SpecHasCPU | abi.SpecHasRetries | actorFlags
+	knownFlags = abi.SpecGroup | abi.SpecInGroup | abi.SpecCapture | abi.SpecCheckpoint | abi.SpecFresh | abi.SpecStream | abi.SpecRetryErrors | abi.SpecHasCPU | abi.SpecHasRetries | actorFlags
 )
 
 // actorOf returns the actor that a handle stands for, or nil.
@@ -30,6 +30,9 @@ func (g *guest) actorOf(h uint32) *actor {
 // one, or is a call of one.
 func (g *guest) readActor(b []byte, t *task) abi.Errno {
 	h := u32(b, abi.SpecActorRef)
+	if t.flags&abi.SpecInGroup != 0 {
+		h = 0 // it is the group's: see readGroup
+	}
 	switch {
 	case t.flags&abi.SpecActor != 0:
 		if h != 0 || t.flags&(abi.SpecStream|abi.SpecFresh|abi.SpecCheckpoint) != 0 || t.fn.command || u32(b, abi.SpecNresults) != 1 {
@@ -209,6 +212,9 @@ func findActor(g *guest, v view, s []uint64) abi.Errno {
 // checkpoint.
 func killActor(g *guest, _ view, s []uint64) abi.Errno {
 	a, flags := g.actorOf(uint32(s[0])), uint32(s[1])
+	if e, yes := g.killGroup(uint32(s[0]), flags); yes {
+		return e
+	}
 	switch {
 	case flags == abi.KillCheckpoint && uint32(s[0]) == 0:
 		if g.task == nil || g.task.actor == nil {

@@ -49,6 +49,9 @@ func (g *guest) submitOne(v view, b []byte) abi.Errno {
 	if flags&^knownFlags != 0 {
 		return abi.EINVAL
 	}
+	if flags&abi.SpecGroup != 0 {
+		return g.makeGroup(v, b)
+	}
 	f := g.job.function(u32(b, abi.SpecFn))
 	if flags&abi.SpecCheckpoint != 0 {
 		// It runs none: the constructor's stands for it.
@@ -127,6 +130,10 @@ func (g *guest) submitOne(v view, b []byte) abi.Errno {
 	}
 	var err error
 	if t.key, e = g.readKey(v, b, t); e != abi.Success {
+		t.release()
+		return e
+	}
+	if e := g.readGroup(v, b, t, &spec); e != abi.Success {
 		t.release()
 		return e
 	}
@@ -670,30 +677,3 @@ func streamNext(g *guest, v view, s []uint64) abi.Errno {
 	putU32(out, 0, 0)
 	return abi.Success
 }
-
-// watchStream takes note that the guest waits for a stream. False: it does, and
-// a READY is on its way.
-func (g *guest) watchStream(st *objectstore.Stream) bool {
-	g.out.Lock()
-	defer g.out.Unlock()
-	if _, yes := g.out.streams[st]; yes {
-		return false
-	}
-	if g.out.streams == nil {
-		g.out.streams = map[*objectstore.Stream]struct{}{}
-	}
-	g.out.streams[st] = struct{}{}
-	return true
-}
-
-func (g *guest) unwatchStream(st *objectstore.Stream) {
-	g.out.Lock()
-	defer g.out.Unlock()
-	delete(g.out.streams, st)
-}
-
-// streamWatcher is a function as an objectstore.StreamWatcher.
-type streamWatcher func()
-
-// StreamReady calls f.
-func (f streamWatcher) StreamReady(*objectstore.Stream) { f() }

@@ -216,6 +216,9 @@ func (h *holders) walk() (jobs []*job) {
 // ofTask notes what a task holds that has not ended.
 func (h *holders) ofTask(t *task) {
 	h.task[t.id.Seq] = t.name
+	if t.group != nil {
+		h.add(t.group.ID(), clientwire.HolderArgument, t.name, t.job.number(), noTime)
+	}
 	for i := range t.args {
 		if o := t.args[i].object; o != nil {
 			h.add(o.ID(), clientwire.HolderArgument, t.name, t.job.number(), noTime)

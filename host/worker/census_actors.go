@@ -12,16 +12,16 @@ import (
 // listResources says what the worker has and what of it is free.
 func (w *Worker) listResources() []clientwire.Resource {
 	w.mu.Lock()
-	st := w.sched.Stats(w.now())
+	held := w.sched.Held() // and so what is set aside for groups of others
 	w.mu.Unlock()
 	unit := float64(wray.OneUnit)
 	list := []clientwire.Resource{
-		{Name: "CPU", Total: float64(w.cfg.Capacity.CPU) / float64(wray.OneCPU), Free: float64(w.cfg.Capacity.CPU-st.Held.CPU) / float64(wray.OneCPU)},
-		{Name: "memory", Total: float64(w.cfg.Capacity.Memory), Free: float64(w.cfg.Capacity.Memory - st.Held.Memory)},
+		{Name: "CPU", Total: float64(w.cfg.Capacity.CPU) / float64(wray.OneCPU), Free: float64(w.cfg.Capacity.CPU-held.Held.CPU) / float64(wray.OneCPU)},
+		{Name: "memory", Total: float64(w.cfg.Capacity.Memory), Free: float64(w.cfg.Capacity.Memory - held.Held.Memory)},
 	}
 	for _, c := range w.cfg.Custom {
 		free := c.Amount
-		for _, h := range st.Custom {
+		for _, h := range held.Custom {
 			if h.Name == c.Name {
 				free -= h.Amount
 			}

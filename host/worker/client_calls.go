@@ -447,9 +447,7 @@ func (c *client) actor(r clientwire.Record) error {
 		return errBadCommand
 	}
 	j := c.g.job
-	j.mu.Lock()
-	o := j.actorLocked(string(name))
-	j.mu.Unlock()
+	o := j.namedObject(string(name))
 	e := abi.ENOENT
 	if o != nil {
 		var out [4]byte

@@ -35,6 +35,7 @@ func (w *Worker) Explain(q clientwire.ExplainBody) (ExplainedBody, error) {
 	x.now = w.now()
 	x.jobsLocked()
 	waits := x.waitsLocked()
+	x.groupsLocked()
 	actors := make([]bool, len(waits.Groups))
 	for i := range waits.Groups {
 		if t, _ := waits.Groups[i].Value.(*task); t != nil {
@@ -51,7 +52,7 @@ func (w *Worker) Explain(q clientwire.ExplainBody) (ExplainedBody, error) {
 	}
 	x.out.More, x.out.Unseen = int64(waits.More), int64(waits.Unseen)
 	x.calls()
-	if x.what != "" && len(x.out.Tasks) == 0 && len(x.out.Actors) == 0 {
+	if x.what != "" && len(x.out.Tasks) == 0 && len(x.out.Actors) == 0 && len(x.out.Groups) == 0 {
 		if x.out.Idle = x.idle(); x.out.Idle == "" {
 			return b, x.unknown()
 		}
@@ -117,6 +118,10 @@ func (x *explaining) wait(g *scheduler.Waiting, isActor bool) clientwire.Wait {
 		out.Strategy = fmt.Sprintf("on node %q", g.Strategy.Node)
 	case g.Strategy.Kind == scheduler.Spread:
 		out.Strategy = "spread"
+	case g.Strategy.Kind == scheduler.InGroup && g.Strategy.Bundle == wray.AnyBundle:
+		out.Strategy = "in " + g.Group
+	case g.Strategy.Kind == scheduler.InGroup:
+		out.Strategy = fmt.Sprintf("in bundle %d of %s", g.Strategy.Bundle, g.Group)
 	}
 	if g.Home {
 		out.Strategy = "on the node of its job alone"

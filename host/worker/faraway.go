@@ -1,6 +1,7 @@
 package worker
 
 import (
+	"strings"
 	"sync/atomic"
 	"time"
 
@@ -219,6 +220,10 @@ func (g *guest) makeAtHome(t *task, spec *scheduler.Spec, out []byte) abi.Errno 
 	for _, a := range t.args {
 		b.Args = append(b.Args, ps.argFor(home, a))
 	}
+	if t.group != nil {
+		r := ps.refTo(home, t.group)
+		b.Group, b.Bundle = &r, t.bundle
+	}
 	defer t.release()
 	return g.ask(&askBody{Make: b}).give(g, out, abi.EIO)
 }
@@ -228,7 +233,7 @@ func (ps *peerSet) askedBy(p *peer, b *askBody) {
 	w := ps.w
 	var args []arg
 	if b.Make != nil {
-		args = ps.args(p, b.Make)
+		args = ps.withGroup(p, b.Make, ps.args(p, b.Make))
 	}
 	w.mu.Lock()
 	j := w.jobs[b.Job.id()]
@@ -242,6 +247,8 @@ func (ps *peerSet) askedBy(p *peer, b *askBody) {
 			o, err := j.findActor(*b.Find)
 			ps.tell(p, b.N, o, err)
 		})
+	case b.Kill != nil && ps.killedBy(p, b.Kill.Actor.id()):
+		ps.tell(p, b.N, nil, nil)
 	case b.Kill != nil:
 		a, keep, err := ps.calledBy(p, &callBody{Actor: b.Kill.Actor})
 		if err == nil {
@@ -284,6 +291,7 @@ func (ps *peerSet) makeHere(j *job, b *lendBody, args []arg) (*objectstore.Objec
 	}
 	t := &task{id: w.newID(), job: j, fn: f, name: b.Name, flags: abi.SpecActor | m.Flags, memory: b.Memory, restarts: m.Restarts,
 		resources: wray.Resources{CPU: wray.CPU(b.CPU), Memory: b.Memory}, timeout: time.Duration(b.Timeout), retryOn: m.RetryOn, args: args}
+	t.takeGroup(b)
 	if len(m.Place) > 0 {
 		t.place, _ = wray.ParsePlacement(string(m.Place)) // which check has read
 	}
@@ -334,10 +342,7 @@ func (ps *peerSet) makeHere(j *job, b *lendBody, args []arg) (*objectstore.Objec
 
 // findActor returns the actor called name, with a reference, or nil.
 func (j *job) findActor(name string) (*objectstore.Object, *wray.Error) {
-	j.mu.Lock()
-	o := j.actorLocked(name)
-	j.mu.Unlock()
-	if o != nil {
+	if o := j.namedObject(name); o != nil || strings.HasPrefix(name, abi.GroupName) {
 		return o, nil
 	}
 	return j.durableActor(name)

@@ -98,9 +98,10 @@ type job struct {
 	opening sync.Mutex
 
 	mu      sync.Mutex
-	actors  map[string]*actor    // guarded by mu; by name
-	funcs   map[uint32]*function // guarded by mu; by number
-	waiting []queued             // guarded by mu; told when the queue has room
+	actors  map[string]*actor          // guarded by mu; by name
+	groups  map[string]*placementGroup // guarded by mu; by name
+	funcs   map[uint32]*function       // guarded by mu; by number
+	waiting []queued                   // guarded by mu; told when the queue has room
 
 	guestsMu sync.Mutex
 	guests   map[*guest]struct{} // guarded by guestsMu; not closed, for the census

@@ -40,6 +40,8 @@ type lending struct {
 	lend *lend
 	args []arg // with a reference each
 
+	group   *objectstore.Object // likewise, or nil
+	bundle  int
 	results int
 }
 
@@ -59,6 +61,10 @@ func (w *Worker) lendLocked(t *task, d *scheduler.Decision) *lending {
 			a.object.Retain()
 		}
 	}
+	if t.group != nil {
+		t.group.Retain()
+		l.group, l.bundle = t.group, d.Bundle
+	}
 	return l
 }
 
@@ -71,6 +77,9 @@ func (l *lending) send() {
 			if a.object != nil {
 				a.object.Release()
 			}
+		}
+		if l.group != nil {
+			l.group.Release()
 		}
 	}()
 	if err := argsTravel(l.task.fn, l.args); err != nil {
@@ -103,6 +112,10 @@ func (l *lending) send() {
 	}
 	for _, a := range l.args {
 		b.Args = append(b.Args, ps.argFor(p, a))
+	}
+	if l.group != nil {
+		r := ps.refTo(p, l.group)
+		b.Group, b.Bundle = &r, l.bundle
 	}
 	ps.send(p, &peerMessage{Lend: b})
 	w.mu.Lock()
@@ -148,7 +161,7 @@ func (w *Worker) staysHome(l *lending, why scheduler.Refusal, err *wray.Error) {
 func asText(name string) string { return strings.ToValidUTF8(name, "?") }
 
 // lentFlags are those of a task that matter where it runs.
-const lentFlags = abi.SpecFresh
+const lentFlags = abi.SpecFresh | abi.SpecInGroup | abi.SpecCapture
 
 func (ps *peerSet) argFor(p *peer, a arg) argBody {
 	o := a.object
@@ -405,11 +418,11 @@ var home = &scheduler.Place{Home: true}
 
 // placeOf says where t may run, and where its arguments are.
 func (j *job) placeOf(t *task) *scheduler.Place {
-	strategy := scheduler.StrategyOf(t.place)
+	strategy := strategyOf(t)
 	_, bound := j.bound.Load(t.fn)
 	switch {
 	case bound, t.stream != nil, t.makes != nil && !j.mayLeave(t.makes):
-		if t.place == nil {
+		if t.place == nil && t.group == nil {
 			return home
 		}
 		return &scheduler.Place{Strategy: strategy, Home: true}
@@ -429,7 +442,7 @@ func (j *job) placeOf(t *task) *scheduler.Place {
 	if !slices.ContainsFunc(near, func(n scheduler.Near) bool { return n.Peer != 0 }) {
 		near = nil
 	}
-	if near == nil && t.place == nil {
+	if near == nil && t.place == nil && t.group == nil {
 		return nil
 	}
 	return &scheduler.Place{Strategy: strategy, Near: near}

@@ -274,7 +274,7 @@ type lentTo struct {
 
 // lentHere takes an attempt of p's: it is run, refused, or waits for its code.
 func (ps *peerSet) lentHere(p *peer, b *lendBody) error {
-	args := ps.args(p, b) // now, as what comes home is kept by the message alone
+	args := ps.withGroup(p, b, ps.args(p, b)) // now, as what comes home is kept by the message alone
 	if b.Call != nil {
 		ps.callHere(p, b, args)
 		return nil
@@ -429,17 +429,21 @@ func (ps *peerSet) admit(p *peer, m *mirror, j *job, b *lendBody, args []arg, l 
 		resources: wray.Resources{CPU: wray.CPU(b.CPU), Memory: b.Memory}, timeout: time.Duration(b.Timeout),
 		args: args, far: &far{custom: customOf(b.Custom), to: &lentTo{peer: p, task: b.Task.id(), attempt: b.Attempt}}}
 	t.far.root = t
+	t.takeGroup(b)
 	if b.Make != nil {
 		t.makes = b.Make.makes(t)
 	}
 	spec := scheduler.Spec{ID: t.id, Job: j.id, Name: t.name, Resources: t.resources, Custom: t.far.custom, Timeout: b.Timeout, Place: home}
+	if b.Group != nil {
+		spec.Place = &scheduler.Place{Home: true, Strategy: scheduler.Strategy{Kind: scheduler.InGroup, Group: b.Group.ID.id(), Bundle: b.Bundle}}
+	}
 	if !ps.declares(p, b, t) {
 		return
 	}
 	for _, o := range t.results {
 		spec.Results = append(spec.Results, o.ID())
 	}
-	for _, a := range args {
+	for _, a := range t.args {
 		if o := a.object; o != nil && o.Ready() && o.Err() != nil {
 			err := o.Err()
 			t.release()
@@ -494,6 +498,9 @@ func (ps *peerSet) declares(p *peer, b *lendBody, t *task) bool {
 
 // holdLocked counts what p's attempt asks for; sign is 1 or -1.
 func (ps *peerSet) holdLocked(p *peer, t *task, sign int64) {
+	if t.flags&abi.SpecInGroup != 0 {
+		return // it holds its bundle's
+	}
 	p.holds.CPU += wray.CPU(sign) * t.resources.CPU
 	p.holds.Memory += sign * t.resources.Memory
 	for _, c := range t.far.custom {
@@ -504,7 +511,13 @@ func (ps *peerSet) holdLocked(p *peer, t *task, sign int64) {
 // submitLent gives a lent attempt to the scheduler, if that can start it now.
 func (w *Worker) submitLent(t *task, spec *scheduler.Spec) error {
 	w.mu.Lock()
-	if w.closed || w.peers.leaving.begun.Load() || !w.sched.HasRoom(t.resources, t.far.custom) {
+	room := false
+	if st := &spec.Place.Strategy; st.Kind == scheduler.InGroup {
+		room = w.sched.GroupHasRoom(st.Group, st.Bundle, t.resources, t.far.custom)
+	} else {
+		room = w.sched.HasRoom(t.resources, t.far.custom)
+	}
+	if w.closed || w.peers.leaving.begun.Load() || !room {
 		w.mu.Unlock()
 		return scheduler.ErrQueueFull
 	}

@@ -438,6 +438,11 @@ func (ps *peerSet) take(p *peer, m *peerMessage) error {
 			return err
 		}
 	}
+	if m.Group != nil {
+		if err := ps.groupNote(p, m.Group); err != nil {
+			return err
+		}
+	}
 	if m.Ask != nil {
 		ps.askedBy(p, m.Ask)
 	}
@@ -485,13 +490,20 @@ func (ps *peerSet) hello(p *peer, h *helloBody) error {
 // load is what this worker tells p that it holds for others.
 func (ps *peerSet) load(p *peer) loadBody {
 	ps.w.mu.Lock()
-	held := ps.w.sched.Held()
+	held, groups := ps.w.sched.Held(), ps.w.sched.HeldFor(p.id)
 	ps.w.mu.Unlock()
 	ps.mu.Lock()
 	defer ps.mu.Unlock()
-	b := loadBody{CPU: int64(held.Held.CPU - p.holds.CPU), Memory: held.Held.Memory - p.holds.Memory}
+	own := p.holds.Add(groups.Held)
+	b := loadBody{CPU: int64(held.Held.CPU - own.CPU), Memory: held.Held.Memory - own.Memory}
 	for _, c := range held.Custom {
-		if n := c.Amount - p.custom[c.Name]; n > 0 {
+		n := c.Amount - p.custom[c.Name]
+		for _, g := range groups.Custom {
+			if g.Name == c.Name {
+				n -= g.Amount
+			}
+		}
+		if n > 0 {
 			b.Custom = append(b.Custom, CustomBody{c.Name, int64(n)})
 		}
 	}

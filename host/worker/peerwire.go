@@ -39,6 +39,7 @@ type peerMessage struct {
 	Cancel   *idBody      `cbor:"16,keyasint,omitempty"` // the task that makes an object of yours
 	Ask      *askBody     `cbor:"17,keyasint,omitempty"` // of a job of yours: see askBody
 	Answer   *answerBody  `cbor:"18,keyasint,omitempty"`
+	Group    *groupBody   `cbor:"19,keyasint,omitempty"` // of a placement group
 	Leaving  uint8        `cbor:"30,keyasint,omitempty"` // a stage: I go
 	Took     *tookBody    `cbor:"31,keyasint,omitempty"` // answers a stage
 }
@@ -121,6 +122,8 @@ type lendBody struct {
 	Results int          `cbor:"13,keyasint"`
 	Make    *makeBody    `cbor:"14,keyasint,omitempty"` // it makes an actor, and lasts as long as that
 	Call    *callBody    `cbor:"15,keyasint,omitempty"` // it is a call of an actor
+	Group   *refBody     `cbor:"16,keyasint,omitempty"` // it runs in this placement group
+	Bundle  int          `cbor:"17,keyasint,omitempty"` // of that; of a Make, wray.AnyBundle: any
 }
 
 // argBody is an argument: a small value without references, or an object with
@@ -138,6 +141,7 @@ type refBody struct {
 	ID      idBody `cbor:"1,keyasint"`
 	Transit uint64 `cbor:"2,keyasint,omitempty"`
 	Actor   bool   `cbor:"3,keyasint,omitempty"` // it stands for an actor
+	Group   bool   `cbor:"4,keyasint,omitempty"` // it stands for a placement group
 }
 
 // valueBody is what an object is. Payloads of objectstore.InlineMax and more
@@ -238,6 +242,11 @@ func (m *peerMessage) check() error {
 	if b := m.Lend; b != nil {
 		n, err := b.check(value)
 		if refs += n; err != nil {
+			return err
+		}
+	}
+	if b := m.Group; b != nil {
+		if err := b.check(); err != nil {
 			return err
 		}
 	}

@@ -22,8 +22,10 @@ func (g *guest) readWants(v view, b []byte, t *task, spec *scheduler.Spec) (e ab
 	if spec.Custom, e = g.readCustom(v, u32(b, abi.SpecCustomPtr), u32(b, abi.SpecCustomLen)); e != abi.Success {
 		return e
 	}
-	if t.place, e = g.readPlace(v, u32(b, abi.SpecPlacePtr), u32(b, abi.SpecPlaceLen)); e != abi.Success {
-		return e
+	if t.flags&abi.SpecInGroup == 0 { // else it is a bundle: see readGroup
+		if t.place, e = g.readPlace(v, u32(b, abi.SpecPlacePtr), u32(b, abi.SpecPlaceLen)); e != abi.Success {
+			return e
+		}
 	}
 	if t.actor != nil || t.far != nil && t.far.call != nil {
 		if len(spec.Custom) > 0 || t.place != nil {

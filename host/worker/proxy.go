@@ -27,6 +27,7 @@ type proxy struct {
 	id     wray.ID
 	grants int64  // received; guarded by peerSet.mu
 	actor  bool   // it stands for an actor; guarded by peerSet.mu
+	group  bool   // it stands for a placement group; likewise
 	next   *proxy // in peerSet.gone
 }
 
@@ -106,7 +107,9 @@ func (ps *peerSet) refTo(p *peer, o *objectstore.Object) refBody {
 	case *actor:
 		r.Actor = true
 	case *proxy:
-		r.Actor = a.actor
+		r.Actor, r.Group = a.actor, a.group
+	case *placementGroup:
+		r.Group = true
 	}
 	switch {
 	case id.Owner == uint64(p.id):
@@ -193,7 +196,7 @@ func (ps *peerSet) object(p *peer, r refBody) (o *objectstore.Object, fresh bool
 	if fresh {
 		owner.proxies[px] = struct{}{}
 	}
-	px.actor = px.actor || r.Actor
+	px.actor, px.group = px.actor || r.Actor, px.group || r.Group
 	switch {
 	case owner == p:
 		px.grants++

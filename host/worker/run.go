@@ -49,6 +49,8 @@ func (w *Worker) actLocked(self, holder *guest) (mine *task) {
 			}
 			t.stopped = d.Code
 			d.Value = stopping{t, t.runner}
+		case scheduler.TellGroup:
+			w.tellGroupLocked(d)
 		case scheduler.Resume:
 			d.Value = t.runner
 		case scheduler.Done:
@@ -108,6 +110,10 @@ func (w *Worker) actLocked(self, holder *guest) (mine *task) {
 			t.release()
 		case scheduler.Space:
 			d.Value.(*job).space()
+		case scheduler.GroupReady:
+			d.Value.(*placementGroup).ready()
+		case scheduler.GroupEnded:
+			d.Value.(*placementGroup).ended(d.Err)
 		case scheduler.JobEnded:
 			close(d.Value.(*job).tasks)
 		}
@@ -131,7 +137,14 @@ type stopping struct {
 // submit gives a task to the scheduler. On an error the task was not taken and
 // is still the caller's.
 func (w *Worker) submit(g *guest, t *task, spec *scheduler.Spec) error {
+	if err := t.groupFailed(); err != nil {
+		return err
+	}
 	w.mu.Lock()
+	if err := w.expectGroupLocked(t); err != nil {
+		w.mu.Unlock()
+		return err
+	}
 	for i := range t.args {
 		o := t.args[i].object
 		if o == nil {
@@ -256,6 +269,7 @@ func (w *Worker) tickLoop(ctx context.Context) {
 		case <-ctx.Done():
 			return
 		case <-w.wakeTick:
+			w.removeIdle()
 		case <-timer.C:
 			w.step(nil, func(s *scheduler.Scheduler) { s.Tick(w.now()) })
 		}
@@ -308,6 +322,10 @@ func (g *guest) stop(t *task, code wray.Code) {
 		why := "the job has ended"
 		if t.far != nil && t.far.to != nil && t.far.to.moved.Load() {
 			why = "node " + g.w.cfg.Node + " leaves its cluster"
+		}
+		if code == wray.CodeGroupRemoved {
+			t.makes.stop(wray.Errorf(code, "the placement group that it ran in was removed"))
+			return
 		}
 		t.makes.stop(wray.Errorf(wray.CodeCanceled, "%s", why))
 		return

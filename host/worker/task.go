@@ -29,7 +29,9 @@ type task struct {
 	flags     uint32
 	retryOn   []string
 	timeout   time.Duration
-	place     *wray.Placement // nil: the default
+	place     *wray.Placement     // nil: the default
+	group     *objectstore.Object // of the placement group that it runs in, with a reference; nil: none
+	bundle    int                 // of that; wray.AnyBundle: any
 
 	args    []arg
 	results []*objectstore.Object // one reference each, held by the task
@@ -143,7 +145,10 @@ func (t *task) release() {
 	for _, o := range t.keeps {
 		o.Release()
 	}
-	t.keeps = nil
+	if t.group != nil {
+		t.group.Release()
+	}
+	t.keeps, t.group = nil, nil
 	t.args, t.results, t.stream, t.one[0] = nil, nil, nil, nil
 }
 
@@ -242,7 +247,7 @@ func (t *task) retryable(e *wray.Error) bool {
 	switch {
 	case e.Code.System():
 		return true
-	case e.Code == wray.CodeCanceled, e.Code == wray.CodeUnknownFunction, e.Code == wray.CodeBadArgument:
+	case e.Code == wray.CodeCanceled, e.Code == wray.CodeGroupRemoved, e.Code == wray.CodeUnknownFunction, e.Code == wray.CodeBadArgument:
 		return false
 	case t.flags&abi.SpecRetryErrors != 0:
 		return true

@@ -76,16 +76,17 @@ type Worker struct {
 	windows    atomic.Int64 // of all sandboxes
 	maxWindows int64
 
-	room      rooms
-	hostWaits atomic.Int64 // for payloads to come back, in tasks that run
-	calls     callTable    // calls of actors that are not done
-	residents *residents
-	begins    chan struct{} // one token for each actor that is given a sandbox
-	places    *places
-	stash     *stash
-	collector collector
-	asleep    atomic.Int64 // actors that sleep
-	undrained atomic.Int64 // see Stats
+	room       rooms
+	hostWaits  atomic.Int64 // for payloads to come back, in tasks that run
+	calls      callTable    // calls of actors that are not done
+	residents  *residents
+	begins     chan struct{} // one token for each actor that is given a sandbox
+	places     *places
+	idleGroups atomic.Pointer[placementGroup] // that nobody refers to any more, to be removed
+	stash      *stash
+	collector  collector
+	asleep     atomic.Int64 // actors that sleep
+	undrained  atomic.Int64 // see Stats
 
 	peers *peerSet     // nil where there are none, ever
 	runs  atomic.Int64 // calls of Run

@@ -35,6 +35,11 @@ type Explained struct {
 	Others     []OtherNode `cbor:"10,keyasint,omitempty" json:"other_nodes,omitempty"`
 	MoreOthers int64       `cbor:"11,keyasint,omitempty" json:"more_other_nodes,omitempty"`
 
+	// Groups are placement groups of jobs of this node, those that wait and those
+	// that do not.
+	Groups     []PlacementGroup `cbor:"13,keyasint,omitempty" json:"placement_groups,omitempty"`
+	MoreGroups int64            `cbor:"14,keyasint,omitempty" json:"more_placement_groups,omitempty"`
+
 	// Idle says what there is of that name where nothing of it waits.
 	Idle string `cbor:"12,keyasint,omitempty" json:"idle,omitempty"`
 }

@@ -143,7 +143,14 @@ const (
 	SpecDetached    = 256
 	SpecDurable     = 512
 	SpecCheckpoint  = 1024
+	SpecGroup       = 2048 // it makes a placement group
+	SpecInGroup     = 4096 // it runs in one, whose handle is in place of an actor's
+	SpecCapture     = 8192 // with SpecInGroup: what it submits does, too
 )
+
+// GroupName stands before the name of a placement group, where the import that
+// finds actors by name is to find one.
+const GroupName = "group\x00"
 
 // struct arg.
 const (

@@ -33,6 +33,7 @@ func TestHeader(t *testing.T) {
 		"EOVERFLOW": uint64(EOVERFLOW), "EPERM": uint64(EPERM),
 		"FRESH": SpecFresh, "STREAM": SpecStream, "RETRY_ERRORS": SpecRetryErrors, "HAS_CPU": SpecHasCPU, "HAS_RETRIES": SpecHasRetries,
 		"IS_ACTOR": SpecActor, "NAMED": SpecNamed, "GET_IF_EXISTS": SpecGetIfExists, "DETACHED": SpecDetached, "DURABLE": SpecDurable, "CHECKPOINT": SpecCheckpoint,
+		"IS_GROUP": SpecGroup, "IN_GROUP": SpecInGroup, "CAPTURE": SpecCapture,
 		"OP_WARMUP_": uint64(OpWarmup), "OP_RESTORE_": uint64(OpRestore), "OP_MAIN_": uint64(OpMain), "OP_TASK_": uint64(OpTask),
 		"OP_RECLAIM_": uint64(OpReclaim), "CALL_STREAM_": CallStream, "CALL_ACTOR_": CallActor, "EVENT_READY_": EventReady,
 		"EVENT_CANCEL_": EventCancel, "WATCH_": FlagWatch, "MAPPABLE_": InfoMappable, "NO_OFFSET_": NoOffset,

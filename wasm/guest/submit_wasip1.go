@@ -73,7 +73,7 @@ func (s *scratch) submit(ctx context.Context, t *Spec, into []*Ref) ([]*Ref, err
 		}
 	}
 	flags := refResult
-	if t.Flags&(StreamTask|NewActor) != 0 {
+	if t.Flags&(StreamTask|NewActor|abi.SpecGroup) != 0 {
 		flags = 0
 	}
 	for _, h := range s.resultHandles(t.NumResults) {

@@ -98,7 +98,11 @@ func LookupActor(name string) (*Ref, error) {
 	}
 	state.Lock()
 	defer state.Unlock()
-	if r := lookupLocked(name); r != nil {
+	r, group := lookupGroupLocked(name)
+	if !group {
+		r = lookupLocked(name)
+	}
+	if r != nil {
 		return r, nil
 	}
 	return nil, Errno(abi.ENOENT)
@@ -112,6 +116,10 @@ func Kill(r *Ref, restart bool) error {
 	if r.h != nil {
 		defer runtime.KeepAlive(r)
 		return r.h.kill(restart)
+	}
+	if r.group != nil && !restart {
+		r.group.remove()
+		return nil
 	}
 	if r.actor == nil {
 		return Errno(abi.EBADF)
@@ -240,6 +248,7 @@ func (a *actor) live() {
 	}
 	t.cancel(nil)
 	state.Lock()
+	t.leaveLocked()
 	a.unnameLocked()
 	pending := a.pending
 	a.dead, a.pending, a.keep = dead, nil, nil

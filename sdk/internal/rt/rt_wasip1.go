@@ -39,6 +39,9 @@ const (
 	Detached    = abi.SpecDetached
 	Durable     = abi.SpecDurable
 	Checkpoint  = abi.SpecCheckpoint
+	NewGroup    = abi.SpecGroup
+	InGroup     = abi.SpecInGroup
+	Capture     = abi.SpecCapture
 )
 
 // Errors of the binding.

@@ -89,6 +89,7 @@ type task struct {
 	results []*object
 	stream  *stream
 
+	group  *group          // that it runs in, or nil
 	actor  *actor          // that it makes or calls, or nil
 	state  *any            // of that actor in this attempt
 	posted uint64          // which call of the actor it is
@@ -112,13 +113,23 @@ func Submit(ctx context.Context, s *Spec, into []*Ref) ([]*Ref, error) {
 			return session.submit(ctx, s, into)
 		}
 	}
+	inGroup := s.Flags&InGroup != 0
 	if r := s.Actor; r != nil && r.err != nil {
 		return into, r.err
-	} else if r != nil && r.actor == nil {
+	} else if r != nil && r.actor == nil && !inGroup {
 		return into, Errno(abi.EBADF)
 	}
-	if err := placed(s); err != nil {
-		return into, err
+	if s.Flags&NewGroup != 0 {
+		r, err := newGroup(s)
+		if err != nil {
+			return into, err
+		}
+		return append(into, r), nil
+	}
+	if !inGroup {
+		if err := placed(s); err != nil {
+			return into, err
+		}
 	}
 	functions.Lock()
 	if s.Flags&Checkpoint == 0 && int(s.Fn) >= len(functions.run) {
@@ -149,6 +160,13 @@ func Submit(ctx context.Context, s *Spec, into []*Ref) ([]*Ref, error) {
 		parent = context.Background() // it outlives its maker
 	}
 	t.ctx, t.cancel = context.WithCancelCause(parent)
+	if inGroup {
+		t.spec.Actor = nil
+		if err := t.join(s.Actor); err != nil {
+			t.cancel(nil)
+			return into, err
+		}
+	}
 	if s.Flags&NewActor != 0 {
 		return append(into, newActor(t)), nil
 	}
@@ -165,7 +183,7 @@ func Submit(ctx context.Context, s *Spec, into []*Ref) ([]*Ref, error) {
 			into = append(into, &Ref{object: o})
 		}
 	}
-	if r := s.Actor; r != nil {
+	if r := t.spec.Actor; r != nil {
 		t.actor = r.actor
 		r.actor.post(t)
 		return into, nil
@@ -215,6 +233,11 @@ func (t *task) end(e *wray.Error) {
 	if e != nil {
 		v = encodeError(e)
 	}
+	if t.actor == nil {
+		state.Lock()
+		t.leaveLocked()
+		state.Unlock()
+	}
 	for i, o := range t.results {
 		if e == nil {
 			v = encodeError(&wray.Error{Code: wray.CodeBadArgument, Task: t.name,
@@ -247,7 +270,7 @@ func (t *task) arguments() *wray.Error {
 			return wray.Errorf(wray.CodeBadArgument, "argument %d is no object: %v", i, r.err)
 		}
 		if await(t.ctx, func() bool { return r.object.ready }) != nil {
-			return canceled()
+			return t.canceled()
 		}
 		if v := r.object.read(); v.Encoding == abi.EncodingError {
 			return &wray.Error{Code: wray.CodeDependencyFailed, Message: fmt.Sprintf("argument %d failed", i), Cause: decodeError(v.Data)}
@@ -282,12 +305,20 @@ func (t *task) attempt(n int) *wray.Error {
 	case <-done:
 	case <-c.ctx.Done():
 		if t.ctx.Err() != nil {
-			return canceled()
+			return t.canceled()
 		}
 		return &wray.Error{Code: wray.CodeTimeout, Message: "ran longer than its timeout of " + t.spec.Timeout.String(),
 			Hint: "give it more time with sdk.Timeout"}
 	}
 	return c.outcome()
+}
+
+// canceled is the failure of a task whose context is done.
+func (t *task) canceled() *wray.Error {
+	if errors.Is(context.Cause(t.ctx), errGroupRemoved) {
+		return groupRemoved()
+	}
+	return canceled()
 }
 
 func canceled() *wray.Error { return wray.Errorf(wray.CodeCanceled, "the task was canceled") }
@@ -297,7 +328,7 @@ func (t *task) retryable(e *wray.Error) bool {
 	switch {
 	case e.Code.System():
 		return true
-	case e.Code == wray.CodeCanceled, e.Code == wray.CodeUnknownFunction, e.Code == wray.CodeBadArgument:
+	case e.Code == wray.CodeCanceled, e.Code == wray.CodeGroupRemoved, e.Code == wray.CodeUnknownFunction, e.Code == wray.CodeBadArgument:
 		return false
 	case t.spec.Flags&RetryErrors != 0:
 		return true

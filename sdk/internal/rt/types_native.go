@@ -29,6 +29,9 @@ const (
 	Detached    = abi.SpecDetached
 	Durable     = abi.SpecDurable
 	Checkpoint  = abi.SpecCheckpoint
+	NewGroup    = abi.SpecGroup
+	InGroup     = abi.SpecInGroup
+	Capture     = abi.SpecCapture
 )
 
 // Errors of the runtime.
@@ -140,6 +143,7 @@ type Ref struct {
 	*object
 	stream *stream
 	actor  *actor  // that the object stands for, or nil
+	group  *group  // likewise
 	h      *handle // in a session, instead of all but err and parts
 }
 

@@ -155,7 +155,7 @@ func run(ctx context.Context) error {
 		b.only = os.Args[3]
 	}
 	b.native = len(os.Args) > 4
-	cases := []func(context.Context, *bench) error{objects, tasks, actors, large, fresh, durable}
+	cases := []func(context.Context, *bench) error{objects, tasks, actors, groups, large, fresh, durable}
 	if b.native {
 		cases = cases[:4]
 	}
@@ -260,6 +260,29 @@ func tasks(ctx context.Context, b *bench) error {
 		for pending := submit(); len(pending) > 0; {
 			var err error
 			if _, pending, err = sdk.Wait(ctx, pending, 1, -1); err != nil {
+				return err
+			}
+		}
+		return nil
+	})
+}
+
+// groups makes a hundred placement groups of one bundle, waits for all and removes
+// them. Ray's bundles have a thousandth of a custom resource, these of a core.
+func groups(ctx context.Context, b *bench) error {
+	const n = 100
+	return b.time("placement group create/removal", "group/s", n, func() error {
+		made := make([]sdk.Group, n)
+		for i := range made {
+			made[i] = sdk.PlacementGroup(ctx, []sdk.Bundle{{CPU: 0.001}})
+		}
+		for _, pg := range made {
+			if err := pg.Ready(ctx); err != nil {
+				return err
+			}
+		}
+		for _, pg := range made {
+			if err := pg.Remove(); err != nil {
 				return err
 			}
 		}

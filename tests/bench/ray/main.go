@@ -40,7 +40,7 @@ var requirements []byte
 
 // pieces are what is run in turn: parts of the names of cases, by which both
 // choose what to run. Together they name every case once.
-var pieces = []string{"single client", "multi client", "1:1 ", ":n "}
+var pieces = []string{"single client", "multi client", "1:1 ", ":n ", "placement group"}
 
 // options are the flags.
 type options struct {

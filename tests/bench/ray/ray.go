@@ -40,6 +40,7 @@ var rayCases = []string{
 	"1:1 async-actor calls with args async",
 	"1:n async-actor calls async",
 	"n:n async-actor calls async",
+	"placement group create/removal",
 }
 
 // casesOf returns the cases of a piece.

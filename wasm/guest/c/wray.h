@@ -264,7 +264,8 @@ wray_argument wray_pass_object(wray_handle h);
 /* Flags of a wray_spec. */
 enum {
 	WRAY_FRESH = 1, WRAY_STREAM = 2, WRAY_RETRY_ERRORS = 4, WRAY_HAS_CPU = 8, WRAY_HAS_RETRIES = 16,
-	WRAY_IS_ACTOR = 32, WRAY_NAMED = 64, WRAY_GET_IF_EXISTS = 128, WRAY_DETACHED = 256, WRAY_DURABLE = 512, WRAY_CHECKPOINT = 1024
+	WRAY_IS_ACTOR = 32, WRAY_NAMED = 64, WRAY_GET_IF_EXISTS = 128, WRAY_DETACHED = 256, WRAY_DURABLE = 512, WRAY_CHECKPOINT = 1024,
+	WRAY_IS_GROUP = 2048, WRAY_IN_GROUP = 4096, WRAY_CAPTURE = 8192
 };
 
 /* What is to run, as docs/ABI.md describes struct task_spec. {0} has every

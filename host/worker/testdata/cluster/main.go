@@ -236,8 +236,6 @@ func run(ctx context.Context) error {
 		say("many", n, err)
 	case "actors":
 		return actors(ctx, await)
-	case "keyed":
-		return keyed(ctx)
 	case "ahead":
 		return ahead(ctx, await, os.Args[2:])
 	case "hoard": // what cannot travel
