@@ -67,6 +67,12 @@ func FuzzPeerMessage(f *testing.F) {
 		{Ask: &askBody{N: 2, Job: id(1, 4096), Kill: &killBody{Actor: id(1, 1)}}},
 		{Ask: &askBody{N: 3, Job: id(1, 4096), Make: &lendBody{Job: id(1, 4096), Task: id(peerID, 4096), Attempt: 1, Name: "a", Module: "m", Func: "f",
 			Results: 1, Make: &makeBody{Restarts: 3, Place: []byte("node\x00a\x00where\x00!spot\x00")}, Args: []argBody{{Value: value, Ref: &refBody{ID: id(peerID, 9)}}}}}},
+		{Group: &groupBody{Kind: 1, Group: id(peerID, 4097), Job: id(peerID, 4096), Round: 1, Bundles: []int{0, 5},
+			Spec: []byte("strategy\x00pack\x00bundle\x00\x00cpu\x000.5\x00bundle\x00\x00cpu\x009\x00")}},
+		{Group: &groupBody{Kind: 2, Group: id(peerID, 4097), Job: id(peerID, 4096), Round: 1, At: []uint64{peerID, 3},
+			Spec: []byte("strategy\x00spread\x00bundle\x00\x00cpu\x000.5\x00bundle\x00\x00resource\x001 gpu\x00")}},
+		{Group: &groupBody{Kind: 8, Group: id(1, 4097), Job: id(1, 4096)}, Lend: &lendBody{Job: id(peerID, 4096), Task: id(peerID, 8192), Attempt: 1,
+			Name: "t", Module: "m", Func: "f", Results: 1, Group: &refBody{ID: id(peerID, 4097), Group: true}, Bundle: 1}},
 	} {
 		b, err := link.Marshal(&m)
 		if err != nil {

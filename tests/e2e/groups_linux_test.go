@@ -71,7 +71,6 @@ func TestGroupsShown(t *testing.T) {
 	}
 }
 
-
 // TestGroupsOnNodes holds that the bundles of a group lie on the nodes of a cluster
 // as its strategy says, that tasks and actors run in them from every node, and
 // that a bundle whose node dies comes to be on another, and its actor with it.

@@ -234,6 +234,8 @@ func run(ctx context.Context) error {
 		}
 		_, err = sdk.GetAll(ctx, refs)
 		say("many", n, err)
+	case "groups":
+		return inGroups(ctx, await)
 	case "actors":
 		return actors(ctx, await)
 	case "ahead":
