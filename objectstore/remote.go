@@ -2,6 +2,7 @@ package objectstore
 
 import (
 	"errors"
+	"os"
 
 	wray "github.com/wray-project/wray"
 	"github.com/wray-project/wray/wasm/abi"
@@ -19,6 +20,19 @@ type Source interface {
 	// back.
 	Drop()
 }
+
+// FileSource is a Source that can have the payload written into a file.
+type FileSource interface {
+	Source
+	// Fill is Read into the first n bytes of f, the memory of an object, by who
+	// may write there by system calls alone. When it returns nobody writes to f
+	// any more. On an error the payload is not lost: Read is asked for it.
+	Fill(f *os.File, n int64) error
+}
+
+// FillMin is the length in bytes from which on payloads are asked of Fill: below,
+// passing a descriptor on takes longer than copying does.
+const FillMin = 1 << 20
 
 // SealAway gives a pending object a value whose payload, of InlineMax bytes or
 // more, is elsewhere: it is read from there when somebody wants it, as one that
@@ -61,8 +75,21 @@ func (o *Object) Remote() bool {
 
 // readRemote is restore for a payload that is elsewhere.
 func (s *Store) readRemote(o *Object, rv *Reservation) {
-	b := rv.Buffer()
-	if err := o.residence.source.Read(b.Bytes()); err != nil {
+	source := o.residence.source
+	var b *Buffer
+	filled := false
+	if into, ok := source.(FileSource); ok && o.length >= FillMin {
+		rv.takesWrites()
+		b = rv.Buffer()
+		filled = b.fill(into)
+	} else {
+		b = rv.Buffer()
+	}
+	var err error
+	if !filled {
+		err = source.Read(b.Bytes())
+	}
+	if err != nil {
 		b.Discard()
 		var e *wray.Error
 		if !errors.As(err, &e) {
@@ -74,6 +101,32 @@ func (s *Store) readRemote(o *Object, rv *Reservation) {
 	}
 	b.done = true // the object owns the memory from here on
 	o.fetched(b.body, nil)
+}
+
+// takesWrites changes a segment in r for a new one where descriptors of it were
+// made read-only.
+func (r *Reservation) takesWrites() {
+	g := r.room.segment
+	if g == nil || !g.noWrite.Load() {
+		return
+	}
+	r.store.drop(g) // it may be in the hands of warm
+	r.store.space.addAnyway(r.room.length)
+	r.room.segment = nil
+}
+
+// fill has from write the payload, and reports whether it did.
+func (b *Buffer) fill(from FileSource) bool {
+	g := b.body.segment
+	if !g.mappable() || g.noWrite.Load() {
+		return false
+	}
+	f, err := duplicate(g.fd)
+	if err != nil {
+		return false
+	}
+	defer f.Close()
+	return from.Fill(f, b.size.Payload) == nil
 }
 
 // Source returns what the payload was sealed with that is, or was, elsewhere;

@@ -76,6 +76,14 @@ func (w *Window) File() (*os.File, error) {
 	return duplicate(w.segment.fd)
 }
 
+// Lend returns a duplicate of the descriptor for the process that started this
+// one, which reads the first Len bytes and is trusted not to write. The caller
+// closes the file, and unpins when the receiver has closed its own.
+func (w *Window) Lend() (*os.File, error) {
+	w.mustBePinned()
+	return duplicate(w.segment.fd)
+}
+
 // Again makes another window of the same.
 func (w *Window) Again() *Window {
 	w.mustBePinned()

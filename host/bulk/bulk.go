@@ -41,6 +41,8 @@ const (
 	depth = 4
 	// stall is how long a chunk may take, at either end: 100 kB/s at least.
 	stall = 10 * time.Second
+	// linger is how long an object stays open of which nothing is asked.
+	linger = 250 * time.Millisecond
 	// maxText is the most bytes of a reason.
 	maxText = 256
 

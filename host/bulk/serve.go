@@ -42,8 +42,9 @@ type sender struct {
 	conn net.Conn
 	from string
 
-	name string // of the object that is open
-	obj  Object
+	mu   sync.Mutex // held while a request is answered
+	name string     // guarded by mu; of the object that is open
+	obj  Object     // guarded by mu
 
 	link  float64 // bytes a second that the wire takes
 	codec float64 // and that s2 does
@@ -59,16 +60,21 @@ func (h *Holder) Serve(ctx context.Context, conn net.Conn, from string) error {
 	defer cancel()
 	defer context.AfterFunc(ctx, func() { conn.SetDeadline(time.Unix(1, 0)) })()
 	s := &sender{h: h, conn: conn, from: from}
-	defer s.close()
+	defer s.rest()
+	// An object stays as it is while it is open, so it is not where nobody asks.
+	rest := time.AfterFunc(linger, s.rest)
+	defer rest.Stop()
 	in := bufio.NewReaderSize(conn, depth*(requestSize+MaxName))
 	var head [requestSize]byte
 	name := make([]byte, MaxName)
 	for {
+		rest.Reset(linger)
 		if _, err := io.ReadFull(in, head[:]); err == io.EOF {
 			return nil
 		} else if err != nil {
 			return err
 		}
+		rest.Stop()
 		n := int(binary.LittleEndian.Uint16(head[2:]))
 		size := int(binary.LittleEndian.Uint32(head[4:]))
 		off := binary.LittleEndian.Uint64(head[8:])
@@ -84,6 +90,13 @@ func (h *Holder) Serve(ctx context.Context, conn net.Conn, from string) error {
 	}
 }
 
+// rest closes the object until it is asked for again.
+func (s *sender) rest() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.close()
+}
+
 func (s *sender) close() {
 	if s.obj != nil {
 		s.obj.Close()
@@ -93,6 +106,8 @@ func (s *sender) close() {
 
 // answer sends one chunk.
 func (s *sender) answer(ctx context.Context, name []byte, off int64, size int, mayCompress bool) error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
 	if s.obj == nil || s.name != string(name) {
 		s.close()
 		obj, err := s.h.Open(ctx, s.from, name)

@@ -66,6 +66,8 @@ type Config struct {
 	Drain func(within time.Duration)
 	// Blob is what the node gives to others by hash: see rpc.Options.
 	Blob func(ctx context.Context, from auth.Identity, sha256 [32]byte) (rpc.Blob, int64, error)
+	// Protocols are what the node serves to others beside calls: see rpc.Options.
+	Protocols map[string]func(ctx context.Context, c *rpc.Conn)
 	// Jobs and HTTP are what the node does for who submits jobs: see rpc.Options.
 	Jobs rpc.Jobs
 	HTTP http.Handler
@@ -138,7 +140,7 @@ func Start(ctx context.Context, cfg Config) (_ *Member, err error) {
 	}
 	m.closers = append(m.closers, port.Close)
 	m.self = cluster.Member{Name: cfg.Name, Incarnation: inc, Addr: port.advertise, Version: cfg.Offer.Version, Head: cfg.OpenControl != nil}
-	options := rpc.Options{Plain: port.plain, Blob: cfg.Blob, Jobs: cfg.Jobs, HTTP: cfg.HTTP, Log: func(format string, args ...any) { cfg.Log.Warn(fmt.Sprintf(format, args...)) }}
+	options := rpc.Options{Plain: port.plain, Blob: cfg.Blob, Protocols: cfg.Protocols, Jobs: cfg.Jobs, HTTP: cfg.HTTP, Log: func(format string, args ...any) { cfg.Log.Warn(fmt.Sprintf(format, args...)) }}
 	if cfg.OpenControl != nil {
 		err = m.openHead(ctx, &options, port)
 	} else {

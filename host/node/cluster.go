@@ -8,11 +8,13 @@ import (
 
 	"github.com/wray-project/wray"
 	"github.com/wray-project/wray/host/auth"
+	"github.com/wray-project/wray/host/bulk"
 	"github.com/wray-project/wray/host/cluster/directory"
 	"github.com/wray-project/wray/host/member"
 	"github.com/wray-project/wray/host/worker"
 	"github.com/wray-project/wray/internal/clientwire"
 	"github.com/wray-project/wray/internal/jobhttp"
+	"github.com/wray-project/wray/internal/rpc"
 )
 
 // Join has the node take part in a cluster. It is called once, before Serve.
@@ -31,6 +33,7 @@ func (n *Node) Join(ctx context.Context, c member.Config) error {
 	}
 	n.peers = newPeering(n)
 	c.Handler, c.Blob, c.Drain = n.peers, n.peers.blob, n.retire
+	c.Protocols = map[string]func(context.Context, *rpc.Conn){bulk.Protocol: n.peers.bulk.accept}
 	c.Jobs = jobsForOthers{n}
 	c.HTTP = jobhttp.New(c.Jobs)
 	m, err := member.Start(ctx, c)

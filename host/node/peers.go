@@ -33,6 +33,7 @@ type peering struct {
 	stop  context.CancelFunc
 
 	scale *scaling
+	bulk  *bulkData
 
 	patience time.Duration // with a fetch, and with a transfer of which nothing comes
 
@@ -129,6 +130,7 @@ func newPeering(n *Node) *peering {
 		e, ok := p.m.Nodes().Node(from.Name)
 		return ok && e.Node.Head && e.Node.Incarnation == from.Incarnation
 	}}
+	p.bulk = newBulkData(p)
 	p.ctx, p.stop = context.WithCancel(context.Background())
 	return p
 }
@@ -147,6 +149,7 @@ func (p *peering) close() {
 	p.mu.Lock()
 	p.room.Broadcast()
 	p.mu.Unlock()
+	p.bulk.client.Close()
 	p.wg.Wait()
 }
 
@@ -442,6 +445,12 @@ func (p *peering) handle(ctx context.Context, w *workerProcess, m link.Message) 
 		}
 		data, err := p.fetch(ctx, w, b)
 		return link.Message{Body: data}, err
+	case worker.KindPeerFill:
+		var b worker.PeerFetchBody
+		if err := link.Unmarshal(m.Body, &b); err != nil {
+			return link.Message{}, err
+		}
+		return link.Message{}, p.bulk.fill(ctx, w, b, m.Files)
 	case worker.KindPeerModule:
 		var b worker.PeerModuleBody
 		if err := link.Unmarshal(m.Body, &b); err != nil {
@@ -517,15 +526,7 @@ func (p *peering) fetchedLocked(id uint64, r fetched) {
 func (p *peering) serveFetch(from peer.Node, f *fetchObject) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	w := p.own
-	known := false // only who has a worker of the tenant reads its objects
-	for id, at := range p.far {
-		_, over := p.severed[id]
-		known = known || at == from && !over
-	}
-	if f.To != p.ownID || !known {
-		w = nil
-	}
+	w := p.readsLocked(f.To, func(at peer.Node) bool { return at == from })
 	if p.ctx.Err() != nil || p.served[from] >= maxServed {
 		return // no node has so many under way: its worker may not. It asks again
 	}
@@ -555,6 +556,20 @@ func (p *peering) serveFetch(from peer.Node, f *fetchObject) {
 			_ = p.mesh.Send(p.ctx, from, b) // who is gone asks no more
 		}
 	})
+}
+
+// readsLocked returns the worker of that number here, if a node may read its
+// objects, else nil: only who has a worker of the tenant does. mu is held.
+func (p *peering) readsLocked(to uint64, isFrom func(peer.Node) bool) *workerProcess {
+	if p.own == nil || to != p.ownID {
+		return nil
+	}
+	for id, at := range p.far {
+		if _, over := p.severed[id]; !over && isFrom(at) {
+			return p.own
+		}
+	}
+	return nil
 }
 
 // share lets other nodes ask for a job's modules, until the result is called.

@@ -30,8 +30,9 @@ type fakeNode struct {
 
 	mu     sync.Mutex
 	change *sync.Cond
-	events []worker.PeerEvent // guarded by mu; that the worker was told
-	blocks bool               // guarded by mu; the worker takes nothing
+	events []worker.PeerEvent                       // guarded by mu; that the worker was told
+	blocks bool                                     // guarded by mu; the worker takes nothing
+	serves func(link.Message) (link.Message, error) // guarded by mu; what the node asks for; nil: it does not answer
 }
 
 func newFakeNetwork() *peertest.Network { return peertest.NewNetwork(rand.New(rand.NewPCG(1, 2))) }
@@ -68,6 +69,12 @@ func (f *fakeNode) start(id uint64) {
 	go conn.Serve(f.t.Context(), func(ctx context.Context, m link.Message) (link.Message, error) { return f.p.handle(ctx, w, m) })
 	go end.Serve(f.t.Context(), func(ctx context.Context, m link.Message) (link.Message, error) {
 		if m.Kind != worker.KindPeerEvents {
+			f.mu.Lock()
+			serves := f.serves
+			f.mu.Unlock()
+			if serves != nil {
+				return serves(m)
+			}
 			<-ctx.Done() // a reader that does not answer
 			return link.Message{}, ctx.Err()
 		}

@@ -237,7 +237,7 @@ func (w *workerProcess) handle(ctx context.Context, m link.Message) (link.Messag
 	}
 	defer m.CloseFiles()
 	switch m.Kind {
-	case worker.KindPeerSend, worker.KindPeerFetch, worker.KindPeerModule:
+	case worker.KindPeerSend, worker.KindPeerFetch, worker.KindPeerModule, worker.KindPeerSever, worker.KindPeerFill:
 		if w.peers != nil {
 			return w.peers.handle(ctx, w, m)
 		}

@@ -36,11 +36,11 @@ func (p *peering) diedLocked(node peer.Node) {
 		l.end(goneFor(node))
 		delete(p.lives, node)
 	}
+	p.bulk.forget(node.Name)
 }
 
-// transfer calls f with a context that ends with the node, and when nothing has
-// come into b for long.
-func (p *peering) transfer(ctx context.Context, from peer.Node, b *moduleBuffer, f func(context.Context) error) error {
+// within returns a context that ends with a node, too.
+func (p *peering) within(ctx context.Context, from peer.Node) (context.Context, context.CancelCauseFunc, error) {
 	p.mu.Lock()
 	_, known := p.up[from]
 	var l *life
@@ -49,11 +49,28 @@ func (p *peering) transfer(ctx context.Context, from peer.Node, b *moduleBuffer,
 	}
 	p.mu.Unlock()
 	if l == nil {
-		return goneFor(from)
+		return nil, nil, goneFor(from)
 	}
 	ctx, cancel := context.WithCancelCause(ctx)
+	stop := context.AfterFunc(l.ctx, func() { cancel(context.Cause(l.ctx)) })
+	return ctx, func(cause error) { stop(); cancel(cause) }, nil
+}
+
+// answers reports whether a node is reached.
+func (p *peering) answers(node peer.Node) bool {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.up[node]
+}
+
+// transfer calls f with a context that ends with the node, and when nothing has
+// come into b for long.
+func (p *peering) transfer(ctx context.Context, from peer.Node, b *moduleBuffer, f func(context.Context) error) error {
+	ctx, cancel, err := p.within(ctx, from)
+	if err != nil {
+		return err
+	}
 	defer cancel(nil)
-	defer context.AfterFunc(l.ctx, func() { cancel(context.Cause(l.ctx)) })()
 	go func() { // ends with ctx
 		tick := time.NewTicker(p.patience)
 		defer tick.Stop()
@@ -71,7 +88,7 @@ func (p *peering) transfer(ctx context.Context, from peer.Node, b *moduleBuffer,
 			seen = n
 		}
 	}()
-	err := f(ctx)
+	err = f(ctx)
 	if cause := context.Cause(ctx); err != nil && cause != nil && !errors.Is(err, cause) {
 		err = cause
 	}

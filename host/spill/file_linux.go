@@ -43,17 +43,8 @@ func again(f *os.File) (*os.File, error) {
 // checkMemory reports whether f is a memfd, which is all that a store writes
 // from: reading it neither waits nor has effects.
 func checkMemory(f *os.File) error {
-	return fd.Do(f, func(fd int) error {
-		var st unix.Stat_t
-		var fs unix.Statfs_t
-		if err := errors.Join(unix.Fstat(fd, &st), unix.Fstatfs(fd, &fs)); err != nil {
-			return err
-		}
-		if st.Mode&unix.S_IFMT != unix.S_IFREG || fs.Type != unix.TMPFS_MAGIC {
-			return errors.New("a file that is no memory")
-		}
-		return nil
-	})
+	_, _, err := fd.Memory(f)
+	return err
 }
 
 // allocate takes n bytes of the disk for f, where the file system can.

@@ -191,6 +191,9 @@ func TestLending(t *testing.T) {
 		net, a, _, _, _ := cluster(t)
 		j := net.job(a, nil, "large")
 		j.wants(j.rest(), "sum: 393211600 <nil>", "large: 3145733 <nil>", "unpack: packed 100000 7 <nil>", "packed: 100000 <nil>")
+		if net.filled.Load() == 0 {
+			t.Error("the large payload went through messages")
+		}
 		done(t, net)
 	})
 	t.Run("nested", func(t *testing.T) {

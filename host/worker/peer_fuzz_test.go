@@ -2,6 +2,8 @@ package worker
 
 import (
 	"context"
+	"errors"
+	"os"
 	"sync"
 	"testing"
 
@@ -25,6 +27,10 @@ func (d *deaf) Send(_ scheduler.PeerID, p []byte) {
 
 func (d *deaf) Fetch(context.Context, scheduler.PeerID, wray.ID, int64, []byte) error {
 	return wray.Errorf(wray.CodeObjectLost, "nobody has it")
+}
+
+func (d *deaf) Fill(scheduler.PeerID, wray.ID, *os.File, int64) error {
+	return errors.New("nobody has it")
 }
 
 func (d *deaf) Unsent(scheduler.PeerID) int64 { return 0 }

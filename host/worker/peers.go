@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"os"
 	"slices"
 	"sync"
 	"sync/atomic"
@@ -34,6 +35,12 @@ type Peering interface {
 	// peer has, by its [Worker.ReadObject]. It waits, also while the peer does
 	// not answer, until that is down.
 	Fetch(ctx context.Context, from scheduler.PeerID, object wray.ID, off int64, p []byte) error
+
+	// Fill has the first n bytes of f, memory of this worker with all its pages,
+	// made the payload of an object that a peer has. When it returns nobody writes
+	// to f any more. An error says that it could not be done in this way; Fetch
+	// tells what is wrong, if anything is.
+	Fill(from scheduler.PeerID, object wray.ID, f *os.File, n int64) error
 
 	// Module has the code of a module, which the peer knows by its hash, here.
 	Module(ctx context.Context, from scheduler.PeerID, name, hash string) (ModuleSpec, error)
@@ -533,28 +540,41 @@ func (ps *peerSet) tellRoom() {
 // ReadObject fills p with the bytes from off on of the payload of an object of
 // this worker, for a peer: see [Peering].
 func (w *Worker) ReadObject(ctx context.Context, object wray.ID, off int64, p []byte) error {
-	o := w.store.Lookup(object)
-	if o == nil || !o.Ready() {
-		if o != nil {
-			o.Release()
-		}
-		return &wray.Error{Code: wray.CodeObjectLost, Message: fmt.Sprintf("node %s has no object %v", w.cfg.Node, object)}
-	}
-	defer o.Release()
-	v, err := o.WaitView(ctx)
+	o, v, err := w.viewObject(ctx, object)
 	if err != nil {
 		return err
 	}
+	defer o.Release()
 	defer v.Close()
-	if err := o.Err(); err != nil {
-		return err
-	}
 	b := v.Bytes()
 	if off < 0 || off > int64(len(b)) || int64(len(p)) > int64(len(b))-off {
 		return wray.Errorf(wray.CodeBadArgument, "bytes %d to %d of an object of %d", off, off+int64(len(p)), len(b))
 	}
 	copy(p, b[off:])
 	return nil
+}
+
+// viewObject returns an object for a peer, with its payload, waiting for that
+// where it is on disk. The caller closes the view and releases the object.
+func (w *Worker) viewObject(ctx context.Context, object wray.ID) (*objectstore.Object, objectstore.View, error) {
+	o := w.store.Lookup(object)
+	if o == nil || !o.Ready() {
+		if o != nil {
+			o.Release()
+		}
+		return nil, objectstore.View{}, &wray.Error{Code: wray.CodeObjectLost, Message: fmt.Sprintf("node %s has no object %v", w.cfg.Node, object)}
+	}
+	v, err := o.WaitView(ctx)
+	if err != nil {
+		o.Release()
+		return nil, v, err
+	}
+	if err := o.Err(); err != nil {
+		v.Close()
+		o.Release()
+		return nil, objectstore.View{}, err
+	}
+	return o, v, nil
 }
 
 // peerOf returns the peer of an ID's owner, or nil.

@@ -23,8 +23,9 @@ import (
 // of conn asks for, until the link ends. jail says what the process has put
 // itself under, for the node to report.
 func Serve(ctx context.Context, conn *link.Conn, jail string) error {
-	s := &server{conn: conn, jail: jail}
+	s := &server{conn: conn, jail: jail, loans: loans{ends: map[uint64]func(){}}}
 	err := conn.Serve(ctx, s.handle)
+	s.loans.close()
 	s.mu.Lock()
 	w := s.w
 	s.mu.Unlock()
@@ -39,6 +40,8 @@ type server struct {
 	jail string
 
 	peering *nodePeering // of w; nil where it has no peers
+
+	loans loans
 
 	mu sync.Mutex
 	w  *Worker // guarded by mu; set by the first KindStart
@@ -61,7 +64,9 @@ func (s *server) handle(ctx context.Context, m link.Message) (link.Message, erro
 		return s.explain(m)
 	case KindDemand:
 		return s.demand(m)
-	case KindPeerEvents, KindPeerRead, KindLeave:
+	case KindPeerUnlend:
+		return link.Message{}, s.peerUnlend(m)
+	case KindPeerEvents, KindPeerRead, KindPeerLend, KindLeave:
 		w, err := s.started()
 		switch {
 		case err != nil:
@@ -71,6 +76,8 @@ func (s *server) handle(ctx context.Context, m link.Message) (link.Message, erro
 			return s.peerEvents(w, m)
 		case m.Kind == KindLeave:
 			return s.leave(ctx, w, m)
+		case m.Kind == KindPeerLend:
+			return s.peerLend(ctx, w, m)
 		}
 		return s.peerRead(ctx, w, m)
 	}

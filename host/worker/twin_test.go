@@ -4,8 +4,11 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"math/rand/v2"
+	"os"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -23,6 +26,8 @@ type twin struct {
 	module ModuleSpec
 	delay  func() time.Duration // of a message, and of all behind it; nil: none
 	late   time.Duration        // that each message takes, however many are under way
+
+	filled atomic.Int64 // payloads that went into memory of the other's
 
 	mu      sync.Mutex
 	freed   *sync.Cond
@@ -167,6 +172,31 @@ func (e *twinEnd) Fetch(ctx context.Context, from scheduler.PeerID, object wray.
 		return errors.New("no connection")
 	}
 	return o.w.ReadObject(ctx, object, off, p)
+}
+
+// Fill implements Peering.
+func (e *twinEnd) Fill(from scheduler.PeerID, object wray.ID, f *os.File, size int64) error {
+	n := e.net
+	n.mu.Lock()
+	o := n.ends[from]
+	wire := n.wires[[2]scheduler.PeerID{from, e.w.PeerID()}]
+	no := wire == nil || wire.over || wire.cut || o.dead
+	n.mu.Unlock()
+	if no {
+		return errors.New("no connection")
+	}
+	lent, length, end, err := o.w.LendObject(n.ctx, object)
+	if err != nil {
+		return err
+	}
+	defer end()
+	defer lent.Close()
+	if length != size {
+		return fmt.Errorf("a payload of %d bytes, where %d are wanted", length, size)
+	}
+	n.filled.Add(1)
+	_, err = io.Copy(io.NewOffsetWriter(f, 0), io.NewSectionReader(lent, 0, size))
+	return err
 }
 
 // Unsent implements Peering.

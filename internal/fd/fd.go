@@ -9,3 +9,6 @@ import "errors"
 // ErrLocked means that another process, or another open of the file, holds its
 // lock.
 var ErrLocked = errors.New("locked by another process")
+
+// ErrNotMemory means that a file is no memfd.
+var ErrNotMemory = errors.New("a file that is no memory")
