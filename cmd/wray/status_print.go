@@ -15,16 +15,16 @@ import (
 
 func printStatus(out io.Writer, s clientwire.Status) error {
 	if s.Cluster == "" {
-		fmt.Fprintf(out, "node %s is in no cluster\n", plain([]byte(s.Node)))
+		fmt.Fprintf(out, "node %s is in no cluster\n", line(s.Node))
 	} else {
-		fmt.Fprintf(out, "cluster %s, as node %s knows it\n", plain([]byte(s.Cluster)), plain([]byte(s.Node)))
+		fmt.Fprintf(out, "cluster %s, as node %s knows it\n", line(s.Cluster), line(s.Node))
 	}
 	fmt.Fprintf(out, "tasks of this node: %d wait, %d run, %d finished, %d failed\n", s.Tasks.Waiting, s.Tasks.Running, s.Tasks.Finished, s.Tasks.Failed)
 	if s.Waits != nil {
 		printResources(out, s.Waits.Resources)
 	}
 	for _, p := range s.Partial {
-		fmt.Fprintf(out, "could not be had: %s\n", plain([]byte(p)))
+		fmt.Fprintf(out, "could not be had: %s\n", line(p))
 	}
 	if err := printNodes(out, s.Nodes); err != nil {
 		return err
@@ -63,14 +63,14 @@ func printNodes(out io.Writer, nodes []clientwire.NodeStatus) error {
 		}
 		var custom []string
 		for _, c := range n.Custom {
-			custom = append(custom, fmt.Sprintf("%s=%v", plain([]byte(c.Name)), wray.Amount(c.Amount)))
+			custom = append(custom, fmt.Sprintf("%s=%v", line(c.Name), wray.Amount(c.Amount)))
 		}
 		slices.Sort(custom)
 		var labels []string
 		for k, v := range n.Labels {
 			// What every node has is said by its name, or seldom of use here.
 			if !strings.HasPrefix(k, wray.LabelPrefix) {
-				labels = append(labels, string(plain([]byte(k+"="+v))))
+				labels = append(labels, line(k+"="+v))
 			}
 		}
 		slices.Sort(labels)
@@ -78,8 +78,8 @@ func printNodes(out io.Writer, nodes []clientwire.NodeStatus) error {
 		if n.Free != nil {
 			free = fmt.Sprintf("%v CPUs, %s", wray.CPU(n.Free.CPU), bytesText(n.Free.Memory))
 		}
-		fmt.Fprintf(w, "%s\t%s\t%s\t%v\t%s\t%v\t%s\t%s\t%s\t%s\t%s\n", plain([]byte(n.Name)), role, status, time.Duration(n.Since)*time.Second,
-			plain([]byte(n.Addr)), wray.CPU(n.CPU), bytesText(n.Memory), free, cmp.Or(strings.Join(custom, ","), "-"), cmp.Or(strings.Join(labels, ","), "-"), plain([]byte(n.Why)))
+		fmt.Fprintf(w, "%s\t%s\t%s\t%v\t%s\t%v\t%s\t%s\t%s\t%s\t%s\n", line(n.Name), role, status, time.Duration(n.Since)*time.Second,
+			line(n.Addr), wray.CPU(n.CPU), bytesText(n.Memory), free, cmp.Or(strings.Join(custom, ","), "-"), cmp.Or(strings.Join(labels, ","), "-"), line(n.Why))
 	}
 	return w.Flush()
 }
@@ -93,8 +93,8 @@ func printGroups(out io.Writer, groups []clientwire.GroupStatus) error {
 	w := tabwriter.NewWriter(out, 0, 8, 2, ' ', 0)
 	fmt.Fprintln(w, "GROUP\tPROVIDER\tNODES\tWANTED\tTHERE\tSTARTING\tDRAINING\tWHY")
 	for _, g := range groups {
-		fmt.Fprintf(w, "%s\t%s\t%d to %d\t%d\t%d\t%d\t%d\t%s\n", plain([]byte(g.Name)), plain([]byte(g.Provider)), g.Min, g.Max, g.Wanted, g.There, g.Starting, g.Draining,
-			strings.ReplaceAll(string(plain([]byte(g.Why))), "\n", " "))
+		fmt.Fprintf(w, "%s\t%s\t%d to %d\t%d\t%d\t%d\t%d\t%s\n", line(g.Name), line(g.Provider), g.Min, g.Max, g.Wanted, g.There, g.Starting, g.Draining,
+			line(g.Why))
 	}
 	return w.Flush()
 }
@@ -107,7 +107,7 @@ func printRunningJobs(out io.Writer, s *clientwire.Status) error {
 		w := tabwriter.NewWriter(out, 0, 8, 2, ' ', 0)
 		fmt.Fprintln(w, "JOB\tPROGRAM\tNODE\tSTATE")
 		for _, j := range s.Jobs {
-			fmt.Fprintf(w, "%s\t%s\t%s\t%s\n", plain([]byte(j.ID)), plain([]byte(j.Name)), plain([]byte(j.Node)), plain([]byte(j.State)))
+			fmt.Fprintf(w, "%s\t%s\t%s\t%s\n", line(j.ID), line(j.Name), line(j.Node), line(j.State))
 		}
 		if err := w.Flush(); err != nil {
 			return err
@@ -121,7 +121,7 @@ func printRunningJobs(out io.Writer, s *clientwire.Status) error {
 	}
 	var names []string
 	for _, j := range s.Waits.Jobs {
-		names = append(names, fmt.Sprintf("%d (%s)", j.Number, plain([]byte(j.Name))))
+		names = append(names, fmt.Sprintf("%d (%s)", j.Number, line(j.Name)))
 	}
 	if s.Waits.MoreJobs > 0 {
 		names = append(names, fmt.Sprintf("and %d more", s.Waits.MoreJobs))

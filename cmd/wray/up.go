@@ -126,7 +126,7 @@ type upper struct {
 func (u *upper) say(h fleet.Host, format string, args ...any) {
 	u.mu.Lock()
 	defer u.mu.Unlock()
-	fmt.Fprintf(u.out, "%s (%s): %s\n", h.Name, h.SSH, plain([]byte(fmt.Sprintf(format, args...))))
+	fmt.Fprintf(u.out, "%s (%s): %s\n", h.Name, h.SSH, paragraph(fmt.Sprintf(format, args...)))
 }
 
 func (u *upper) up(ctx context.Context) error {
@@ -248,7 +248,7 @@ func (u *upper) upOne(ctx context.Context, first, h fleet.Host) error {
 	}
 	system, there, _ := strings.Cut(string(out), "\n")
 	if want := map[string]string{"amd64": "Linux x86_64", "arm64": "Linux aarch64"}[runtime.GOARCH]; system != want {
-		return fmt.Errorf("%s (%s): that host is %q, and this program is for %s", h.Name, h.SSH, plain([]byte(system)), want)
+		return fmt.Errorf("%s (%s): that host is %q, and this program is for %s", h.Name, h.SSH, line(system), want)
 	}
 	if !strings.HasPrefix(there, u.sum) {
 		if err := u.copy(ctx, h); err != nil {
@@ -333,5 +333,5 @@ func (u *upper) ssh(ctx context.Context, h fleet.Host, stdin io.Reader, command 
 		hint = "log in with ssh " + h.SSH + " and look; what is there is in " + u.Directory
 	}
 	said := strings.TrimSpace(errs.String())
-	return nil, withHint(fmt.Errorf("%s (%s): %w: %s", h.Name, h.SSH, err, plain([]byte(said[max(0, len(said)-2000):]))), "%s", hint)
+	return nil, withHint(fmt.Errorf("%s (%s): %w: %s", h.Name, h.SSH, err, paragraph(said[max(0, len(said)-2000):])), "%s", hint)
 }
