@@ -113,7 +113,9 @@ func Connect(ctx context.Context, address string, o ConnectOptions) (*Client, er
 func (c *Client) Context(ctx context.Context) context.Context { return rt.WithSession(ctx, c.s) }
 
 // Close ends the session and what it still runs, and waits for that. Values that
-// were got stay good. It may be called any number of times.
+// were got stay good. It may be called any number of times. Tasks and values that
+// are asked for afterwards fail with [wray.ErrCanceled], until the process
+// connects again: its own functions are not run instead.
 func (c *Client) Close() error { return c.s.Close() }
 
 // printer returns what prints a session's output.

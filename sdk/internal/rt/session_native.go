@@ -87,6 +87,9 @@ type SessionModule struct {
 	File *os.File
 }
 
+// defaultSession is the session of all contexts that name no other. A closed one
+// stays until another takes its place: the tasks of a program that was a client
+// must not fall back to its own process, which is no sandbox.
 var defaultSession atomic.Pointer[Session]
 
 type sessionKey struct{}
@@ -162,7 +165,9 @@ func Dial(ctx context.Context, address string, o SessionOptions) (*Session, erro
 		}
 	})
 	if err = s.awaitWelcome(ctx, address, answers); err == nil {
-		defaultSession.CompareAndSwap(nil, s)
+		if old := defaultSession.Load(); old == nil || old.closed() {
+			defaultSession.CompareAndSwap(old, s)
+		}
 		return s, nil
 	}
 	if silent := (*silence)(nil); errors.As(err, &silent) {
@@ -250,10 +255,19 @@ func (s *Session) printed(_ context.Context, m link.Message) (link.Message, erro
 	return link.Message{}, nil
 }
 
+// errClosed is what everything fails with that is asked of a closed session.
+var errClosed = &wray.Error{Code: wray.CodeCanceled, Message: "the client is closed", Hint: "close it when nothing more is to run, or connect again"}
+
+func (s *Session) closed() bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.closing
+}
+
 // Close ends the session, its job, and all that the session holds in the node.
-// What was read from it stays good. It is idempotent.
+// What was read from it stays good. What is asked of it afterwards fails, of the
+// process's session too: it is not run here instead. It is idempotent.
 func (s *Session) Close() error {
-	defaultSession.CompareAndSwap(s, nil)
 	s.mu.Lock()
 	if s.closing {
 		s.mu.Unlock()
@@ -272,7 +286,7 @@ func (s *Session) Close() error {
 	case <-s.lost:
 	case <-time.After(closeGrace):
 	}
-	s.end(wray.Errorf(wray.CodeCanceled, "the session is closed"))
+	s.end(errClosed)
 	s.control.Close() // which ends the job, if that has not happened
 	s.wg.Wait()
 	s.mu.Lock()
