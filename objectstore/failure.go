@@ -29,6 +29,7 @@ var failureDecoding = func() cbor.DecMode {
 		MaxNestedLevels:  32,
 		MaxArrayElements: 1 << 10,
 		MaxMapPairs:      1 << 10,
+		UTF8:             cbor.UTF8DecodeInvalid, // a guest in any language; cutFailure mends it
 	}.DecMode()
 	if err != nil {
 		panic("BUG: objectstore: " + err.Error())
@@ -48,7 +49,8 @@ func EncodeFailure(e *wray.Error) []byte {
 }
 
 // DecodeFailure returns the error that p encodes. p may come from a guest:
-// where it encodes none, the result is a CodeInternal error that says so.
+// where it encodes none, the result is a CodeInternal error that says so. Text
+// that is too long is cut, and what of it is not UTF-8 is replaced.
 func DecodeFailure(p []byte) *wray.Error {
 	var e wray.Error
 	if err := failureDecoding.Unmarshal(p, &e); err != nil {
@@ -57,7 +59,7 @@ func DecodeFailure(p []byte) *wray.Error {
 	if e.Code == wray.CodeOK {
 		return wray.Errorf(wray.CodeInternal, "a task failed with an error without a code: %s", e.Message)
 	}
-	return &e
+	return cutFailure(&e, 0)
 }
 
 // cutFailure returns a copy of e within the bounds above.

@@ -226,9 +226,39 @@ func panicTrace(stack []byte) string {
 	return s
 }
 
+// Bounds in bytes of the text of a task's failure, and of how many causes go with
+// it. What is longer would be refused by the host, and the failure lost whole;
+// the host cuts causes shorter yet.
+const (
+	maxFailureText   = 8 << 10
+	maxFailureTrace  = 16 << 10
+	maxFailureCauses = 5
+)
+
+// fitting returns e with text that is UTF-8, as CBOR needs, and within bounds.
+func fitting(e *wray.Error, causes int) *wray.Error {
+	c := *e
+	c.Message, c.Hint, c.Trace = fittingText(c.Message, maxFailureText), fittingText(c.Hint, maxFailureText), fittingText(c.Trace, maxFailureTrace)
+	c.Task, c.Node = fittingText(c.Task, maxFailureText), fittingText(c.Node, maxFailureText)
+	if e.Cause != nil && causes == 0 {
+		c.Cause = nil
+	} else if e.Cause != nil {
+		c.Cause = fitting(e.Cause, causes-1)
+	}
+	return &c
+}
+
+func fittingText(s string, n int) string {
+	if len(s) <= n {
+		return strings.ToValidUTF8(s, "?")
+	}
+	const note = " ... (cut)"
+	return strings.ToValidUTF8(s[:n-len(note)], "?") + note
+}
+
 // fail ends the task with e.
 func fail(c *rt.Call, e *wray.Error) {
-	b, err := cbor.Marshal(e)
+	b, err := cbor.Marshal(fitting(e, maxFailureCauses))
 	if err != nil {
 		panic("BUG: a wray.Error does not encode: " + err.Error())
 	}

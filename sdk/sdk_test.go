@@ -31,6 +31,9 @@ var (
 	join4 = sdk.Func4("join4", func(_ context.Context, a string, b []byte, c int, d []float64) (string, error) {
 		return fmt.Sprint(a, string(b), c, d), nil
 	})
+	saying = sdk.Func2("saying", func(_ context.Context, s string, n int) (int, error) {
+		return 0, fmt.Errorf("%s: %w", strings.Repeat(s, n), errOdd)
+	})
 	nothing = sdk.Func0("nothing", func(context.Context) (struct{}, error) { return struct{}{}, nil })
 	even    = sdk.Func("even", func(_ context.Context, n int) (int, error) {
 		if n%2 != 0 {
@@ -188,6 +191,21 @@ func TestSeveralResults(t *testing.T) {
 	ready, _, err := sdk.Wait(ctx, []sdk.AnyRef{halves.Remote(ctx, []byte("abcd")), x}, 2, -1)
 	if len(ready) != 2 || err != nil {
 		t.Error(ready, err)
+	}
+}
+
+// TestErrorText holds that an error whose text is not UTF-8, or is very long,
+// arrives with what of it is good.
+func TestErrorText(t *testing.T) {
+	for _, c := range []struct {
+		text  string
+		times int
+		want  string
+	}{{"caf\xe9: no such table", 1, "caf?: no such table"}, {"no such table ", 1 << 20, "no such table no such table "}} {
+		e := fails(t, saying.Remote(t.Context(), c.text, c.times), errOdd)
+		if e.Code != wray.CodeUserError || e.Task != "saying" || !strings.HasPrefix(e.Message, c.want) || len(e.Message) > 8<<10 {
+			t.Errorf("%q: %v: %.100q, %d bytes", c.text, e.Code, e.Message, len(e.Message))
+		}
 	}
 }
 
