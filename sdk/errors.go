@@ -168,6 +168,9 @@ func local(doing string, err error) error {
 			e.Code = wray.CodeLimitExceeded
 		case abi.ENOMEM:
 			e.Code = wray.CodeOutOfMemory
+			if doing == "get" {
+				e.Hint = "the value does not fit into this sandbox: read parts of it with ReadRange or NewReader, or give sandboxes more with --memory"
+			}
 		case abi.EINVAL:
 			e.Code = wray.CodeBadArgument
 		}

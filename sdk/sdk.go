@@ -65,6 +65,7 @@ package sdk
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"sync/atomic"
 	"time"
@@ -215,7 +216,21 @@ func arg[A any](p *packet, i int, v *A) error {
 }
 
 func badArgument(i int, err error) error {
-	return &wray.Error{Code: wray.CodeBadArgument, Message: fmt.Sprintf("argument %d does not encode: %v", i, err)}
+	return unencodable(fmt.Sprintf("argument %d", i), err)
+}
+
+// unencodable says that what does not encode, and keeps the hint of why: an actor
+// that could not be made is an argument that does not.
+func unencodable(what string, err error) *wray.Error {
+	e := &wray.Error{Code: wray.CodeBadArgument, Message: fmt.Sprintf("%s does not encode: %v", what, err)}
+	if cause := (*wray.Error)(nil); errors.As(err, &cause) {
+		for ; cause != nil; cause = cause.Cause {
+			if cause.Hint != "" {
+				e.Hint = cause.Hint // the first failure's is the one that helps
+			}
+		}
+	}
+	return e
 }
 
 // submit submits p, which it frees, and returns the Ref for all results.
@@ -347,8 +362,9 @@ func outputParts(c *rt.Call, m multi) {
 
 func give(c *rt.Call, i int, v *rt.Value, err error) bool {
 	if err != nil {
-		fail(c, &wray.Error{Code: wray.CodeBadArgument, Task: c.Name(), Attempt: c.Attempt(),
-			Message: fmt.Sprintf("result %d does not encode: %v", i, err)})
+		e := unencodable(fmt.Sprintf("result %d", i), err)
+		e.Task, e.Attempt = c.Name(), c.Attempt()
+		fail(c, e)
 		return false
 	}
 	if err := c.Return(i, v); err != nil {
@@ -370,7 +386,7 @@ func Put[T any](ctx context.Context, v T) (Ref[T], error) {
 	buf, err := encode(&v, p.buf, val)
 	if err != nil {
 		p.free()
-		return Ref[T]{}, &wray.Error{Code: wray.CodeBadArgument, Message: fmt.Sprintf("the value does not encode: %v", err)}
+		return Ref[T]{}, unencodable("the value", err)
 	}
 	p.buf = buf
 	r, err := rt.Put(ctx, val)

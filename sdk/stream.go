@@ -67,7 +67,7 @@ func yielder[T any](c *rt.Call) func(T) error {
 		val := &p.args[0].Value
 		var err error
 		if p.buf, err = encode(&v, p.buf, val); err != nil {
-			return &wray.Error{Code: wray.CodeBadArgument, Message: "the item does not encode: " + err.Error()}
+			return unencodable("the item", err)
 		}
 		return local("yield", c.Yield(c.Context(), val))
 	}

@@ -13,6 +13,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"strings"
+	"syscall"
 	"time"
 
 	"github.com/wray-project/wray/host/node"
@@ -20,7 +21,7 @@ import (
 
 // cacheDir returns the cache directory, made where it is missing.
 func cacheDir() (string, error) {
-	const hint = "set WRAY_CACHE to a directory of your own that you can write; wray doctor checks it"
+	const hint = cacheHint
 	dir, err := node.CacheDir()
 	if err != nil {
 		return "", withHint(err, "%s", hint)
@@ -29,6 +30,28 @@ func cacheDir() (string, error) {
 		return "", withHint(fmt.Errorf("the cache directory %s: %w", dir, err), "%s", hint)
 	}
 	return dir, nil
+}
+
+const cacheHint = "set WRAY_CACHE to a directory of your own that you can write; wray doctor checks it"
+
+// hintCache adds to an error of the file system below the cache directory what
+// moves that. The error may have come from a worker or the Go tool, as text.
+func hintCache(err error, cache string) error {
+	if err == nil || !strings.Contains(err.Error(), cache+string(filepath.Separator)) {
+		return err
+	}
+	if h := (*hinted)(nil); errors.As(err, &h) {
+		return err
+	}
+	for _, e := range []syscall.Errno{syscall.ENOSPC, syscall.EROFS, syscall.EACCES} {
+		if strings.Contains(err.Error(), e.Error()) {
+			if e == syscall.ENOSPC {
+				return withHint(err, "the disk of the cache directory %s is full: make room there, or set WRAY_CACHE to a directory on another", cache)
+			}
+			return withHint(err, "%s", cacheHint)
+		}
+	}
+	return err
 }
 
 // program is what a user names on the command line, made ready to run.

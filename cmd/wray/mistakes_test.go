@@ -3,6 +3,7 @@ package main
 import (
 	"bytes"
 	"context"
+	"errors"
 	"os"
 	"path/filepath"
 	"strings"
@@ -269,6 +270,27 @@ func TestInterruptedBuild(t *testing.T) {
 		code := Main(ctx, []string{"run", dir}, strings.NewReader(""), &errs, &errs)
 		if code != want || errs.String() != "wray: interrupted\n" {
 			t.Errorf("%v: exit %d: %q", sig, code, errs.String())
+		}
+	}
+}
+
+// What fails below the cache directory, for want of room or of leave to write,
+// names WRAY_CACHE, from wherever it comes; what fails elsewhere does not.
+func TestCacheHint(t *testing.T) {
+	const cache = "/home/a/.cache/wray"
+	for text, want := range map[string]string{
+		"write " + cache + "/code/x: no space left on device":                           "full",
+		"lock the code cache: open " + cache + "/locks/x: read-only file system":        "set WRAY_CACHE",
+		"go build of . failed:\n    open " + cache + "/build/x.wasm: permission denied": "set WRAY_CACHE",
+		"open " + cache + "-other/x: read-only file system":                             "",
+		"open " + cache + "/x: no such file or directory":                               "",
+		"open /data/x: permission denied":                                               "",
+	} {
+		var errs bytes.Buffer
+		printError(&errs, hintCache(errors.New(text), cache))
+		_, hint, _ := strings.Cut(errs.String(), "\nwray: hint: ")
+		if (hint == "") != (want == "") || !strings.Contains(hint, want) || want != "" && !strings.Contains(hint, "WRAY_CACHE") {
+			t.Errorf("%s: %q", text, hint)
 		}
 	}
 }

@@ -165,11 +165,15 @@ func (o *jobOptions) flags(cmd *cobra.Command) {
 }
 
 func (o *runOptions) run(cmd *cobra.Command, args []string) error {
-	ctx := cmd.Context()
 	cache, err := cacheDir()
 	if err != nil {
 		return err
 	}
+	return hintCache(o.runIn(cmd, args, cache), cache)
+}
+
+func (o *runOptions) runIn(cmd *cobra.Command, args []string, cache string) error {
+	ctx := cmd.Context()
 	if err := o.check(); err != nil {
 		return err
 	}

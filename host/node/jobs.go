@@ -24,7 +24,7 @@ func (n *Node) TakeJobs(dir string, logLimit int64) error {
 	}
 	j, err := jobs.Open(cfg)
 	if errors.Is(err, jobs.ErrLocked) {
-		return &wray.Error{Code: wray.CodeDenied, Message: err.Error(), Hint: "name another place with --jobs-dir"}
+		return &wray.Error{Code: wray.CodeDenied, Message: err.Error(), Hint: "a node runs already, and keeps its jobs there: use that one (wray status), or give this one its own place with --jobs-dir"}
 	}
 	if err != nil {
 		return err
