@@ -185,7 +185,7 @@ func Free[R AnyRef](refs ...R) error {
 // ObjectInfo is what is known of a value without reading it.
 type ObjectInfo struct {
 	Ready      bool   // it is there, or failed
-	Failed     bool   // its task failed, or it is lost, or freed
+	Failed     bool   // its task failed, or it is lost, or freed; it is Ready then too, and Get says why
 	Encoding   string // how it is written, such as "CBOR"; "" while it is not there
 	Size       int64  // bytes
 	References int64  // to it, in all sandboxes, arguments and values; 0: not known

@@ -182,9 +182,10 @@ func RetryOn(errs ...error) Option {
 }
 
 // Timeout bounds how long one attempt of the task may run. After it the task
-// is stopped and fails with wray.ErrTimeout, which is not
-// context.DeadlineExceeded: that is a wait of the caller's own that was cut
-// short. The default is no bound.
+// is stopped and fails with wray.ErrTimeout alone. A Get that the deadline of the
+// caller's own context cuts short matches both wray.ErrTimeout and
+// context.DeadlineExceeded, and the task goes on: ask for the latter to tell them
+// apart. The default is no bound.
 func Timeout(d time.Duration) Option {
 	return func(o *options) {
 		if d <= 0 {
