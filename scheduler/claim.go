@@ -59,6 +59,10 @@ func (s *Scheduler) wants(spec *Spec) (wants []want, lacks *wray.Custom, err err
 	if len(spec.Custom) == 0 {
 		return nil, nil, nil
 	}
+	mayWait := s.config.Patience > 0 && (spec.Place == nil || !spec.Place.Home)
+	if mayWait && slices.ContainsFunc(spec.Custom, func(c wray.Custom) bool { return c.Amount > 0 && s.resource(c.Name) < 0 }) {
+		s.roomToName(len(spec.Custom))
+	}
 	wants = make([]want, 0, len(spec.Custom))
 	for k := range spec.Custom {
 		c := &spec.Custom[k]
@@ -66,7 +70,7 @@ func (s *Scheduler) wants(spec *Spec) (wants []want, lacks *wray.Custom, err err
 			continue
 		}
 		i := s.resource(c.Name)
-		if i < 0 && s.config.Patience > 0 && (spec.Place == nil || !spec.Place.Home) {
+		if i < 0 && mayWait {
 			i = s.newResource(c.Name) // a node that has it may be on its way
 		}
 		if i < 0 {
@@ -102,6 +106,7 @@ func (s *Scheduler) disown(t *task) {
 	if c := t.claim; c != nil {
 		if c.tasks--; c.tasks == 0 {
 			delete(s.claims, c.key)
+			s.peers.vain = false
 		}
 		t.claim = nil
 	}

@@ -201,6 +201,7 @@ type peers struct {
 	holders  map[int]*roster   // of a custom resource
 	resource map[string]int    // positions in Scheduler.custom that peers alone have
 	spare    []int             // positions there that nobody has
+	vain     bool              // there was nothing to forget, and nothing has come or gone since
 }
 
 // enlist enters p, whose node is set.
@@ -257,6 +258,7 @@ func (s *Scheduler) enlist(p *peer) {
 // delist takes p out of all that enlist entered it into.
 func (s *Scheduler) delist(p *peer) {
 	ps := &s.peers
+	ps.vain = false
 	for _, at := range p.spots {
 		at.roster.remove(at.at)
 	}
@@ -286,14 +288,39 @@ func (ps *peers) ensure() {
 	}
 }
 
+// maxNamed bounds the names of resources that tasks ask for and nobody has.
+const maxNamed = 1024
+
 // newResource returns the position of a resource that a task asks for and nobody
-// has; -1: there are too many names.
+// has; -1: there are too many names. Who names several at once makes room for all
+// of them before, with roomToName: one that is made and that no task claims yet
+// would be forgotten for the next.
 func (s *Scheduler) newResource(name string) int {
 	s.peers.ensure()
-	if s.forgetResources(1); len(s.peers.resource) >= MaxPeers {
+	if len(s.peers.resource) >= MaxPeers || s.unheld() >= maxNamed {
 		return -1
 	}
 	return s.resourceOf(name)
+}
+
+// roomToName makes room for n names that nobody has, where there is none.
+func (s *Scheduler) roomToName(n int) {
+	if s.unheld()+n > maxNamed {
+		s.forgetUnused()
+	}
+	s.forgetResources(n)
+}
+
+// unheld returns how many names of resources no peer has: those that tasks ask for,
+// and those that are not forgotten yet.
+func (s *Scheduler) unheld() int {
+	n := len(s.peers.resource)
+	for i := s.own; i < len(s.custom); i++ {
+		if s.peers.holders[i] != nil {
+			n--
+		}
+	}
+	return n
 }
 
 // resourceOf returns the position of a custom resource that a peer has. One
@@ -303,6 +330,7 @@ func (s *Scheduler) resourceOf(name string) int {
 		return i
 	}
 	ps := &s.peers
+	ps.vain = false
 	if n := len(ps.spare); n > 0 {
 		i := ps.spare[n-1]
 		ps.spare = ps.spare[:n-1]
@@ -320,8 +348,16 @@ func (s *Scheduler) resourceOf(name string) int {
 // what no peer has any more and no task asks for is forgotten. So peers that come
 // and go with names of their own do not use the names up.
 func (s *Scheduler) forgetResources(n int) {
+	if len(s.peers.resource)+n > MaxPeers {
+		s.forgetUnused()
+	}
+}
+
+// forgetUnused forgets the names of resources that no peer has and no task asks
+// for.
+func (s *Scheduler) forgetUnused() {
 	ps := &s.peers
-	if len(ps.resource)+n <= MaxPeers {
+	if ps.vain {
 		return
 	}
 	used := make([]bool, len(s.custom))
@@ -345,8 +381,10 @@ func (s *Scheduler) forgetResources(n int) {
 			}
 		}
 	}
+	ps.vain = len(s.gangs.order) == 0
 	for i := range used {
 		if !used[i] {
+			ps.vain = false
 			delete(ps.resource, s.custom[i].name)
 			s.custom[i] = custom{}
 			ps.spare = append(ps.spare, i)

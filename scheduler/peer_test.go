@@ -489,3 +489,61 @@ func TestPeerLabelTwice(t *testing.T) {
 	}
 	s.PeerDown(0, 7)
 }
+
+// TestNewNames names resources that nobody has until there is no room for more, and
+// holds that two new ones of one task are two, also when others make room for them.
+func TestNewNames(t *testing.T) {
+	s, err := New(Config{Node: "a", Capacity: wray.Resources{CPU: wray.OneCPU, Memory: 1}, Patience: 1e9})
+	if err != nil {
+		t.Fatal(err)
+	}
+	job := wray.ID{Owner: 2, Seq: 1}
+	if err := s.AddJob(0, job); err != nil {
+		t.Fatal(err)
+	}
+	var seq uint64
+	submit := func(names ...string) (wray.ID, error) {
+		seq++
+		spec := Spec{ID: wray.ID{Owner: 1, Seq: seq}, Job: job}
+		for _, n := range names {
+			spec.Custom = append(spec.Custom, wray.Custom{Name: n, Amount: wray.OneUnit})
+		}
+		err := s.Submit(0, &spec)
+		return spec.ID, err
+	}
+	var there []wray.ID
+	for {
+		id, err := submit(fmt.Sprintf("r%d", seq))
+		if err != nil {
+			break
+		}
+		if there = append(there, id); len(there) > MaxPeers {
+			t.Fatalf("%d names are taken", len(there))
+		}
+	}
+	end := func(n int) {
+		for _, id := range there[:n] {
+			s.Cancel(0, id, false)
+		}
+		there = there[n:]
+		s.Ready(nil)
+	}
+	end(1)
+	if id, err := submit("x", "y"); err == nil {
+		t.Errorf("there is room for one, and two are taken: %v", s.tasks.get(id).claim.wants)
+	}
+	if err := s.check(); err != nil {
+		t.Error(err)
+	}
+	end(1)
+	id, err := submit("x", "y")
+	if err != nil {
+		t.Fatalf("there is room for two: %v", err)
+	}
+	if w := s.tasks.get(id).claim.wants; len(w) != 2 || w[0].resource == w[1].resource {
+		t.Errorf("its wants are %v", w)
+	}
+	if len(there) > maxNamed {
+		t.Errorf("tasks alone have named %d resources, want %d at most", len(there), maxNamed)
+	}
+}
