@@ -18,6 +18,7 @@ import (
 
 	"github.com/wray-project/wray/host/autoscale/plan"
 	"github.com/wray-project/wray/host/cluster"
+	"github.com/wray-project/wray/internal/fd"
 )
 
 // Config says how nodes are started.
@@ -25,7 +26,8 @@ type Config struct {
 	// Prefix is what names begin with; a dash and a number follow.
 	Prefix string
 	// Dir keeps a directory for each node while it is there. What it holds at first
-	// is removed: another process has left it.
+	// is removed: another process has left it. What a node has that is yet there,
+	// as the other was killed and it drains, stays, and its name is not used.
 	Dir string
 	// Command starts the node of a name, with what it keeps in a directory, and
 	// lets it join. It may fail.
@@ -75,15 +77,62 @@ func New(cfg Config) (*Provider, error) {
 	if err := cluster.CheckName(cfg.Prefix + "-99999"); err != nil {
 		return nil, err
 	}
-	if err := os.RemoveAll(cfg.Dir); err != nil {
-		return nil, fmt.Errorf("remove what was left there: %w", err)
-	}
 	if err := os.MkdirAll(cfg.Dir, 0o700); err != nil {
+		return nil, err
+	}
+	if _, err := sweep(cfg.Dir); err != nil {
 		return nil, err
 	}
 	p := &Provider{cfg: cfg, start: make(chan starting), procs: map[string]*process{}}
 	p.wg.Go(func() { spawn(p.start) })
 	return p, nil
+}
+
+// logFile is in the directory of each node what it prints. The node has it open as
+// long as it runs, and with that the lock which was taken for it: so who starts
+// anew sees which nodes of another process are there yet.
+const logFile = "node.log"
+
+// held reports whether a node runs that has its directory at dir.
+func held(dir string) (bool, error) {
+	f, err := os.Open(filepath.Join(dir, logFile))
+	if errors.Is(err, os.ErrNotExist) {
+		return false, nil
+	}
+	if err != nil {
+		return false, err
+	}
+	defer f.Close()
+	switch err := fd.TryLock(f); {
+	case errors.Is(err, fd.ErrLocked):
+		return true, nil
+	case err == nil, errors.Is(err, errors.ErrUnsupported):
+		return false, nil
+	default:
+		return false, err
+	}
+}
+
+// sweep removes what is in dir of nodes that do not run, and returns how many do.
+func sweep(dir string) (running int, err error) {
+	list, err := os.ReadDir(dir)
+	if err != nil {
+		return 0, err
+	}
+	for _, e := range list {
+		at := filepath.Join(dir, e.Name())
+		h, err := held(at)
+		if err == nil && !h {
+			err = os.RemoveAll(at)
+		}
+		if err != nil {
+			return 0, fmt.Errorf("remove what was left there: %w", err)
+		}
+		if h {
+			running++
+		}
+	}
+	return running, nil
 }
 
 // List implements autoscale.Provider.
@@ -111,7 +160,12 @@ func (p *Provider) startOne(ctx context.Context) (err error) {
 	p.mu.Lock()
 	name := ""
 	for i := 0; ; i++ { // names are used again, so that the cluster remembers few that are dead
-		if name = fmt.Sprintf("%s-%d", p.cfg.Prefix, i); p.procs[name] == nil {
+		name = fmt.Sprintf("%s-%d", p.cfg.Prefix, i)
+		if p.procs[name] != nil {
+			continue
+		}
+		var h bool
+		if h, err = held(filepath.Join(p.cfg.Dir, name)); err != nil || !h {
 			break
 		}
 	}
@@ -119,6 +173,9 @@ func (p *Provider) startOne(ctx context.Context) (err error) {
 	p.mu.Unlock()
 	if closed {
 		return errors.New("the provider is closed")
+	}
+	if err != nil {
+		return err
 	}
 	x := &process{name: name, dir: filepath.Join(p.cfg.Dir, name), ended: make(chan struct{})}
 	defer func() {
@@ -129,10 +186,16 @@ func (p *Provider) startOne(ctx context.Context) (err error) {
 			os.RemoveAll(x.dir)
 		}
 	}()
+	if err := os.RemoveAll(x.dir); err != nil { // of one that has ended since New
+		return err
+	}
 	if err := os.MkdirAll(x.dir, 0o700); err != nil {
 		return err
 	}
-	if x.log, err = os.OpenFile(filepath.Join(x.dir, "node.log"), os.O_RDWR|os.O_CREATE|os.O_APPEND, 0o600); err != nil {
+	if x.log, err = os.OpenFile(filepath.Join(x.dir, logFile), os.O_RDWR|os.O_CREATE|os.O_APPEND, 0o600); err != nil {
+		return err
+	}
+	if err := fd.TryLock(x.log); err != nil && !errors.Is(err, errors.ErrUnsupported) {
 		return err
 	}
 	if x.cmd, err = p.cfg.Command(ctx, name, x.dir); err != nil {
@@ -246,8 +309,12 @@ func (p *Provider) Close(drain bool) error {
 	}
 	p.once.Do(func() { close(p.start) })
 	p.wg.Wait()
-	if rerr := os.Remove(p.cfg.Dir); rerr != nil && !errors.Is(rerr, os.ErrNotExist) {
-		err = errors.Join(err, rerr)
+	running, serr := sweep(p.cfg.Dir)
+	if serr == nil && running == 0 {
+		serr = os.Remove(p.cfg.Dir)
+	}
+	if serr != nil && !errors.Is(serr, os.ErrNotExist) {
+		err = errors.Join(err, serr)
 	}
 	return err
 }

@@ -111,3 +111,65 @@ func TestProvider(t *testing.T) {
 		t.Error("it starts what nobody would end")
 	}
 }
+
+// TestOrphans has a node go on whose provider is not there any more, as after a
+// kill: another provider leaves what it has, and its name, until it has ended.
+func TestOrphans(t *testing.T) {
+	dir := filepath.Join(t.TempDir(), "nodes")
+	command := func(context.Context, string, string) (*exec.Cmd, error) { return exec.Command("sleep", "1000"), nil }
+	cfg := Config{Prefix: "g", Dir: dir, Drain: time.Minute, Command: command}
+	old, err := New(cfg)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer old.Close(false)
+	if err := old.Start(t.Context(), 2); err != nil {
+		t.Fatal(err)
+	}
+	// What dies with a process are its descriptors.
+	old.mu.Lock()
+	for _, x := range old.procs {
+		x.log.Close()
+	}
+	first := old.procs["g-0"]
+	old.mu.Unlock()
+	kept := filepath.Join(dir, "g-0", "keys")
+	if err := errors.Join(os.WriteFile(kept, nil, 0o600), os.Mkdir(filepath.Join(dir, "g-7"), 0o700)); err != nil {
+		t.Fatal(err)
+	}
+	p, err := New(cfg)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer p.Close(false)
+	if _, err := os.Stat(kept); err != nil {
+		t.Errorf("what a node has that runs: %v", err)
+	}
+	if _, err := os.Stat(filepath.Join(dir, "g-7")); !errors.Is(err, os.ErrNotExist) {
+		t.Errorf("what a node has left: %v", err)
+	}
+	if err := p.Start(t.Context(), 1); err != nil {
+		t.Fatal(err)
+	}
+	await(t, p, "g-2")
+	if err := old.Stop(t.Context(), []string{"g-0"}); err != nil {
+		t.Fatal(err)
+	}
+	<-first.ended
+	if err := p.Start(t.Context(), 1); err != nil {
+		t.Fatal(err)
+	}
+	await(t, p, "g-0", "g-2")
+	if err := p.Close(true); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := os.Stat(filepath.Join(dir, "g-1", logFile)); err != nil {
+		t.Errorf("what a node has that runs: %v", err)
+	}
+	if err := old.Close(true); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := os.Stat(dir); !errors.Is(err, os.ErrNotExist) {
+		t.Errorf("%s is left: %v", dir, err)
+	}
+}
