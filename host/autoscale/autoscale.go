@@ -27,7 +27,8 @@ type Provider interface {
 	// not there are gone already.
 	Stop(ctx context.Context, names []string) error
 	// Close ends what belongs to this process, and waits for it: with drain, when
-	// each has ended what it does, which takes its time. It may be called twice.
+	// each has ended what it does, which takes its time. It may be called twice, and
+	// without drain while one with drain waits, which that hastens.
 	Close(drain bool) error
 }
 

@@ -82,13 +82,15 @@ func (n *Node) drainNow(within time.Duration, retire bool) (left worker.Left, er
 	if within <= 0 {
 		within = DefaultDrain
 	}
-	serr := n.stopScaling(true) // they leave by this node, where it is their only head
 	ctx, cancel := context.WithTimeout(context.Background(), within+drainAfter)
 	defer cancel()
 	m := n.Member()
 	if m == nil {
 		return left, errAlone
 	}
+	// The nodes that are this head's go meanwhile: that can take longer than all else.
+	scaled := make(chan error, 1)
+	go func() { scaled <- n.stopScaling(ctx, true) }()
 	told, end := context.WithTimeout(ctx, controlPatience)
 	err = m.Nodes().Update(told, func(d *directory.Node) { d.Draining = true })
 	end()
@@ -117,6 +119,7 @@ func (n *Node) drainNow(within time.Duration, retire bool) (left worker.Left, er
 			err = errors.Join(err, fmt.Errorf("the worker does not say that it is empty: %w", merr))
 		}
 	}
+	serr := <-scaled // they leave by this node, where it is their only head
 	return left, errors.Join(err, n.leave(retire), serr)
 }
 

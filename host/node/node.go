@@ -224,7 +224,7 @@ func CacheDir() (string, error) {
 
 // Close stops the worker and waits for it. It is idempotent.
 func (n *Node) Close() error {
-	jerr := errors.Join(n.stopScaling(false), n.closeJobs())
+	jerr := errors.Join(n.stopScaling(context.Background(), false), n.closeJobs())
 	n.mu.Lock()
 	w := n.worker
 	s := n.starting

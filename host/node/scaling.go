@@ -310,7 +310,7 @@ func (n *Node) Autoscale(cfg AutoscaleConfig) error {
 	m := n.Member()
 	if m == nil || !m.Self().Head {
 		close(l.done)
-		return errors.Join(&wray.Error{Code: wray.CodeDenied, Message: member.ErrNoHead.Error(), Hint: "heads keep groups of nodes: start it with --head"}, l.close(false))
+		return errors.Join(&wray.Error{Code: wray.CodeDenied, Message: member.ErrNoHead.Error(), Hint: "heads keep groups of nodes: start it with --head"}, l.close(context.Background(), false))
 	}
 	l.m, l.s = m, n.peers.scale
 	ctx, cancel := context.WithCancel(context.Background())
@@ -326,8 +326,8 @@ func (n *Node) Autoscale(cfg AutoscaleConfig) error {
 }
 
 // stopScaling ends what Autoscale has begun, and the nodes that are this
-// process's.
-func (n *Node) stopScaling(drain bool) error {
+// process's: with drain, as they are done by themselves, as long as ctx lives.
+func (n *Node) stopScaling(ctx context.Context, drain bool) error {
 	if n.peers == nil {
 		return nil
 	}
@@ -337,10 +337,10 @@ func (n *Node) stopScaling(drain bool) error {
 	if l == nil {
 		return nil
 	}
-	return l.close(drain)
+	return l.close(ctx, drain)
 }
 
-func (l *leading) close(drain bool) (err error) {
+func (l *leading) close(ctx context.Context, drain bool) (err error) {
 	l.once.Do(func() {
 		l.cancel()
 		<-l.done
@@ -348,7 +348,7 @@ func (l *leading) close(drain bool) (err error) {
 		var wg sync.WaitGroup
 		for g, p := range l.cfg.Providers {
 			wg.Go(func() {
-				if cerr := p.Close(drain); cerr != nil {
+				if cerr := closeProvider(ctx, p, drain); cerr != nil {
 					mu.Lock()
 					defer mu.Unlock()
 					err = errors.Join(err, fmt.Errorf("end the nodes of group %s: %w", g, cerr))
@@ -358,6 +358,21 @@ func (l *leading) close(drain bool) (err error) {
 		wg.Wait()
 	})
 	return err
+}
+
+// closeProvider closes p: with drain, and when ctx ends at once.
+func closeProvider(ctx context.Context, p autoscale.Provider, drain bool) error {
+	if !drain {
+		return p.Close(false)
+	}
+	drained := make(chan error, 1)
+	go func() { drained <- p.Close(true) }() // it is waited for
+	select {
+	case err := <-drained:
+		return err
+	case <-ctx.Done():
+		return errors.Join(p.Close(false), <-drained)
+	}
 }
 
 // elected has this head, by its name, lead whenever no other does, until ctx
