@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -31,24 +32,89 @@ const (
 	localLeave = localDrain + 45*time.Second
 )
 
-// readGroups reads the file of --autoscale; nil for none.
-func readGroups(path string, c *clusterOptions) (*autoscale.Config, error) {
-	if path == "" {
-		return nil, nil
+// groupsFile has which file of groups a head was given, for one that is back
+// without the flag.
+const groupsFile = "autoscale.json"
+
+type groupsKept struct {
+	File string `json:"file"`
+}
+
+// scaling is which groups of nodes a head is to keep.
+type scaling struct {
+	conf *autoscale.Config // nil: none
+	file string            // its path, absolute
+	dir  string            // that keeps the path; empty of a node that is no head
+}
+
+// readGroups reads the file of --autoscale, or, where the flag was not given, that
+// of the last time.
+func readGroups(path string, given bool, c *clusterOptions) (*scaling, error) {
+	s := &scaling{}
+	if c.wanted() {
+		conf, err := c.config() // which finds out whether it is a head
+		if err != nil {
+			return nil, err
+		}
+		s.dir = conf.Dir
 	}
 	if !c.head {
-		return nil, &usageError{withHint(errors.New("--autoscale is for heads"), "start the node with --head")}
+		if path != "" {
+			return nil, &usageError{withHint(errors.New("--autoscale is for heads"), "start the node with --head")}
+		}
+		return &scaling{}, nil
 	}
-	f, err := os.Open(path)
+	hint := "docs/AUTOSCALING.md shows a file"
+	if !given && s.dir != "" {
+		b, err := os.ReadFile(filepath.Join(s.dir, groupsFile))
+		if err == nil {
+			var last groupsKept
+			err = json.Unmarshal(b, &last)
+			path = last.File
+		}
+		if errors.Is(err, os.ErrNotExist) {
+			return s, nil
+		}
+		hint = "this head was started with it last; name another with --autoscale, or none: --autoscale="
+		if err != nil {
+			return nil, withHint(fmt.Errorf("%s: %w", filepath.Join(s.dir, groupsFile), err), "%s", hint)
+		}
+	}
+	if path == "" {
+		return s, nil
+	}
+	var err error
+	if s.file, err = filepath.Abs(path); err != nil {
+		return nil, err
+	}
+	f, err := os.Open(s.file)
 	if err != nil {
-		return nil, &usageError{fmt.Errorf("--autoscale: %w", err)}
+		return nil, &usageError{withHint(fmt.Errorf("--autoscale: %w", err), "%s", hint)}
 	}
 	defer f.Close()
-	conf, err := autoscale.Read(f)
-	if err != nil {
-		return nil, &usageError{withHint(fmt.Errorf("--autoscale %s: %w", path, err), "docs/AUTOSCALING.md shows a file")}
+	if s.conf, err = autoscale.Read(f); err != nil {
+		return nil, &usageError{withHint(fmt.Errorf("--autoscale %s: %w", path, err), "%s", hint)}
 	}
-	return conf, nil
+	return s, nil
+}
+
+// remember keeps which file it is, or that there is none.
+func (s *scaling) remember() error {
+	if s.dir == "" {
+		return nil
+	}
+	at := filepath.Join(s.dir, groupsFile)
+	if s.file == "" {
+		if err := os.Remove(at); err != nil && !errors.Is(err, os.ErrNotExist) {
+			return err
+		}
+		return nil
+	}
+	b, err := json.Marshal(groupsKept{s.file})
+	if err != nil {
+		return err
+	}
+	return auth.WriteFile(at, b)
 }
 
 // autoscaled has n, a head, keep groups of nodes.

@@ -48,7 +48,7 @@ drained: see wray node drain. On an interrupt it leaves at once.`,
 	f.StringVar(&j.dir, "jobs-dir", "", "`DIR` that keeps submitted jobs and what they print (default jobs in --cluster-dir, or in $XDG_STATE_HOME/wray)")
 	f.Var(bounded{&j.log, 1 << 20, 1 << 40, "a job's log"}, "job-log-limit", "bytes kept of what a submitted job prints, the newest (default 16MiB)")
 	f.Var(&drainFor, "drain", "on SIGTERM, how long what runs has to end before the node leaves its cluster")
-	f.StringVar(&groups, "autoscale", "", "as a head, start and remove nodes by what waits: `FILE` has the groups of nodes")
+	f.StringVar(&groups, "autoscale", "", "as a head, start and remove nodes by what waits: `FILE` has the groups of nodes (default as the last time; none: --autoscale=)")
 	o.flags(f)
 	c.flags(f)
 	return cmd
@@ -80,7 +80,7 @@ func (j *jobsOptions) keep(c *clusterOptions, socket string) (string, error) {
 }
 
 func start(cmd *cobra.Command, o *nodeOptions, c *clusterOptions, j *jobsOptions, groups string, drainFor time.Duration) error {
-	scale, err := readGroups(groups, c)
+	scale, err := readGroups(groups, cmd.Flags().Changed("autoscale"), c)
 	if err != nil {
 		return err
 	}
@@ -116,6 +116,9 @@ func start(cmd *cobra.Command, o *nodeOptions, c *clusterOptions, j *jobsOptions
 		if err := c.join(cmd, n); err != nil {
 			return err
 		}
+		if err := scale.remember(); err != nil {
+			return fmt.Errorf("keep which groups of nodes there are: %w", err)
+		}
 	}
 	dir, err := j.keep(c, socket)
 	if err != nil {
@@ -128,8 +131,8 @@ func start(cmd *cobra.Command, o *nodeOptions, c *clusterOptions, j *jobsOptions
 	if err != nil {
 		return err
 	}
-	if scale != nil {
-		if err := autoscaled(n, scale, o, c); err != nil {
+	if scale.conf != nil {
+		if err := autoscaled(n, scale.conf, o, c); err != nil {
 			return errors.Join(err, s.Close())
 		}
 	}
