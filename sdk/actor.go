@@ -354,12 +354,13 @@ func (o *options) applyActor(s *rt.Spec) {
 	}
 }
 
-// GetIfExists has New return the actor that has the name already, if there is
-// one; otherwise that is an error.
+// GetIfExists has New, or [PlacementGroup], return the actor, or the group, that has
+// the name already, if there is one; otherwise that is an error.
 func GetIfExists() Option { return func(o *options) { o.actorFlags |= rt.GetIfExists } }
 
-// Detached keeps the actor when nobody holds a handle to it any more, until it
-// is killed or the job ends. It is found again by its [Name].
+// Detached keeps the actor, or the placement group, when nobody holds a handle to
+// it any more, until it is killed or removed, or the job ends. It is found again by
+// its [Name].
 func Detached() Option { return func(o *options) { o.actorFlags |= rt.Detached } }
 
 // Durable keeps the actor on a disk: a call is answered when all that the actor

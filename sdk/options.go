@@ -200,7 +200,8 @@ func Timeout(d time.Duration) Option {
 func Fresh() Option { return func(o *options) { o.flags |= rt.Fresh } }
 
 // Name sets the name under which the task is shown in logs and errors. The
-// default is the name it was declared with. An actor is found by it, see Lookup.
+// default is the name it was declared with. An actor is found by it, see Lookup,
+// and a placement group, see [LookupGroup].
 func Name(name string) Option { return func(o *options) { o.name = name } }
 
 // Window sets how many items of a stream may be there unread before its

@@ -19,11 +19,11 @@ func newExplain() *cobra.Command {
 	var asJSON bool
 	var limit count
 	cmd := &cobra.Command{
-		Use: "explain [TASK|ACTOR|JOB]", Short: "Say what waits, and what keeps it from going on", Args: cobra.MaximumNArgs(1),
+		Use: "explain [TASK|ACTOR|GROUP|JOB]", Short: "Say what waits, and what keeps it from going on", Args: cobra.MaximumNArgs(1),
 		Long: `Explain asks a node of yours on this machine what waits there: tasks and actors that
 have no node with room, in groups of those alike, and for each node what is short or
 does not fit; what waits for arguments, and whose they are; what runs and waits; actors
-whose calls wait. With a name it tells of that task, actor or job alone; a job is named
+whose calls wait; placement groups. With a name it tells of that task, actor, group or job alone; a job is named
 by its program, its number in wray memory, or its ID in wray job list.
 
 What was submitted on another node that one knows: see --address.`,

@@ -285,7 +285,7 @@ typedef struct wray_spec {
 	const char *retry_on;
 	uint32_t retry_on_len;
 	uint32_t window;
-	wray_handle actor;
+	wray_handle actor; /* that is called; with WRAY_IN_GROUP the placement group that the task runs in */
 	int32_t call_tries;
 	uint32_t max_pending;
 	uint64_t idle_ns;
@@ -296,7 +296,8 @@ typedef struct wray_spec {
 	uint32_t custom_len;
 	const char *key; /* of a call of a durable actor: what tells a repeated call */
 	uint32_t key_len;
-	const char *place; /* which nodes it runs on: "spread\0\0", "node\0NAME\0", "prefer\0NAME\0", "where\0zone=west\0" */
+	const char *place; /* which nodes it runs on: "spread\0\0", "node\0NAME\0", "prefer\0NAME\0", "where\0zone=west\0";
+	                    * with WRAY_IS_GROUP the group: "strategy\0pack\0" "bundle\0\0" "cpu\0" "1\0"; with WRAY_IN_GROUP "0", a bundle */
 	uint32_t place_len;
 } wray_spec;
 
