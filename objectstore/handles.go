@@ -98,6 +98,11 @@ func (t *Handles) AddAll(objects []*Object, put func(i int, h uint32)) error {
 	}
 	now := t.Clock.Now()
 	for i, o := range objects {
+		if i%Ahead == 0 {
+			for _, o := range objects[i:min(i+Ahead, len(objects))] {
+				o.References()
+			}
+		}
 		h, err := t.addLocked(o, now)
 		if err != nil {
 			panic("BUG: objectstore: no room for a handle in a table that has it")
@@ -107,6 +112,12 @@ func (t *Handles) AddAll(objects []*Object, put func(i int, h uint32)) error {
 	}
 	return nil
 }
+
+// Ahead is of how many objects the count is read (References) before it is
+// changed, where many are. A processor fetches what plain reads ask for side by
+// side, but waits for each atomic change before it goes on, and many objects lie
+// in memory that no cache holds.
+const Ahead = 32
 
 func (t *Handles) addLocked(r Ref, now uint32) (uint32, error) {
 	h := t.free

@@ -633,6 +633,13 @@ func handleDrop(g *guest, v view, s []uint64) abi.Errno {
 	}
 	e := abi.Success
 	for i := 0; i < len(hs); i += 4 {
+		if i%(4*objectstore.Ahead) == 0 {
+			for j := i; j < min(i+4*objectstore.Ahead, len(hs)); j += 4 {
+				if o, ok := g.handles.Object(u32(hs, j)); ok {
+					o.References()
+				}
+			}
+		}
 		if o, ok := g.handles.Object(u32(hs, i)); ok {
 			g.letGo(o)
 		}
