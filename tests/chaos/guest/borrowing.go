@@ -107,7 +107,7 @@ func (w *borrowing) round(ctx context.Context, n uint64) (string, error) {
 			w.lost++
 		}
 	}
-	return fmt.Sprintf("lost=%d", w.lost), nil
+	return "", nil
 }
 
 // ownerDied reports whether err, or what caused it, is that an owner is gone.
@@ -148,4 +148,4 @@ func (w *borrowing) foreign(ctx context.Context, key uint64) error {
 	return err
 }
 
-func (w *borrowing) end(context.Context) (string, error) { return "", nil }
+func (w *borrowing) end(context.Context) (string, error) { return fmt.Sprintf("lost=%d", w.lost), nil }
