@@ -34,6 +34,7 @@ type actor struct {
 	durable    bool
 	maxPending int
 	hosted     bool                      // it belongs to another worker: see hosted.go
+	begins     bool                      // likewise, and its last argument is the checkpoint that it begins from
 	away       atomic.Pointer[awayActor] // its attempt, where that is at a peer; written under mu
 
 	// wake holds one token when there may be something to do.
@@ -316,24 +317,6 @@ func (a *actor) end(err *wray.Error, final bool) {
 	}
 }
 
-// tellReclaim asks an actor that has nothing to do to give back what it does
-// not need.
-func (a *actor) tellReclaim() {
-	if a.asleep.Load() {
-		return
-	}
-	if !a.resting.Load() {
-		a.mu.Lock()
-		if a.box.Out() > 0 && a.g != nil {
-			a.g.tellReclaim()
-		}
-		a.mu.Unlock()
-		return
-	}
-	a.reclaim.Store(true)
-	a.poke()
-}
-
 // live runs the actor: an attempt, from the constructor over calls to its end,
 // or what is left of one that slept. It returns when the actor sleeps.
 func (a *actor) live() {
@@ -453,6 +436,16 @@ func (a *actor) begin() *wray.Error {
 			return t.asError(err)
 		}
 		g.holder = t
+		return nil
+	}
+	if o := a.awayCheckpoint(); o != nil {
+		if err := a.moveIn(o); err != nil {
+			return t.asError(err)
+		}
+		g.holder = t
+		if a.hosted {
+			a.tellLives()
+		}
 		return nil
 	}
 	if a.durable {

@@ -104,11 +104,13 @@ func TestCallsAhead(t *testing.T) {
 		}, want: []string{"busy", "wide: 300 <nil>"}},
 		{how: "large", do: func(c *aheadCluster) {
 			for range 2 {
+				c.j.wants([]string{c.j.next()}, "busy")
 				c.asked(1 + all)
 				c.there(c.b, 1+aheadBytes/60_000+1)
 				c.j.goOn()
+				c.j.wants([]string{c.j.next()}, "large: 60000 <nil>")
 			}
-		}, want: []string{"busy", "large: 60000 <nil>", "busy", "large: 60000 <nil>"}},
+		}},
 		{how: "callers", want: []string{"callers: [600 600 600] <nil>"}},
 	} {
 		t.Run(test.how+test.mode, func(t *testing.T) {

@@ -33,6 +33,13 @@ type awayActor struct {
 	// became of out, which crossed that.
 	over    bool
 	failure *wray.Error
+
+	told    []func()                        // what the peer has told, while busy
+	busy    bool                            // it is being dealt with, in order; see inTurn
+	lost    bool                            // with a checkpoint that the peer, which is gone, has told of
+	saved   uint64                          // the last checkpoint that is here
+	unsaved *wray.Error                     // why the last that is not is not
+	moved   map[wray.ID]*objectstore.Object // see movedIn
 }
 
 // Bounds of what is sent to an actor ahead of its turn: calls, and the bytes of
@@ -148,13 +155,15 @@ func (ps *peerSet) actorReply(p *peer, t *task, b *replyBody) {
 		failure = &wray.Error{Code: wray.CodeActorDied, Node: p.node, Message: "node " + p.node + " has given the actor up"}
 	}
 	if lives {
-		a.mu.Lock()
-		wait := len(aw.out) > 0
-		aw.over, aw.failure = true, failure
-		a.mu.Unlock()
-		if !wait {
-			a.overAway(aw)
-		}
+		a.inTurn(aw, false, func() {
+			a.mu.Lock()
+			wait := len(aw.out) > 0 || aw.lost
+			aw.over, aw.failure = true, failure
+			a.mu.Unlock()
+			if !wait {
+				a.overAway(aw)
+			}
+		})
 		return
 	}
 	a.closeAway(aw, failure)
@@ -292,16 +301,11 @@ func (a *actor) pump(aw *awayActor) {
 }
 
 // notAway refuses a call that an actor cannot answer where it is not at home:
-// a stream, whose items do not travel, and a checkpoint, which would be gone with
-// the node that it is on.
+// a stream, whose items do not travel.
 func notAway(c *task) *wray.Error {
-	switch {
-	case c.stream != nil:
+	if c.stream != nil {
 		return &wray.Error{Code: wray.CodeDenied, Message: "the actor is not on the node of its job, and a stream does not come from there",
-			Hint: "make the actor with sdk.CheckpointEvery, which keeps it on the node of its job, or return a list"}
-	case c.flags&abi.SpecCheckpoint != 0:
-		return &wray.Error{Code: wray.CodeDenied, Message: "the actor is not on the node of its job, and a checkpoint would go with the node that it is on",
-			Hint: "make the actor with sdk.CheckpointEvery, which keeps it on the node of its job"}
+			Hint: "have the actor on the node of its job with sdk.OnNode, or return a list"}
 	}
 	return nil
 }
@@ -342,6 +346,14 @@ func (ps *peerSet) sendCall(f *flight, to scheduler.PeerID) {
 
 // callReply takes the end of a call that p has run, or has had run.
 func (ps *peerSet) callReply(p *peer, f *flight, b *replyBody, results []result) {
+	if a := f.actor; a != nil {
+		a.inTurn(f.away, false, func() { ps.callReplied(p, f, b, results) })
+		return
+	}
+	ps.callReplied(p, f, b, results)
+}
+
+func (ps *peerSet) callReplied(p *peer, f *flight, b *replyBody, results []result) {
 	t := f.task
 	var failure *wray.Error
 	switch {
@@ -362,7 +374,7 @@ func (ps *peerSet) callReply(p *peer, f *flight, b *replyBody, results []result)
 	if a != nil {
 		aw := f.away
 		a.mu.Lock()
-		there := aw.out[t.id] == f
+		there := aw.out[t.id] == f && !aw.lost
 		if there {
 			delete(aw.out, t.id)
 			aw.bytes -= f.bytes
@@ -375,6 +387,10 @@ func (ps *peerSet) callReply(p *peer, f *flight, b *replyBody, results []result)
 				aw.back = append(aw.back, f)
 			case failure != nil && failure.Attempt == 0 && len(b.Err) > 0:
 				t.attempt-- // it had not begun
+			default:
+				if err := a.countAway(aw, t, b.Saved); err != nil {
+					failure = err
+				}
 			}
 		}
 		a.mu.Unlock()
@@ -450,8 +466,12 @@ func (a *actor) leaveAway(aw *awayActor, failure *wray.Error) (restart bool, why
 			a.ending, restart = nil, true
 		}
 	}
+	var moved map[wray.ID]*objectstore.Object
 	if a.away.CompareAndSwap(aw, nil) {
 		a.box.Ahead = 0
+		if aw != nil {
+			moved, aw.moved = aw.moved, nil
+		}
 	}
 	slices.SortFunc(calls, func(x, y *flight) int { return cmp.Compare(y.order, x.order) })
 	restarts := !a.final && a.create.mayRestart()
@@ -474,6 +494,7 @@ func (a *actor) leaveAway(aw *awayActor, failure *wray.Error) (restart bool, why
 		a.box.PutBack(t.letter, t.from)
 	}
 	a.mu.Unlock()
+	letGoAll(moved)
 	for _, t := range canceled {
 		a.job.takeQueued(t.bytes())
 		a.settle(t, wray.Errorf(wray.CodeCanceled, "the call was canceled"))
@@ -572,7 +593,6 @@ func (ps *peerSet) leavePeer(p *peer) {
 // mayLeave reports whether the actor may live on other nodes.
 func (j *job) mayLeave(a *actor) bool {
 	// What is on stable storage is on this node's. Files of granted directories
-	// are, too, and an actor is not run again where it opens one. A checkpoint
-	// that goes with its node is worth nothing.
-	return !a.durable && len(j.spec.Dirs) == 0 && !a.saves()
+	// are, too, and an actor is not run again where it opens one.
+	return !a.durable && len(j.spec.Dirs) == 0
 }

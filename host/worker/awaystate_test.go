@@ -5,6 +5,7 @@ import (
 
 	"github.com/wray-project/wray"
 	"github.com/wray-project/wray/scheduler"
+	"github.com/wray-project/wray/wasm/abi"
 )
 
 // hostedActor is an actor of peer 7's at a worker that 7 has greeted and hears
@@ -141,6 +142,48 @@ func TestAwayBegins(t *testing.T) {
 	w.staysHome(lend(), scheduler.NoRoom, nil)
 	if a.ending == nil {
 		t.Error("an actor that was killed begins again")
+	}
+}
+
+// What a call did whose checkpoint is lost with its peer is lost: the answer that
+// came behind it is not given.
+func TestLostWithCheckpoint(t *testing.T) {
+	w, _ := deafWorker(t)
+	p := &peer{id: 7, node: "b"} // which is gone
+	j := &job{w: w}
+	create := &task{id: w.newID(), job: j, name: "a"}
+	a := newActor(create)
+	create.makes = a
+	call := &task{id: w.newID(), job: j, name: "f", actor: a, attempt: 1}
+	call.letter = &scheduler.Letter[*task]{Value: call}
+	o, err := w.declare(call, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	o.Retain()
+	defer o.Release()
+	call.results = append(call.results, o)
+	w.calls.add(call)
+	a.box.Post(call.letter, 1, 0)
+	a.box.Next()
+	f := &flight{task: call, peer: p, attempt: 1, actor: a}
+	aw := &awayActor{peer: 7, attempt: 1, lives: true, out: map[wray.ID]*flight{call.id: f}}
+	f.away = aw
+	a.away.Store(aw)
+	last, err := w.store.Declare(w.newID())
+	if err != nil {
+		t.Fatal(err)
+	}
+	_ = last.Fail(ownerDied(p))
+	a.takeHome(aw, p, 1, last)
+	value := valueBody{Encoding: uint32(abi.EncodingCBOR), Payload: []byte{1}}
+	w.peers.callReply(p, f, &replyBody{Kind: replyDone, Saved: 1}, []result{{value: &value}})
+	if o.Ready() {
+		t.Errorf("the call was answered: %v", o.Err())
+	}
+	a.leaveAway(aw, wray.Errorf(wray.CodeWorkerDied, "it is gone"))
+	if !o.Ready() || o.Err() == nil || o.Err().Code != wray.CodeActorDied {
+		t.Error("the call has not failed")
 	}
 }
 

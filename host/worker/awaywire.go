@@ -23,6 +23,7 @@ type makeBody struct {
 	MaxPending int      `cbor:"8,keyasint,omitempty"`
 	RetryOn    []string `cbor:"9,keyasint,omitempty"`
 	Place      []byte   `cbor:"10,keyasint,omitempty"` // as wray.Placement.Append writes it
+	Last       *argBody `cbor:"11,keyasint,omitempty"` // the checkpoint that it begins from
 }
 
 // callBody says whose call a lent task is. Calls of one caller are run in the
@@ -82,6 +83,15 @@ func (b *lendBody) check(value func(*valueBody) error) (refs int, err error) {
 		if _, err := wray.ParsePlacement(string(m.Place)); err != nil {
 			return 0, err
 		}
+		if l := m.Last; l != nil {
+			if l.Ref == nil || l.Value.Encoding != uint32(abi.EncodingRaw) {
+				return 0, fmt.Errorf("an actor that begins from nothing")
+			}
+			refs++
+			if err := value(&l.Value); err != nil {
+				return 0, err
+			}
+		}
 	}
 	if c := b.Call; c != nil && (c.Attempt < 0 || c.Flags&^callFlags != 0 || len(c.Key) > maxName || b.CPU|b.Memory != 0 || len(b.Custom) > 0) {
 		return 0, fmt.Errorf("a call that makes no sense: %+v", c)
@@ -122,7 +132,7 @@ func (b *askBody) check(value func(*valueBody) error) (refs int, err error) {
 		n++
 	}
 	if m := b.Make; m != nil {
-		if n++; m.Make == nil {
+		if n++; m.Make == nil || m.Make.Last != nil {
 			return 0, fmt.Errorf("a task in place of an actor")
 		}
 		if refs, err = m.check(value); err != nil {

@@ -220,9 +220,6 @@ func killActor(g *guest, _ view, s []uint64) abi.Errno {
 		if g.task == nil || g.task.actor == nil {
 			return abi.EPERM
 		}
-		if g.task.actor.hosted {
-			return g.refuse(notAway(&task{flags: abi.SpecCheckpoint}), abi.EPERM)
-		}
 		g.task.actor.dur.asked = true // its own goroutine's
 		return abi.Success
 	case flags&^abi.KillRestart != 0 && (a != nil || g.farActorOf(uint32(s[0])) != nil):

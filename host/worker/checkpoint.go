@@ -132,6 +132,9 @@ type durability struct {
 	every time.Duration // likewise
 
 	last    *checkpoint
+	away    *objectstore.Object      // in place of last, where that was taken elsewhere; guarded by actor.mu where it may change
+	under   *underHome               // of a hosted actor: the last that its home was told of, or nil
+	sent    uint64                   // of a hosted actor: checkpoints that its home was told of
 	room    *objectstore.Reservation // in the store, for the file of last; nil where it has none
 	unsaved uint32                   // calls answered since
 	since   map[uint64]int           // those, by caller
@@ -147,7 +150,9 @@ type durability struct {
 const maxSince = 1 << 16
 
 // saves reports whether the actor takes checkpoints.
-func (a *actor) saves() bool { return a.dur.calls > 0 || a.dur.every > 0 || a.dur.last != nil }
+func (a *actor) saves() bool {
+	return a.dur.calls > 0 || a.dur.every > 0 || a.dur.last != nil || a.dur.away != nil || a.dur.sent > 0 || a.begins
+}
 
 // note counts a call that is about to be answered, with failure where that is
 // not nil, and takes a checkpoint where
@@ -161,7 +166,10 @@ func (a *actor) note(c *task, failure *wray.Error) *wray.Error {
 		return a.commit(reply)
 	}
 	if a.countCall(c) {
-		return a.tryCheckpoint()
+		before := a.dur.sent
+		ends := a.tryCheckpoint()
+		a.covers(c, before)
+		return ends
 	}
 	return nil
 }
@@ -213,6 +221,13 @@ func (a *actor) tryCheckpoint() *wray.Error {
 func (a *actor) checkpoint(sb *sandbox.Sandbox) error {
 	d := &a.dur
 	a.due.Store(false)
+	if a.hosted {
+		if err := a.sendCheckpoint(sb); err != nil {
+			return err
+		}
+		a.saidAll()
+		return nil
+	}
 	if n := sb.KeepSize(); n > 0 && (d.room == nil || d.room.Size().Payload < n) {
 		room, err := a.job.w.store.TryReserve(objectstore.Size{Payload: n})
 		if err != nil {
@@ -229,6 +244,13 @@ func (a *actor) checkpoint(sb *sandbox.Sandbox) error {
 		return err
 	}
 	a.setCheckpoint(c)
+	a.saidAll()
+	return nil
+}
+
+// saidAll takes note that a checkpoint has all that the actor did.
+func (a *actor) saidAll() {
+	d := &a.dur
 	d.unsaved = 0
 	clear(d.since)
 	if d.timer != nil {
@@ -236,7 +258,6 @@ func (a *actor) checkpoint(sb *sandbox.Sandbox) error {
 		d.timer.Stop()
 		a.mu.Unlock()
 	}
-	return nil
 }
 
 func (d *durability) releaseRoom() {
@@ -256,6 +277,7 @@ func (a *actor) setCheckpoint(c *checkpoint) {
 		stash.drop(last.kept)
 	}
 	a.dur.last = c
+	a.forgetAway()
 }
 
 // forgetCheckpoint lets go of the last checkpoint.
@@ -266,6 +288,7 @@ func (a *actor) forgetCheckpoint() {
 		a.job.w.stash.free(c.kept)
 	}
 	a.dur.releaseRoom()
+	a.forgetAway()
 }
 
 // losing takes note that the calls since the last checkpoint are lost, and of
@@ -293,7 +316,7 @@ func (a *actor) lossOf(c *task) *wray.Error {
 	}
 	delete(a.dur.lost, c.from)
 	from := "from its last checkpoint"
-	if a.dur.last == nil {
+	if a.dur.last == nil && a.dur.away == nil {
 		from = "from its constructor"
 	}
 	return &wray.Error{Code: wray.CodeActorRestarted, Lost: n,
@@ -307,7 +330,10 @@ func (a *actor) answerCheckpoint(c *task) *wray.Error {
 	if a.durable {
 		return a.tellCheckpoint(c, nil) // it is on record already
 	}
-	return a.tellCheckpoint(c, a.checkpoint(a.guest.sb))
+	before := a.dur.sent
+	err := a.checkpoint(a.guest.sb)
+	a.covers(c, before)
+	return a.tellCheckpoint(c, err)
 }
 
 // tellCheckpoint answers a call that asked for a checkpoint, which failed with e

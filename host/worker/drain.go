@@ -94,16 +94,19 @@ func (a *actor) drained() (ends *wray.Error) {
 	}
 	a.mu.Unlock()
 	var err error
+	before := a.dur.sent
 	if len(asks) == 0 {
 		ends = a.tryCheckpoint()
 	} else {
 		err = a.checkpoint(a.guest.sb)
 	}
 	for _, e := range over {
+		a.covers(e.t, before)
 		a.job.takeQueued(e.t.bytes())
 		a.settle(e.t, e.err)
 	}
 	for _, t := range asks {
+		a.covers(t, before)
 		if failure := a.tellCheckpoint(t, err); failure != nil {
 			ends = failure
 		}

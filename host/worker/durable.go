@@ -371,20 +371,8 @@ func (a *actor) revive(last []byte) error {
 		if err != nil {
 			return err
 		}
-		mine := &window{len: sw.Len, off: sw.Off, pin: pin, of: id}
-		length := pin.MapLen()
-		if e := g.freeRange(view(g.sb.Memory()), sw.At, sw.Len, sw.Off); e != abi.Success || sw.Len%abi.MapAlign != 0 ||
-			sw.Off > length || int64(sw.Len) > length-sw.Off {
-			pin.Unpin()
-			return errBadRecord
-		}
-		if e := g.takeWindow(); e != abi.Success {
-			pin.Unpin()
-			return g.refused
-		}
-		g.windows[sw.At] = mine
-		if err := mine.lay(g.sb, sw.At); err != nil {
-			return fmt.Errorf("map an object again: %w", err)
+		if err := g.showAgain(&window{len: sw.Len, off: sw.Off, pin: pin, of: id}, sw.At); err != nil {
+			return err
 		}
 	}
 	if err := g.sb.Load(state); err != nil {

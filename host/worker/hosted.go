@@ -17,7 +17,7 @@ import (
 // makes returns the actor that an attempt which was lent here is to be.
 func (m *makeBody) makes(t *task) *actor {
 	a := newActor(t)
-	a.hosted = true
+	a.hosted, a.begins = true, m.Last != nil
 	a.box.Width = m.Width
 	a.idle = time.Duration(m.Idle)
 	a.dur.calls, a.dur.every = m.Calls, time.Duration(m.Every)
@@ -160,7 +160,7 @@ func (ps *peerSet) callDone(t *task, err *wray.Error) {
 	default:
 		b.Err = objectstore.EncodeFailure(err)
 	}
-	b.Load = ps.load(p)
+	b.Load, b.Saved = ps.load(p), t.far.saved
 	ps.send(p, &peerMessage{Reply: b})
 }
 

@@ -14,6 +14,7 @@ import (
 	"github.com/wray-project/wray"
 	"github.com/wray-project/wray/host/sandbox"
 	"github.com/wray-project/wray/host/wasi"
+	"github.com/wray-project/wray/objectstore"
 	"github.com/wray-project/wray/scheduler"
 	"github.com/wray-project/wray/wasm/abi"
 )
@@ -98,10 +99,11 @@ type job struct {
 	opening sync.Mutex
 
 	mu      sync.Mutex
-	actors  map[string]*actor          // guarded by mu; by name
-	groups  map[string]*placementGroup // guarded by mu; by name
-	funcs   map[uint32]*function       // guarded by mu; by number
-	waiting []queued                   // guarded by mu; told when the queue has room
+	actors  map[string]*actor               // guarded by mu; by name
+	groups  map[string]*placementGroup      // guarded by mu; by name
+	funcs   map[uint32]*function            // guarded by mu; by number
+	waiting []queued                        // guarded by mu; told when the queue has room
+	images  map[wray.ID]*objectstore.Object // guarded by mu; of modules at peers, by the ID there
 
 	guestsMu sync.Mutex
 	guests   map[*guest]struct{} // guarded by guestsMu; not closed, for the census
@@ -128,10 +130,11 @@ type module struct {
 	declByName map[string]uint32 // name to position in declared
 
 	mu      sync.Mutex
-	idle    []*guest           // guarded by mu; the last is the warmest
-	spare   []*sandbox.Sandbox // guarded by mu; clean, without guests
-	fresh   atomic.Int64       // how long the linear memory of a new sandbox is
-	closing bool               // guarded by mu
+	image   *objectstore.Object // guarded by mu; see imageObject
+	idle    []*guest            // guarded by mu; the last is the warmest
+	spare   []*sandbox.Sandbox  // guarded by mu; clean, without guests
+	fresh   atomic.Int64        // how long the linear memory of a new sandbox is
+	closing bool                // guarded by mu
 
 	resetting atomic.Bool // a guest is in resetEarly
 
@@ -319,7 +322,13 @@ func (j *job) end() {
 	j.executors.Wait()
 	for _, m := range j.modules {
 		m.closeSpare()
+		m.forgetImage()
 	}
+	j.mu.Lock()
+	images := j.images
+	j.images = nil
+	j.mu.Unlock()
+	letGoAll(images)
 	close(j.ended)
 }
 

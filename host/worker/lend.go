@@ -23,6 +23,7 @@ type far struct {
 	to     *lentTo       // what it stands for, where a peer has lent it
 	root   *task         // the lent task that it came of, itself included
 	call   *farCall      // of an actor of another worker's, or nil
+	saved  uint64        // of a call that was lent here: the checkpoint that has what it did
 	end    replyKind     // of a call that was lent here, and did not end well: how; 0 for replyDone
 }
 
@@ -38,7 +39,8 @@ type lend struct {
 type lending struct {
 	task *task
 	lend *lend
-	args []arg // with a reference each
+	args []arg               // with a reference each
+	last *objectstore.Object // the checkpoint that an actor begins from, with a reference; nil: none
 
 	group   *objectstore.Object // likewise, or nil
 	bundle  int
@@ -65,6 +67,9 @@ func (w *Worker) lendLocked(t *task, d *scheduler.Decision) *lending {
 		t.group.Retain()
 		l.group, l.bundle = t.group, d.Bundle
 	}
+	if t.makes != nil {
+		l.last = t.makes.retainAway()
+	}
 	return l
 }
 
@@ -81,8 +86,19 @@ func (l *lending) send() {
 		if l.group != nil {
 			l.group.Release()
 		}
+		if l.last != nil {
+			l.last.Release()
+		}
 	}()
-	if err := argsTravel(l.task.fn, l.args); err != nil {
+	if a := t.makes; a != nil && a.dur.last != nil { // no attempt is under way
+		go w.staysHome(l, scheduler.OnlyHere, errHasOwn)
+		return
+	}
+	all := l.args
+	if l.last != nil {
+		all = append(slices.Clone(all), arg{object: l.last})
+	}
+	if err := argsTravel(l.task.fn, all); err != nil {
 		go w.staysHome(l, scheduler.OnlyHere, err) // which may lend the next, that cannot be lent either
 		return
 	}
@@ -109,6 +125,10 @@ func (l *lending) send() {
 	}
 	if t.makes != nil {
 		b.Make, b.Results = t.makes.makeBody(), 1
+		if l.last != nil {
+			x := ps.argFor(p, arg{object: l.last})
+			b.Make.Last = &x
+		}
 	}
 	for _, a := range l.args {
 		b.Args = append(b.Args, ps.argFor(p, a))

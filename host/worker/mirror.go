@@ -340,11 +340,16 @@ func releaseArgs(args []arg) {
 	}
 }
 
-// args returns a lent task's arguments, with a reference each.
+// args returns a lent task's arguments, and the checkpoint that an actor begins
+// from behind them, with a reference each.
 func (ps *peerSet) args(p *peer, b *lendBody) []arg {
-	args := make([]arg, len(b.Args))
-	for i := range b.Args {
-		a := &b.Args[i]
+	list := b.Args
+	if b.Make != nil && b.Make.Last != nil {
+		list = append(slices.Clone(list), *b.Make.Last)
+	}
+	args := make([]arg, len(list))
+	for i := range list {
+		a := &list[i]
 		if a.Ref != nil && a.Value.Encoding == 0 {
 			args[i] = arg{object: ps.objects(p, []refBody{*a.Ref})[0]}
 			continue

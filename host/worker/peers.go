@@ -390,6 +390,11 @@ func (ps *peerSet) take(p *peer, m *peerMessage) error {
 			return err
 		}
 	}
+	if m.Saved != nil {
+		if err := ps.saved(p, m.Saved); err != nil {
+			return err
+		}
+	}
 	if m.Reply != nil {
 		if err := ps.reply(p, m.Reply); err != nil {
 			return err

@@ -40,6 +40,7 @@ type peerMessage struct {
 	Ask      *askBody     `cbor:"17,keyasint,omitempty"` // of a job of yours: see askBody
 	Answer   *answerBody  `cbor:"18,keyasint,omitempty"`
 	Group    *groupBody   `cbor:"19,keyasint,omitempty"` // of a placement group
+	Saved    *savedBody   `cbor:"20,keyasint,omitempty"` // a checkpoint of an actor of yours
 	Leaving  uint8        `cbor:"30,keyasint,omitempty"` // a stage: I go
 	Took     *tookBody    `cbor:"31,keyasint,omitempty"` // answers a stage
 }
@@ -181,6 +182,7 @@ type replyBody struct {
 	Err     []byte       `cbor:"4,keyasint,omitempty"` // objectstore.EncodeFailure
 	Results []resultBody `cbor:"5,keyasint,omitempty"`
 	Load    loadBody     `cbor:"6,keyasint"`
+	Saved   uint64       `cbor:"7,keyasint,omitempty"` // of a call: the number of the checkpoint that has what it did
 }
 
 // resultBody is a result: small, or an object that stays at the sender.
@@ -251,6 +253,12 @@ func (m *peerMessage) check() error {
 		}
 	}
 	if b := m.Ask; b != nil {
+		n, err := b.check(value)
+		if refs += n; err != nil {
+			return err
+		}
+	}
+	if b := m.Saved; b != nil {
 		n, err := b.check(value)
 		if refs += n; err != nil {
 			return err

@@ -58,3 +58,21 @@ func (g *guest) tellReclaim() {
 
 // reclaimEvery keeps a store under pressure from doing nothing but asking.
 const reclaimEvery = 5 * time.Millisecond
+
+// tellReclaim asks an actor that has nothing to do to give back what it does
+// not need.
+func (a *actor) tellReclaim() {
+	if a.asleep.Load() {
+		return
+	}
+	if !a.resting.Load() {
+		a.mu.Lock()
+		if a.box.Out() > 0 && a.g != nil {
+			a.g.tellReclaim()
+		}
+		a.mu.Unlock()
+		return
+	}
+	a.reclaim.Store(true)
+	a.poke()
+}

@@ -33,6 +33,7 @@ func (g *guest) sleep(a *actor, save bool) (*kept, error) {
 	if save || sb.Keeps() {
 		err = a.checkpoint(sb)
 		switch {
+		case err == nil && a.hosted: // its home has it
 		case err == nil:
 			k = g.w.stash.share(a.dur.last.kept) // what it is, is its checkpoint too
 		case !sb.Keeps():

@@ -15,6 +15,7 @@ type tally struct {
 	sum   int
 	order []int
 	kept  []sdk.Ref[[]byte]
+	seen  []byte
 }
 
 // toTally is what a task is told that calls one.
@@ -30,7 +31,8 @@ var (
 		}
 		return &tally{sum: n}, nil
 	}).With(there)
-	add = sdk.Method(tallies, "add", func(t *tally, _ context.Context, n int) (int, error) {
+	savers = tallies.With(sdk.Resource("there", 0.1))
+	add    = sdk.Method(tallies, "add", func(t *tally, _ context.Context, n int) (int, error) {
 		t.sum += n
 		t.order = append(t.order, n)
 		return t.sum, nil

@@ -238,6 +238,8 @@ func run(ctx context.Context) error {
 		return inGroups(ctx, await)
 	case "actors":
 		return actors(ctx, await)
+	case "saves":
+		return saves(ctx, await, os.Args[2:])
 	case "ahead":
 		return ahead(ctx, await, os.Args[2:])
 	case "hoard": // what cannot travel
