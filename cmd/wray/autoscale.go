@@ -201,7 +201,9 @@ func localCommand(self, name, dir, socket, head, listen, token string, g *autosc
 		args = append(args, "--allow-weak-jail")
 	}
 	cmd := exec.Command(self, append(args, g.Flags...)...)
-	// What this process was given, but for a token of another.
-	cmd.Env = append(slices.DeleteFunc(os.Environ(), func(kv string) bool { return strings.HasPrefix(kv, tokenEnv+"=") }), tokenEnv+"="+token)
+	// What this process was given, but for secrets that are not the node's.
+	cmd.Env = append(slices.DeleteFunc(os.Environ(), func(kv string) bool {
+		return strings.HasPrefix(kv, tokenEnv+"=") || strings.HasPrefix(kv, etcdPasswordEnv+"=")
+	}), tokenEnv+"="+token)
 	return cmd
 }

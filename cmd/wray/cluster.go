@@ -130,6 +130,9 @@ func (o *clusterOptions) recall(dir string) error {
 	if err := o.etcd.recall(control); err != nil {
 		return err
 	}
+	if err := o.etcd.absolute(); err != nil {
+		return err
+	}
 	return o.etcd.check(o.head, etcdstore.Kept(control))
 }
 

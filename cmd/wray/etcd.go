@@ -45,6 +45,19 @@ func (o *etcdOptions) flags(f *pflag.FlagSet) {
 	f.StringVar(&o.Prefix, "etcd-prefix", "", "what the keys there begin with: one for each cluster (default "+etcdstore.Prefix+")")
 }
 
+// absolute has the files found from wherever the head is started again.
+func (o *etcdOptions) absolute() (err error) {
+	for _, p := range []*string{&o.CA, &o.Cert, &o.Key} {
+		if *p == "" {
+			continue
+		}
+		if *p, err = filepath.Abs(*p); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
 // asked reports whether any of the flags was given.
 func (o *etcdOptions) asked() bool {
 	return len(o.Endpoints) > 0 || o.CA != "" || o.Cert != "" || o.Key != "" || o.User != "" || o.Prefix != ""

@@ -157,13 +157,17 @@ func (u *upper) up(ctx context.Context) error {
 }
 
 // oneCluster refuses to have the first head begin a cluster where others are in
-// one. Hosts that do not answer are told of when it is their turn.
+// one, or may be: they do not answer.
 func (u *upper) oneCluster(ctx context.Context, first fleet.Host, others []fleet.Host) error {
 	if in, err := u.joined(ctx, first); in || err != nil {
 		return err
 	}
 	return each(others, func(h fleet.Host) error {
-		if in, err := u.joined(ctx, h); !in || err != nil {
+		in, err := u.joined(ctx, h)
+		if err != nil {
+			return fmt.Errorf("whether it is in a cluster already, before %s begins one: %w", first.Name, err)
+		}
+		if !in {
 			return nil
 		}
 		return withHint(fmt.Errorf("%s (%s) is the first head and has joined no cluster, and %s (%s) is in one: it would begin another", first.Name, first.SSH, h.Name, h.SSH),

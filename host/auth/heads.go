@@ -74,6 +74,48 @@ func (r *Registrar) Dismiss(ctx context.Context, name string) error {
 	return err
 }
 
+// ErrLastHead says that no other head would be left.
+var ErrLastHead = errors.New("no other head would be left")
+
+// DismissBeside is Dismiss of a head that goes, while one of others may be a head:
+// of two that go at the same time, one does, and the other gets ErrLastHead.
+func (r *Registrar) DismissBeside(ctx context.Context, name string, others []string) error {
+	table := r.identities()
+	for {
+		own, err := table.Get(ctx, control.Cluster, name)
+		if errors.Is(err, control.ErrNotFound) || err == nil && !own.Value.Head {
+			return nil
+		}
+		if err != nil {
+			return err
+		}
+		var other control.Entry[identityRecord]
+		for _, o := range others {
+			e, err := table.Get(ctx, control.Cluster, o)
+			if err != nil && !errors.Is(err, control.ErrNotFound) {
+				return err
+			}
+			if err == nil && e.Value.Head && !e.Value.Revoked && o != name {
+				other = e
+			}
+		}
+		if other.Name == "" {
+			return ErrLastHead
+		}
+		own.Value.Head = false
+		b, err := table.Encode(own.Value)
+		if err != nil {
+			return err
+		}
+		_, err = r.Store.Commit(ctx, control.Txn{
+			If: []control.Cond{control.At(own.Record.Key, own.Record.Modified), control.At(other.Record.Key, other.Record.Modified)},
+			Do: []control.Op{control.Put(own.Record.Key, b)}})
+		if !errors.Is(err, control.ErrConflict) {
+			return err
+		}
+	}
+}
+
 // Export returns the authority with its key, in PEM, for another head: it is
 // the cluster's most valuable secret.
 func (a *Authority) Export() ([]byte, error) { return encodePEM(a.key, a.authority) }

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"os"
 	"path/filepath"
+	"sync"
 	"testing"
 	"time"
 )
@@ -57,6 +58,37 @@ func TestMayHead(t *testing.T) {
 	third := c.let(t.TempDir(), "third", TokenOptions{Head: true})
 	wants(t, c.reg.Revoke(ctx, "third", "test"), nil)
 	wants(t, c.reg.MayHead(ctx, c.identity(third)), ErrNotHead)
+}
+
+// Of two heads that go at the same time one stays.
+func TestDismissBeside(t *testing.T) {
+	ctx := context.Background()
+	c := newTestCluster(t)
+	for _, name := range []string{"a", "b"} {
+		c.let(t.TempDir(), name, TokenOptions{Head: true})
+	}
+	wants(t, c.reg.DismissBeside(ctx, "a", nil), ErrLastHead)
+	wants(t, c.reg.DismissBeside(ctx, "a", []string{"a", "nobody"}), ErrLastHead)
+	errs := make([]error, 2)
+	var wg sync.WaitGroup
+	for i, name := range []string{"a", "b"} {
+		wg.Go(func() { errs[i] = c.reg.DismissBeside(ctx, name, []string{"a", "b"}) })
+	}
+	wg.Wait()
+	left := 0
+	for i, name := range []string{"a", "b"} {
+		is, err := c.reg.IsHead(ctx, name)
+		if err != nil || is != errors.Is(errs[i], ErrLastHead) || !is && errs[i] != nil {
+			t.Errorf("%s: %v, and is a head: %v, %v", name, errs[i], is, err)
+		}
+		if is {
+			left++
+			wants(t, c.reg.DismissBeside(ctx, name, []string{"a", "b"}), ErrLastHead)
+		}
+	}
+	if left != 1 {
+		t.Errorf("%d heads are left", left)
+	}
 }
 
 // The authority is kept by who is given it, for its owner alone, and nothing

@@ -35,7 +35,7 @@ func TestAccess(t *testing.T) {
 
 	// What a node does: its record with a lease, which it keeps, and its end.
 	register := func(s control.Store, name string) control.Lease {
-		l, err := s.Grant(ctx, 8*time.Second)
+		l, err := s.Grant(ctx, time.Minute)
 		if err != nil {
 			t.Fatal(err)
 		}

@@ -50,6 +50,7 @@ func TestExpired(t *testing.T) {
 // again, and comes back with a token for its name alone.
 func TestRevoked(t *testing.T) {
 	w := newWorld(t)
+	w.ttl = 2 * time.Second
 	head := w.head(t.TempDir())
 	dir := t.TempDir()
 	a := w.join("a", dir, head)

@@ -72,7 +72,7 @@ func (m *Member) openHead(ctx context.Context, o *rpc.Options, p *port) (err err
 		return err
 	}
 	m.closers = append(m.closers, m.store.Close)
-	if err := ownCluster(ctx, m.store, authority.Cluster(), further); err != nil {
+	if err := ownCluster(ctx, m.store, authority.Cluster(), further && m.cfg.Outside); err != nil {
 		return err
 	}
 	m.head = &auth.Registrar{Authority: authority, Store: m.store}
@@ -261,14 +261,22 @@ func (m *Member) CheckRetire(ctx context.Context) error {
 			return nil
 		}
 	} else {
-		for _, e := range m.dir.Nodes() {
-			if e.Name != m.cfg.Name && e.Node.Head && e.Status != liveness.Dead {
-				return nil
-			}
+		if len(m.otherHeads()) > 0 {
+			return nil
 		}
 	}
 	return &wray.Error{Code: wray.CodeBadArgument, Node: m.cfg.Name, Message: "this is the only head: without it there is no cluster",
 		Hint: "let another node be a head first (wray token --head), or stop this one with a signal: it may come back"}
+}
+
+// otherHeads are the heads that are there to stay.
+func (m *Member) otherHeads() (names []string) {
+	for _, e := range m.dir.Nodes() {
+		if e.Name != m.cfg.Name && e.Node.Head && !e.Node.Draining && e.Status != liveness.Dead {
+			names = append(names, e.Name)
+		}
+	}
+	return names
 }
 
 // goFromHeads has the other heads do without this one. They refuse for some
@@ -295,8 +303,13 @@ func (m *Member) Retire(ctx context.Context) error {
 	if m.head == nil {
 		return m.Leave(ctx)
 	}
+	others := m.otherHeads()
 	err := m.dir.Leave(ctx)
-	if err == nil {
+	switch {
+	case err != nil:
+	case m.quorum == nil: // which else lets the last of them not go
+		err = m.head.DismissBeside(ctx, m.cfg.Name, others)
+	default:
 		if err = m.head.Dismiss(ctx, m.cfg.Name); err == nil {
 			err = m.goFromHeads(ctx)
 		}

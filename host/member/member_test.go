@@ -25,12 +25,15 @@ import (
 type world struct {
 	t     *testing.T
 	store *control.Memory
+	// ttl is of the nodes' leases: long, as nobody is to be called dead because the
+	// machine is slow.
+	ttl time.Duration
 	// began has the incarnations of each node, in order.
 	began map[string][]uint64
 }
 
 func newWorld(t *testing.T) *world {
-	w := &world{t: t, store: control.NewMemory(control.MemoryOptions{}), began: map[string][]uint64{}}
+	w := &world{t: t, store: control.NewMemory(control.MemoryOptions{}), ttl: time.Minute, began: map[string][]uint64{}}
 	t.Cleanup(func() { w.store.Close() })
 	return w
 }
@@ -43,7 +46,7 @@ func (kept) Close() error { return nil }
 func (w *world) config(name, dir string) member.Config {
 	return member.Config{Name: name, Dir: dir, Listen: "127.0.0.1:0", Probe: 200 * time.Millisecond,
 		Offer:     directory.Node{Version: "test", Capacity: wray.Resources{CPU: wray.CPUs(2), Memory: 1 << 30}},
-		Directory: directory.Options{Liveness: liveness.Config{Silence: time.Second, TTL: 2 * time.Second}}}
+		Directory: directory.Options{Liveness: liveness.Config{Silence: time.Second, TTL: w.ttl}}}
 }
 
 func (w *world) start(c member.Config) *member.Member {
@@ -188,6 +191,7 @@ func TestJoinedOnly(t *testing.T) {
 // A node that dies without a word is called dead when its lease has lapsed.
 func TestDeath(t *testing.T) {
 	w := newWorld(t)
+	w.ttl = 2 * time.Second
 	head := w.head(t.TempDir())
 	a := w.join("a", t.TempDir(), head)
 	w.await(head, map[string]string{"a": "1 alive"})

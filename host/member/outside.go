@@ -15,8 +15,8 @@ type clusterRecord struct {
 }
 
 // ownCluster holds that a control state is this cluster's, and takes one that is
-// nobody's yet. A head that came to others finds theirs: further says so. An etcd
-// of somebody else's may have any.
+// nobody's yet. A head that came to others, and has an etcd that runs elsewhere,
+// finds theirs: further says so.
 func ownCluster(ctx context.Context, s control.Store, id string, further bool) error {
 	table := control.NewTable[clusterRecord](s, control.KindCluster, 1)
 	for {

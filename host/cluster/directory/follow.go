@@ -202,7 +202,8 @@ func (d *Directory) forgetLong(name string) {
 	d.mu.Lock() // under which entries follow the view
 	defer d.mu.Unlock()
 	d.entries.Drop(name, func(e Entry) bool {
-		if e.Status != liveness.Dead || time.Since(e.Since) <= d.opt.Forget {
+		// A head that is lost counts among the heads until somebody removes it.
+		if e.Status != liveness.Dead || e.Node.Head || time.Since(e.Since) <= d.opt.Forget {
 			return false
 		}
 		d.view.Forget(name)
