@@ -277,7 +277,7 @@ func TestInterruptedBuild(t *testing.T) {
 // What fails below the cache directory, for want of room or of leave to write,
 // names WRAY_CACHE, from wherever it comes; what fails elsewhere does not.
 func TestCacheHint(t *testing.T) {
-	const cache = "/home/a/.cache/wray"
+	const cache = "/var/cache/wray"
 	for text, want := range map[string]string{
 		"write " + cache + "/code/x: no space left on device":                           "full",
 		"lock the code cache: open " + cache + "/locks/x: read-only file system":        "set WRAY_CACHE",
