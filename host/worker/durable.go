@@ -375,16 +375,22 @@ func (a *actor) revive(last []byte) error {
 			return err
 		}
 	}
+	return g.goOn(state, s.Watches, s.Wants)
+}
+
+// goOn lays a state into the guest, whose handles and windows are there, and has
+// it hear again of what it watched, and of room where it wants some.
+func (g *guest) goOn(state *sandbox.State, watches []uint32, wants bool) error {
 	if err := g.sb.Load(state); err != nil {
 		return err
 	}
 	g.configure(g.module.args(), nil)
-	for _, h := range s.Watches {
+	for _, h := range watches {
 		if o, ok := g.handles.Object(h); ok {
 			g.watchObject(o, h)
 		}
 	}
-	if s.Wants {
+	if wants {
 		g.notify(abi.EventSpace, 0)
 		g.notify(abi.EventRoom, 0)
 	}

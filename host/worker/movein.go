@@ -461,18 +461,5 @@ func (a *actor) moveIn(o *objectstore.Object) error {
 			return err
 		}
 	}
-	if err := g.sb.Load(state); err != nil {
-		return err
-	}
-	g.configure(g.module.args(), nil)
-	for _, h := range s.Watches {
-		if o, ok := g.handles.Object(h); ok {
-			g.watchObject(o, h)
-		}
-	}
-	if s.Wants {
-		g.notify(abi.EventSpace, 0)
-		g.notify(abi.EventRoom, 0)
-	}
-	return nil
+	return g.goOn(state, s.Watches, s.Wants)
 }
