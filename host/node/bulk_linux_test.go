@@ -25,7 +25,7 @@ import (
 // bulkPair is two nodes, of which the worker of a has a payload, and the
 // connections between them.
 type bulkPair struct {
-	t    *testing.T
+	t    testing.TB
 	a, b *fakeNode
 	data []byte
 	wrap func(net.Conn) net.Conn // a's end of a connection; nil: as it is
@@ -41,7 +41,7 @@ type bulkPair struct {
 
 var bulkObject = wray.ID{Owner: 1, Seq: 77}
 
-func newBulkPair(t *testing.T, size int) *bulkPair {
+func newBulkPair(t testing.TB, size int) *bulkPair {
 	net := newFakeNetwork()
 	p := &bulkPair{t: t, a: newFakeNode(t, net, "a", 1), b: newFakeNode(t, net, "b", 2), data: make([]byte, size), lent: map[uint64]*os.File{}}
 	p.changed = sync.NewCond(&p.mu)
@@ -57,7 +57,7 @@ func newBulkPair(t *testing.T, size int) *bulkPair {
 }
 
 // memoryOf returns memory with a payload.
-func memoryOf(t *testing.T, b []byte) *os.File {
+func memoryOf(t testing.TB, b []byte) *os.File {
 	f, err := objectstore.Copy(b)
 	if err != nil {
 		t.Fatal(err)

@@ -21,7 +21,7 @@ import (
 // fakeNode is the part of a node that carries what workers say, with a worker
 // that the test plays.
 type fakeNode struct {
-	t    *testing.T
+	t    testing.TB
 	self peer.Node
 	p    *peering
 	mesh *peer.Mesh
@@ -37,7 +37,7 @@ type fakeNode struct {
 
 func newFakeNetwork() *peertest.Network { return peertest.NewNetwork(rand.New(rand.NewPCG(1, 2))) }
 
-func newFakeNode(t *testing.T, net *peertest.Network, name string, worker uint64) *fakeNode {
+func newFakeNode(t testing.TB, net *peertest.Network, name string, worker uint64) *fakeNode {
 	f := &fakeNode{t: t, self: peer.Node{Name: name, Incarnation: 1}, p: newPeering(&Node{cfg: Config{Tenant: "local"}})}
 	f.change = sync.NewCond(&f.mu)
 	f.mesh = peer.NewMesh(peer.Config{Window: peer.MaxMessage}, f.self, net.Carrier(name), f.p, nil)
