@@ -36,10 +36,10 @@ func (w *Worker) Explain(q clientwire.ExplainBody) (ExplainedBody, error) {
 	x.jobsLocked()
 	waits := x.waitsLocked()
 	x.groupsLocked()
-	actors := make([]bool, len(waits.Groups))
+	actors, guests := make([]bool, len(waits.Groups)), make([]*guest, len(waits.Groups))
 	for i := range waits.Groups {
 		if t, _ := waits.Groups[i].Value.(*task); t != nil {
-			actors[i] = t.makes != nil
+			actors[i], guests[i] = t.makes != nil, t.runner
 		}
 	}
 	for _, p := range w.sched.Peers() {
@@ -48,7 +48,11 @@ func (w *Worker) Explain(q clientwire.ExplainBody) (ExplainedBody, error) {
 	w.mu.Unlock()
 	// What is made of it needs no lock.
 	for i := range waits.Groups {
-		x.out.Tasks = append(x.out.Tasks, x.wait(&waits.Groups[i], actors[i]))
+		t := x.wait(&waits.Groups[i], actors[i])
+		if why := w.room.why(guests[i]); why != "" {
+			t.Why = why
+		}
+		x.out.Tasks = append(x.out.Tasks, t)
 	}
 	x.out.More, x.out.Unseen = int64(waits.More), int64(waits.Unseen)
 	x.calls()

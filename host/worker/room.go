@@ -2,6 +2,7 @@ package worker
 
 import (
 	"context"
+	"fmt"
 	"sync"
 	"time"
 
@@ -29,13 +30,14 @@ type rooms struct {
 
 // roomWait is one of them.
 type roomWait struct {
+	g      *guest
 	driver bool
 	refuse func() // called once at most, without locks
 }
 
 // add notes a wait. The caller removes it when it is over.
 func (r *rooms) add(g *guest, refuse func()) *roomWait {
-	w := &roomWait{driver: g.driver, refuse: refuse}
+	w := &roomWait{g: g, driver: g.driver, refuse: refuse}
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	if r.waits == nil {
@@ -57,6 +59,21 @@ func (r *rooms) remove(w *roomWait) {
 	r.mu.Lock()
 	delete(r.waits, w)
 	r.mu.Unlock()
+}
+
+// why says for what room g, which may be nil, waits; "" where it waits for none.
+func (r *rooms) why(g *guest) string {
+	r.mu.Lock()
+	waits := false
+	for w := range r.waits {
+		waits = waits || w.g == g
+	}
+	r.mu.Unlock()
+	if !waits {
+		return ""
+	}
+	st := r.w.store.Stats()
+	return fmt.Sprintf("room in the object store: %d of %d bytes are in use", st.Used, st.Capacity)
 }
 
 // watch looks after those who wait until there are none.

@@ -3,6 +3,7 @@ package worker
 import (
 	"errors"
 	"math/rand/v2"
+	"strings"
 	"testing"
 	"time"
 
@@ -227,6 +228,31 @@ func TestSpillStats(t *testing.T) {
 	})
 	if b.OnDisk < crowdObject || b.Spilled < crowdObject || b.Restored != 0 || b.Lost != 0 {
 		t.Errorf("the worker tells %+v", b)
+	}
+	c.release(t)
+	if err := stop(); err != nil {
+		t.Error(err)
+	}
+}
+
+// TestRoomExplained: what waits for room in the store is said to, as long as it
+// does.
+func TestRoomExplained(t *testing.T) {
+	c := newCrowd(t)
+	g, stop := c.start(t)
+	if why := c.w.room.why(g); why != "" {
+		t.Errorf("before: %s", why)
+	}
+	wait := c.w.room.add(g, func() {})
+	if why := c.w.room.why(g); !strings.Contains(why, "room in the object store: 4194304 of 4194304 bytes") {
+		t.Errorf("while: %q", why)
+	}
+	if why := c.w.room.why(nil); why != "" {
+		t.Errorf("another: %q", why)
+	}
+	c.w.room.remove(wait)
+	if why := c.w.room.why(g); why != "" {
+		t.Errorf("after: %q", why)
 	}
 	c.release(t)
 	if err := stop(); err != nil {
