@@ -54,7 +54,8 @@ type ID struct {
 	Index uint32 // of the effect in the call
 }
 
-// Digest stands for what an effect asks of whom.
+// Digest stands for what an effect asks of whom. The zero Digest, of a call with a
+// key from another node, is not known, and like any.
 type Digest [16]byte
 
 // Request is a call that an actor takes.
@@ -296,7 +297,7 @@ func (r *Record) Repeat(q *Request) (reply []byte, known bool, err error) {
 	if a == nil {
 		return nil, false, nil
 	}
-	if a.digest != q.Digest {
+	if unknown := (Digest{}); a.digest != q.Digest && a.digest != unknown && q.Digest != unknown {
 		if q.ID != nil {
 			return nil, false, diverged("it asks something else of this actor")
 		}

@@ -6,6 +6,7 @@ import (
 	"testing"
 
 	"github.com/wray-project/wray"
+	"github.com/wray-project/wray/host/statelog"
 )
 
 // TestActorsAway has actors live on other nodes: calls from everywhere, errors,
@@ -76,6 +77,35 @@ func TestActorsAway(t *testing.T) {
 		"later: ActorDied on b, attempt 0, trace false: the actor tally is gone",
 		"moved: 2 <nil>")
 	for _, e := range []*twinEnd{a, c, d} {
+		awaitNothing(t, e)
+	}
+	net.close()
+}
+
+// TestKeyedFromAfar has a call of a durable actor that has a key be made once,
+// from whichever node it is made again.
+func TestKeyedFromAfar(t *testing.T) {
+	if testing.Short() {
+		t.Skip("SKIP: -short: it compiles a Go program")
+	}
+	guest := compileGuest(t, "cluster")
+	net := newTwin(t, guest.module)
+	states, err := statelog.OpenDir(t.TempDir())
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer states.Close()
+	cfg := Config{StoreBytes: 64 << 20, Slots: 2, CacheDir: guest.cache, Capacity: wray.Resources{CPU: wray.OneCPU, Memory: 2 << 30}}
+	cfg.State = ownDir{states}
+	a := net.join("a", cfg)
+	cfg.State, cfg.Custom = nil, []wray.Custom{{Name: "there", Amount: 100 * wray.OneUnit}}
+	b := net.join("b", cfg)
+	awaitPeers(t, a, 1)
+	j := net.job(a, nil, "keyed")
+	j.wants(j.rest(), "there: 101 <nil>", "there again: 101 <nil>", "here again: 101 <nil>", "here: 111 <nil>", "then there: 111 <nil>",
+		`another: UserError on b, attempt 1, trace false: task notes.note (attempt 1 on a): BadArgument: the key "b" was that of a call of another method, or with other arguments`,
+		"new: 1111 <nil>")
+	for _, e := range []*twinEnd{a, b} {
 		awaitNothing(t, e)
 	}
 	net.close()

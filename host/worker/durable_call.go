@@ -473,26 +473,49 @@ func (d *durableCall) acknowledge() {
 
 // digestOf says what t asks of whom.
 func (g *guest) digestOf(t *task) (d durable.Digest, err error) {
-	h := sha256.New()
-	name := ""
-	if t.actor != nil {
-		name = t.actor.create.name
-	}
-	fmt.Fprintf(h, "%q %q %d %d\n", name, t.fn.name, t.flags, len(t.args))
+	h := t.digestHead()
 	seen := map[wray.ID]int{}
 	for i := range t.args {
-		a := &t.args[i]
-		if a.object != nil {
-			if err := g.digestObject(h, a.object, seen, 0); err != nil {
-				return d, err
-			}
-			continue
+		if a := &t.args[i]; a.object == nil {
+			a.digest(h)
+		} else if err := g.digestObject(h, a.object, seen, 0); err != nil {
+			return d, err
 		}
-		fmt.Fprintf(h, "value %d %d %d\n", a.encoding, a.meta, len(a.payload))
-		h.Write(a.payload)
 	}
 	copy(d[:], h.Sum(nil))
 	return d, nil
+}
+
+// digestAfar is digestOf for a call from another node. What its arguments refer to
+// is there, and is not fetched for this: then it is zero, which is like any.
+func (t *task) digestAfar() (d durable.Digest) {
+	h := t.digestHead()
+	for i := range t.args {
+		if t.args[i].object != nil {
+			return d
+		}
+		t.args[i].digest(h)
+	}
+	copy(d[:], h.Sum(nil))
+	return d
+}
+
+// digestHead begins the digest of t.
+func (t *task) digestHead() hash.Hash {
+	h := sha256.New()
+	name, flags := "", t.flags
+	if t.actor != nil {
+		name = t.actor.create.name
+		flags &= callFlags // as for one that comes from another node
+	}
+	fmt.Fprintf(h, "%q %q %d %d\n", name, t.fn.name, flags, len(t.args))
+	return h
+}
+
+// digest writes what an argument says that is no object.
+func (a *arg) digest(h hash.Hash) {
+	fmt.Fprintf(h, "value %d %d %d\n", a.encoding, a.meta, len(a.payload))
+	h.Write(a.payload)
 }
 
 // digestObject writes what an object says, and what it refers to. seen numbers

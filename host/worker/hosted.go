@@ -80,6 +80,9 @@ func (ps *peerSet) callHere(p *peer, b *lendBody, args []arg) {
 		t.from = mixed(c.From ^ uint64(p.id))
 		t.attempt = 0
 	}
+	if a.durable && c.Key != "" {
+		t.key, t.digest = c.Key, t.digestAfar()
+	}
 	if !ps.declares(p, b, t) {
 		return
 	}

@@ -240,6 +240,8 @@ func run(ctx context.Context) error {
 		return actors(ctx, await)
 	case "saves":
 		return saves(ctx, await, os.Args[2:])
+	case "keyed":
+		return keyed(ctx)
 	case "ahead":
 		return ahead(ctx, await, os.Args[2:])
 	case "hoard": // what cannot travel
