@@ -344,7 +344,11 @@ func (p *peering) tell(w *workerProcess) {
 		p.events = p.events[n:]
 		p.queued -= size
 		p.room.Broadcast()
+		none := len(p.events) == 0 // under one lock: whoever finds none begins another tell
 		p.mu.Unlock()
+		if none {
+			return
+		}
 	}
 }
 

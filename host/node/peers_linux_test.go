@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"math/rand/v2"
+	"runtime"
 	"slices"
 	"sync"
 	"testing"
@@ -397,4 +398,31 @@ func TestModuleBudgetOfOne(t *testing.T) {
 	if len(b.by) != 0 || b.used != 0 {
 		t.Errorf("when all is given back, %v and %d are taken", b.by, b.used)
 	}
+}
+
+// Events that come just when none is left are told once, and in order.
+func TestToldOnce(t *testing.T) {
+	f := newFakeNode(t, newFakeNetwork(), "a", 1)
+	const n = 200
+	for i := range uint64(n) {
+		f.p.mu.Lock()
+		for len(f.p.events) > 0 {
+			f.p.mu.Unlock()
+			runtime.Gosched()
+			f.p.mu.Lock()
+		}
+		f.p.eventLocked(worker.PeerEvent{Peer: i + 2, What: worker.PeerSent})
+		f.p.mu.Unlock()
+	}
+	f.await("last event", func(list []worker.PeerEvent) bool {
+		if len(list) < n {
+			return false
+		}
+		for i, e := range list {
+			if e.Peer != uint64(i+2) {
+				t.Fatalf("event %d is told as number %d", e.Peer-2, i)
+			}
+		}
+		return len(list) == n
+	})
 }
