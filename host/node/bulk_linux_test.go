@@ -28,7 +28,6 @@ type bulkPair struct {
 	t    testing.TB
 	a, b *fakeNode
 	data []byte
-	wrap func(net.Conn) net.Conn // a's end of a connection; nil: as it is
 
 	dials atomic.Int64
 	ends  sync.WaitGroup // of a's side of the connections
@@ -37,6 +36,15 @@ type bulkPair struct {
 	changed *sync.Cond
 	lent    map[uint64]*os.File // guarded by mu; what a's worker has lent
 	last    uint64
+	wrap    func(net.Conn) net.Conn                 // guarded by mu; a's end of a connection; nil: as it is
+	instead func(context.Context) (net.Conn, error) // guarded by mu; what is done where b dials; nil: as it is
+}
+
+// set changes what becomes of connections from now on.
+func (p *bulkPair) set(wrap func(net.Conn) net.Conn, instead func(context.Context) (net.Conn, error)) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.wrap, p.instead = wrap, instead
 }
 
 var bulkObject = wray.ID{Owner: 1, Seq: 77}
@@ -105,8 +113,14 @@ func (p *bulkPair) back() {
 	}
 }
 
-func (p *bulkPair) dial(context.Context, string) (net.Conn, error) {
+func (p *bulkPair) dial(ctx context.Context, _ string) (net.Conn, error) {
 	p.dials.Add(1)
+	p.mu.Lock()
+	wrap, instead := p.wrap, p.instead
+	p.mu.Unlock()
+	if instead != nil {
+		return instead(ctx)
+	}
 	l, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
 		return nil, err
@@ -120,8 +134,8 @@ func (p *bulkPair) dial(context.Context, string) (net.Conn, error) {
 	if err != nil {
 		return nil, err
 	}
-	if p.wrap != nil {
-		there = p.wrap(there)
+	if wrap != nil {
+		there = wrap(there)
 	}
 	p.ends.Go(func() {
 		defer there.Close()
@@ -185,7 +199,7 @@ func (c *cutting) Write(b []byte) (int, error) {
 // A transfer goes on where it was when a connection is lost.
 func TestBulkCut(t *testing.T) {
 	p := newBulkPair(t, 16<<20)
-	p.wrap = func(c net.Conn) net.Conn { return &cutting{c, 5<<20 + 1000} }
+	p.set(func(c net.Conn) net.Conn { return &cutting{c, 5<<20 + 1000} }, nil)
 	p.wants("over connections that are lost")
 	if n := p.dials.Load(); n < 3 {
 		t.Errorf("%d connections, each good for 5 MiB of 16", n)
@@ -273,10 +287,7 @@ func TestBulkLost(t *testing.T) {
 	p := newBulkPair(t, 2<<20)
 	f := memoryOf(t, make([]byte, len(p.data)))
 	defer f.Close()
-	p.b.p.bulk.dial = func(context.Context, string) (net.Conn, error) {
-		p.dials.Add(1)
-		return nil, errors.New("no such protocol")
-	}
+	p.set(nil, func(context.Context) (net.Conn, error) { return nil, errors.New("no such protocol") })
 	for range 3 {
 		if p.fill(f, bulkObject, int64(len(p.data))) == nil {
 			t.Fatal("filled without a connection")
@@ -287,11 +298,11 @@ func TestBulkLost(t *testing.T) {
 	}
 	dialed := make(chan struct{})
 	p.b.p.bulk.forget("a")
-	p.b.p.bulk.dial = func(ctx context.Context, _ string) (net.Conn, error) {
+	p.set(nil, func(ctx context.Context) (net.Conn, error) {
 		close(dialed)
 		<-ctx.Done()
 		return nil, ctx.Err()
-	}
+	})
 	ended := make(chan error, 1)
 	go func() { ended <- p.fill(f, bulkObject, int64(len(p.data))) }()
 	<-dialed
