@@ -72,14 +72,7 @@ func TestSavedAway(t *testing.T) {
 // TestSavedAwayKills has the nodes of an actor die at any message, of which each
 // answered call is in a checkpoint.
 func TestSavedAwayKills(t *testing.T) {
-	if testing.Short() {
-		t.Skip("SKIP: -short: it compiles a Go program")
-	}
-	seed := *programSeed
-	if seed == 0 {
-		seed = rand.Uint64()
-	}
-	t.Logf("seed %d; again with: go test ./host/worker -run %s -programs.seed %d", seed, t.Name(), seed)
+	seed := seedOf(t)
 	guest := compileGuest(t, "cluster")
 	for _, mode := range []string{"once", "again"} {
 		t.Run(mode, func(t *testing.T) {

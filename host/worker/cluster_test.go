@@ -19,14 +19,7 @@ import (
 // room for one task at a time, so that most are lent to two others, and looks
 // whether anything is left at any of the three.
 func TestRandomProgramsOnThreeNodes(t *testing.T) {
-	if testing.Short() {
-		t.Skip("SKIP: -short: it compiles a Go program")
-	}
-	seed := *programSeed
-	if seed == 0 {
-		seed = rand.Uint64()
-	}
-	t.Logf("seed %d; again with: go test ./host/worker -run %s -programs.seed %d", seed, t.Name(), seed)
+	seed := seedOf(t)
 	guest := compileGuest(t, "../../../tests/random/guest")
 	for _, c := range []struct {
 		name  string
@@ -114,14 +107,7 @@ func awaitNothing(t *testing.T, e *twinEnd) {
 // that died ran again elsewhere, and what it kept was made again. One that has
 // lost an object that a dead worker owned is told so.
 func TestRandomProgramsWithKills(t *testing.T) {
-	if testing.Short() {
-		t.Skip("SKIP: -short: it compiles a Go program")
-	}
-	seed := *programSeed
-	if seed == 0 {
-		seed = rand.Uint64()
-	}
-	t.Logf("seed %d; again with: go test ./host/worker -run %s -programs.seed %d", seed, t.Name(), seed)
+	seed := seedOf(t)
 	guest := compileGuest(t, "../../../tests/random/guest")
 	net := newTwin(t, guest.module)
 	net.delay = randomDelay(seed, time.Millisecond)

@@ -2,7 +2,6 @@ package worker
 
 import (
 	"fmt"
-	"math/rand/v2"
 	"strings"
 	"testing"
 	"time"
@@ -14,14 +13,7 @@ import (
 // workers, and meanwhile a node come and go: cut off for a while, killed, or asked
 // to leave. In the end nothing is kept anywhere.
 func TestGroupsOnTwins(t *testing.T) {
-	if testing.Short() {
-		t.Skip("SKIP: -short: it compiles a Go program")
-	}
-	seed := *programSeed
-	if seed == 0 {
-		seed = rand.Uint64()
-	}
-	t.Logf("seed %d; again with: go test ./host/worker -run %s -programs.seed %d", seed, t.Name(), seed)
+	seed := seedOf(t)
 	guest := compileGuest(t, "cluster")
 	for _, c := range []struct {
 		name  string

@@ -20,10 +20,10 @@ var programSeed = flag.Uint64("programs.seed", 0, "seed of the random programs; 
 
 var programTimes = flag.Int("programs.times", 1, "how many times as many random programs")
 
-// TestRandomPrograms runs random programs of tasks, actors, values, nested
-// references, cancels and kills, each against a model in memory, and looks
-// whether anything is left of them.
-func TestRandomPrograms(t *testing.T) {
+// seedOf returns the seed of a test that draws what it does, and says how to have
+// it again. Such tests build a guest first.
+func seedOf(t *testing.T) uint64 {
+	t.Helper()
 	if testing.Short() {
 		t.Skip("SKIP: -short: it compiles a Go program")
 	}
@@ -32,6 +32,14 @@ func TestRandomPrograms(t *testing.T) {
 		seed = rand.Uint64()
 	}
 	t.Logf("seed %d; again with: go test ./host/worker -run %s -programs.seed %d", seed, t.Name(), seed)
+	return seed
+}
+
+// TestRandomPrograms runs random programs of tasks, actors, values, nested
+// references, cancels and kills, each against a model in memory, and looks
+// whether anything is left of them.
+func TestRandomPrograms(t *testing.T) {
+	seed := seedOf(t)
 	guest := compileGuest(t, "../../../tests/random/guest")
 	disk := storetest.NewMemDisk(1 << 30)
 	for _, c := range []struct {
