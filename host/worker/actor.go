@@ -100,6 +100,8 @@ type actor struct {
 	rec      *durable.Record // of a durable actor, while it is open
 	under    *task           // the call that rec has under way, where it is of this worker
 	custom   []wray.Custom   // that a durable actor holds
+	// offRecord is set when the last use of a durable actor's log failed.
+	offRecord bool
 
 	doing *durableCall           // guarded by mu; the call of a durable actor that runs
 	acks  map[durable.UID]uint64 // guarded by mu; calls of others that need no reply any more, see durable.Record.Acknowledge
@@ -327,6 +329,9 @@ func (a *actor) live() {
 	}
 	if failure == nil && a.slept == nil {
 		failure = a.catchUp(a.under)
+	}
+	if failure != nil && a.durable {
+		a.cannotBegin(failure)
 	}
 	for failure == nil {
 		c, do := a.next()

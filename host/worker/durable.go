@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"syscall"
 
 	"github.com/fxamacker/cbor/v2"
 
@@ -109,6 +110,7 @@ func (a *actor) openLog() (failure *wray.Error) {
 		a.rec, err = a.job.w.openRecord(t.name, files, statelog.Identity{Module: t.fn.module.program(), Class: t.fn.name, Name: t.name})
 	}
 	if err != nil {
+		a.offRecord = true
 		return logFailure(t.name, err)
 	}
 	return nil
@@ -142,9 +144,17 @@ func logFailure(name string, err error) *wray.Error {
 	case errors.Is(err, statelog.ErrDamaged):
 		e.Hint = "restore the directory of " + StateFlag + " from a copy, or remove the actor's files there: calls that were answered are lost then"
 	default:
-		e.Hint = "see to the directory of " + StateFlag
+		e.Hint = stateHint(err)
 	}
 	return e
+}
+
+// stateHint says what to do where err kept a log from being written.
+func stateHint(err error) string {
+	if errors.Is(err, syscall.ENOSPC) {
+		return "make room on the disk of " + StateFlag
+	}
+	return "see to the directory of " + StateFlag + ", and the disk that it is on"
 }
 
 // closeLog closes the log; what it says stays.
@@ -199,8 +209,10 @@ func (a *actor) commit(reply []byte) *wray.Error {
 	if err == nil {
 		if err = a.write(c, reply); err == nil {
 			a.setCheckpoint(c)
+			a.offRecord, a.dur.failing = false, false
 			return nil
 		}
+		a.offRecord = true
 		c.letGo()
 		if errors.Is(err, statelog.ErrBroken) {
 			// It may be on record or not; what the log says then is the actor.
@@ -213,7 +225,28 @@ func (a *actor) commit(reply []byte) *wray.Error {
 		return e
 	}
 	return &wray.Error{Code: wray.CodeInternal, Message: fmt.Sprintf("the durable actor %s cannot be put on record: %v", a.create.name, err),
-		Hint: "see to the disk of " + StateFlag}
+		Hint: stateHint(err)}
+}
+
+// cannotBegin is called when a durable actor's attempt has ended before it took a
+// call, and the log is why. Where nobody has had the actor yet that is its end,
+// for whoever made it is told. Else it is tried again, for answered calls must not
+// be lost; as that may take until somebody sees to the disk, it is said, once.
+func (a *actor) cannotBegin(failure *wray.Error) {
+	switch {
+	case !a.offRecord:
+	case !a.built:
+		a.mu.Lock()
+		a.final = true
+		a.mu.Unlock()
+	case !a.dur.failing:
+		a.dur.failing = true
+		hint := failure.Hint
+		if hint == "" {
+			hint = stateHint(failure)
+		}
+		a.say("the durable actor %s cannot go on, and is tried again until it can: %v; hint: %s", a.create.name, failure, hint)
+	}
 }
 
 // partBlob is a part of a state. Its name says what it holds, so one that has not
@@ -298,6 +331,7 @@ func (a *actor) comeBack() (there bool, failure *wray.Error) {
 			return true, e
 		}
 		e = &wray.Error{Code: wray.CodeInternal, Message: fmt.Sprintf("the durable actor %s cannot be made again from its log: %v", a.create.name, err)}
+		a.offRecord = true
 		if errors.Is(err, errBadRecord) || errors.Is(err, statelog.ErrDamaged) {
 			e.Hint = "restore the directory of " + StateFlag + " from a copy, or remove the actor's files there"
 		}

@@ -627,6 +627,7 @@ func (a *actor) giveUp(err *wray.Error) *wray.Error {
 		e = a.rec.Abort(reply)
 	}
 	if e != nil {
+		a.offRecord = true
 		if errors.Is(e, statelog.ErrBroken) {
 			a.closeLog()
 			a.forgetCheckpoint()

@@ -6,6 +6,7 @@ import (
 	"os"
 	"strings"
 	"sync"
+	"syscall"
 	"testing"
 
 	"github.com/wray-project/wray"
@@ -22,17 +23,19 @@ func (d ownDir) Remove(name string) error { return d.Dir.Remove(name, true) }
 func runDurable(t *testing.T, guest compiled, dir string, args ...string) (string, error) {
 	t.Helper()
 	if dir == "" {
-		return runDurableIn(t, guest, nil, args...)
+		return runDurableIn(t, guest, nil, nil, args...)
 	}
 	d, err := statelog.OpenDir(dir)
 	if err != nil {
 		t.Fatal(err)
 	}
 	defer d.Close()
-	return runDurableIn(t, guest, ownDir{d}, args...)
+	return runDurableIn(t, guest, ownDir{d}, nil, args...)
 }
 
-func runDurableIn(t *testing.T, guest compiled, state StateDir, args ...string) (string, error) {
+// runDurableIn is runDurable with any directory. printed, unless it is nil, is
+// given what the program prints as it does.
+func runDurableIn(t *testing.T, guest compiled, state StateDir, printed func([]byte), args ...string) (string, error) {
 	t.Helper()
 	ctx := context.Background()
 	cfg := Config{State: state, CacheDir: guest.cache, Slots: 2, Residents: 2, Capacity: wray.Resources{CPU: wray.CPUs(2), Memory: 2 << 30}}
@@ -48,6 +51,9 @@ func runDurableIn(t *testing.T, guest compiled, state StateDir, args ...string) 
 			mu.Lock()
 			defer mu.Unlock()
 			said.Write(p)
+			if printed != nil {
+				printed(p)
+			}
 		}})
 	mu.Lock()
 	defer mu.Unlock()
@@ -142,7 +148,7 @@ func TestDurableOfAnother(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	got, err := runDurableIn(t, guest, ownDir{d}, "kill")
+	got, err := runDurableIn(t, guest, ownDir{d}, nil, "kill")
 	if err != nil || !strings.Contains(got, "not removed") {
 		t.Errorf("killed: %v\n%s", err, got)
 	}
@@ -205,5 +211,87 @@ func TestDurableLarge(t *testing.T) {
 		t.Errorf("32 calls wrote %d bytes", n)
 	} else {
 		t.Logf("32 calls wrote %d bytes, of a state of %d", n, before)
+	}
+}
+
+// badDir is a directory of states on a disk that fails when it is told to.
+type badDir struct {
+	StateDir
+	mu     sync.Mutex
+	opened int
+	files  [2]*os.File // opened last
+	first  bool        // what is opened first cannot be written to
+	full   bool        // nothing can be opened
+}
+
+func (d *badDir) Open(name string) ([2]*os.File, error) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if d.full {
+		return [2]*os.File{}, fmt.Errorf("open: %w", syscall.ENOSPC)
+	}
+	files, err := d.StateDir.Open(name)
+	if d.opened++; err == nil && d.first && d.opened == 1 {
+		for i, f := range files {
+			if files[i], err = os.Open(f.Name()); err != nil {
+				return files, err
+			}
+			f.Close()
+		}
+	}
+	d.files = files
+	return files, err
+}
+
+// TestDurableDiskFails has durable actors on disks that take nothing: who makes
+// one is told; one that is there waits until it can go on, and says so.
+func TestDurableDiskFails(t *testing.T) {
+	if testing.Short() {
+		t.Skip("SKIP: -short: it compiles a Go program")
+	}
+	guest := compileGuest(t, "durable")
+	open := func() *badDir {
+		d, err := statelog.OpenDir(t.TempDir())
+		if err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(func() { d.Close() })
+		return &badDir{StateDir: ownDir{d}}
+	}
+	cannot := open()
+	cannot.first = true
+	if got, err := runDurableIn(t, guest, cannot, nil, "add", "1"); err == nil || !strings.Contains(got, "cannot be put on record") || !strings.Contains(got, "--state") {
+		t.Errorf("a log that takes nothing: %v\n%s", err, got)
+	}
+	if got, err := runDurableIn(t, guest, cannot, nil, "add", "1"); err != nil || got != "1\n" {
+		t.Errorf("and later: %v\n%s", err, got)
+	}
+	full := open()
+	full.full = true
+	if got, err := runDurableIn(t, guest, full, nil, "add", "1"); err == nil || !strings.Contains(got, "make room on the disk of --state") {
+		t.Errorf("a full disk: %v\n%s", err, got)
+	}
+
+	// The disk fails in a call, and is full until the actor has said that it waits.
+	fails := open()
+	said := ""
+	got, err := runDurableIn(t, guest, fails, func(p []byte) {
+		fails.mu.Lock()
+		defer fails.mu.Unlock()
+		switch text := string(p); {
+		case text == "1\n":
+			fails.full = true
+			fails.files[0].Close()
+			fails.files[1].Close()
+		case strings.Contains(text, "is tried again"):
+			said = text
+			fails.full = false
+		}
+	}, "add", "1", "fails", "add", "1")
+	if err != nil || !strings.Contains(got, "not added true\n") {
+		t.Errorf("a disk that fails in a call: %v\n%s", err, got)
+	}
+	if strings.Count(got, "is tried again") != 1 || !strings.Contains(said, "make room on the disk of --state") {
+		t.Errorf("what was said of it: %q, in all\n%s", said, got)
 	}
 }

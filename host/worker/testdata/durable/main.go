@@ -2,7 +2,7 @@
 // add N (N calls, each answer printed), keep (a value, a large one that is
 // mapped, and what does not last), check (what was kept), exit, panic and spin
 // (a call that ends so), kill, deep, nested (it calls another), fill N and touch AT (many bytes), bare,
-// wide. With kill alone the actor is killed before it is there.
+// wide, fails (calls, until one fails). With kill alone the actor is killed before it is there.
 package main
 
 import (
@@ -152,6 +152,19 @@ func run(ctx context.Context) error {
 				return err
 			}
 			fmt.Println(s)
+		case "fails":
+			n := 0
+			for {
+				v, err := add.Remote(ctx, t, 1).Get(ctx)
+				if err != nil {
+					fmt.Println("not added", errors.Is(err, wray.ErrActorDied))
+					break
+				}
+				n = v
+			}
+			if v, err := add.Remote(ctx, t, 1).Get(ctx); err != nil || n > 0 && v != n+1 {
+				return fmt.Errorf("after %d answered calls: %d, %v", n, v, err)
+			}
 		case "exit", "panic", "spin":
 			_, err := ends.With(sdk.Timeout(100*time.Millisecond)).Remote(ctx, t, what).Get(ctx)
 			if err == nil {
