@@ -6,6 +6,7 @@ import (
 	"bytes"
 	"context"
 	"fmt"
+	"io"
 	"os"
 	"path/filepath"
 	"strings"
@@ -15,6 +16,7 @@ import (
 	"github.com/wray-project/wray"
 	"github.com/wray-project/wray/internal/clientwire"
 	"github.com/wray-project/wray/internal/nodeaddr"
+	"github.com/wray-project/wray/internal/plain"
 	"github.com/wray-project/wray/sdk/internal/rt"
 )
 
@@ -118,23 +120,40 @@ func (c *Client) Context(ctx context.Context) context.Context { return rt.WithSe
 // connects again: its own functions are not run instead.
 func (c *Client) Close() error { return c.s.Close() }
 
-// printer returns what prints a session's output.
+// printer returns what prints a session's output. What goes to a terminal is
+// stripped of what drives it, and so are names wherever they go.
 func printer(own func(string, bool, []byte)) func(string, uint8, []byte) {
+	if own != nil {
+		var mu sync.Mutex
+		return func(task string, stream uint8, p []byte) {
+			mu.Lock()
+			defer mu.Unlock()
+			own(task, stream != clientwire.Stdout, p)
+		}
+	}
+	return printTo(os.Stdout, os.Stderr, isTerminal(os.Stdout), isTerminal(os.Stderr))
+}
+
+func isTerminal(f *os.File) bool {
+	info, err := f.Stat()
+	return err == nil && info.Mode()&os.ModeCharDevice != 0
+}
+
+func printTo(stdout, stderr io.Writer, outTTY, errTTY bool) func(string, uint8, []byte) {
 	var mu sync.Mutex
 	return func(task string, stream uint8, p []byte) {
 		mu.Lock()
 		defer mu.Unlock()
-		if own != nil {
-			own(task, stream != clientwire.Stdout, p)
-			return
-		}
-		w := os.Stdout
+		w, tty := stdout, outTTY
 		if stream != clientwire.Stdout {
-			w = os.Stderr
+			w, tty = stderr, errTTY
 		}
 		for line := range bytes.Lines(p) {
+			if tty {
+				line = plain.Text(line)
+			}
 			if task != "" {
-				line = append([]byte("("+task+") "), line...)
+				line = append([]byte("("+plain.Line(task)+") "), line...)
 			}
 			_, _ = w.Write(line)
 		}

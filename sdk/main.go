@@ -9,6 +9,7 @@ import (
 	"strings"
 
 	"github.com/wray-project/wray"
+	"github.com/wray-project/wray/internal/plain"
 	"github.com/wray-project/wray/sdk/internal/rt"
 )
 
@@ -39,9 +40,10 @@ func Main(run func(ctx context.Context) error) {
 	rt.SetExitCode(1)
 }
 
-// report explains err to a person.
+// report explains err to a person, whose terminal texts of others do not drive.
 func report(w io.Writer, err error) {
-	fmt.Fprintln(w, "error:", err)
+	text := func(s string) string { return string(plain.Text([]byte(s))) }
+	fmt.Fprintln(w, "error:", text(err.Error()))
 	var e *wray.Error
 	if !errors.As(err, &e) {
 		return
@@ -57,9 +59,9 @@ func report(w io.Writer, err error) {
 		}
 	}
 	if trace != "" {
-		fmt.Fprintf(w, "trace:\n\t%s\n", strings.ReplaceAll(strings.TrimSpace(trace), "\n", "\n\t"))
+		fmt.Fprintf(w, "trace:\n\t%s\n", strings.ReplaceAll(strings.TrimSpace(text(trace)), "\n", "\n\t"))
 	}
 	if hint != "" {
-		fmt.Fprintln(w, "hint:", hint)
+		fmt.Fprintln(w, "hint:", text(hint))
 	}
 }

@@ -93,7 +93,7 @@ func (o *clusterOptions) place() (name, dir string, err error) {
 	}
 	state, err := stateDir()
 	if err != nil {
-		return "", "", withHint(err, "name a directory with --cluster-dir")
+		return "", "", withHint(fmt.Errorf("no directory that keeps the node's keys: %w", err), "name one with --cluster-dir, or set HOME or XDG_STATE_HOME")
 	}
 	return name, filepath.Join(state, "cluster", name), nil
 }

@@ -7,6 +7,7 @@ import (
 	"strings"
 
 	"github.com/wray-project/wray/host/node"
+	"github.com/wray-project/wray/internal/plain"
 )
 
 // Guests find out for themselves that a path is in none of their directories:
@@ -44,7 +45,7 @@ func ungranted(stderr []byte, dirs []node.Dir) string {
 			continue
 		}
 		for _, m := range absolute.FindAllSubmatch(lines[i], -1) {
-			if name := string(plain(m[1])); len(name) <= 512 && !granted(name, dirs) {
+			if name := string(plain.Text(m[1])); len(name) <= 512 && !granted(name, dirs) {
 				return name
 			}
 		}

@@ -21,6 +21,7 @@ import (
 	"github.com/wray-project/wray/host/worker"
 	"github.com/wray-project/wray/internal/clientwire"
 	"github.com/wray-project/wray/internal/nodeaddr"
+	"github.com/wray-project/wray/internal/plain"
 	"github.com/wray-project/wray/internal/rpc"
 )
 
@@ -463,6 +464,6 @@ func printJob(out io.Writer, j *clientwire.JobInfo) error {
 	if err := w.Flush(); err != nil || j.Trace == "" {
 		return err
 	}
-	_, err := fmt.Fprintf(out, "the guest's stack:\n%s\n", indent(string(plain([]byte(j.Trace)))))
+	_, err := fmt.Fprintf(out, "the guest's stack:\n%s\n", indent(string(plain.Text([]byte(j.Trace)))))
 	return err
 }

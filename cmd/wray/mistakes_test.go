@@ -191,6 +191,30 @@ func TestDoctorHomeless(t *testing.T) {
 	}
 }
 
+// Verbs that need a directory of the user's say which variable names one where
+// there is no home.
+func TestHomeless(t *testing.T) {
+	for _, v := range []string{"WRAY_CACHE", "XDG_CACHE_HOME", "XDG_RUNTIME_DIR", "XDG_STATE_HOME", "WRAY_ADDRESS", "HOME", "LocalAppData", "home"} {
+		t.Setenv(v, "")
+	}
+	try := func(args ...string) {
+		t.Helper()
+		var out, errs bytes.Buffer
+		code := Main(t.Context(), args, strings.NewReader(""), &out, &errs)
+		if _, hint, _ := strings.Cut(errs.String(), "wray: hint: "); code == 0 || !strings.Contains(hint, "WRAY_CACHE") && !strings.Contains(hint, "HOME") {
+			t.Errorf("%v: exit %d\n%s%s", args, code, &out, &errs)
+		}
+	}
+	program := t.TempDir()
+	for _, args := range [][]string{{"run", program}, {"start"}, {"job", "submit", program}, {"job", "list"}, {"status"}, {"explain"}, {"memory"}, {"node", "drain", "a"}, {"token"}} {
+		try(args...)
+	}
+	t.Setenv("WRAY_CACHE", t.TempDir())
+	for _, args := range [][]string{{"start"}, {"start", "--head"}} {
+		try(args...)
+	}
+}
+
 func TestMistakesAreNamed(t *testing.T) {
 	t.Setenv("WRAY_CACHE", t.TempDir())
 	for says, args := range map[string][]string{

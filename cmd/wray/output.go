@@ -13,6 +13,7 @@ import (
 	"golang.org/x/term"
 
 	"github.com/wray-project/wray/host/worker"
+	"github.com/wray-project/wray/internal/plain"
 )
 
 // printer shows what a job prints: the driver's lines as they are, a task's
@@ -56,7 +57,7 @@ func (p *printer) print(task string, s worker.Stream, b []byte) {
 				buf.WriteString(heading(task, tty))
 			}
 			if tty {
-				line = plain(line)
+				line = plain.Text(line)
 			}
 			buf.Write(line)
 			if task != "" && !bytes.HasSuffix(line, []byte("\n")) {

@@ -72,7 +72,7 @@ func (j *jobsOptions) keep(c *clusterOptions, socket string) (string, error) {
 	}
 	state, err := stateDir()
 	if err != nil {
-		return "", withHint(err, "name a directory with --jobs-dir")
+		return "", withHint(fmt.Errorf("no directory that keeps submitted jobs: %w", err), "name one with --jobs-dir, or set HOME or XDG_STATE_HOME")
 	}
 	// Nodes that are alone are told apart by their sockets.
 	sum := sha256.Sum256([]byte(socket))

@@ -1,58 +1,20 @@
 package main
 
 import (
-	"bytes"
 	"strings"
-	"unicode"
+
+	"github.com/wray-project/wray/internal/plain"
 )
 
-// Text of a module, a guest or another node goes through one of these where it
-// is printed: it may neither drive the terminal nor pass for a line of wray's.
-
-// plain replaces what drives a terminal: control characters other than tab and
-// newline, and those that turn the direction of writing.
-func plain(b []byte) []byte {
-	clean := true
-	for _, c := range b {
-		if c < 0x20 && c != '\t' && c != '\n' || c >= 0x7f {
-			clean = false
-			break
-		}
-	}
-	if clean {
-		return b
-	}
-	return bytes.Map(func(r rune) rune {
-		switch {
-		case r == '\t', r == '\n':
-			return r
-		case unicode.IsControl(r), unicode.Is(unicode.Bidi_Control, r):
-			return unicode.ReplacementChar
-		}
-		return r
-	}, b)
-}
+// Text of a module, a guest or another node goes through one of these, or
+// through plain.Text, where it is printed.
 
 // line is text that stays on its line and in its column: a name.
-func line(s string) string {
-	return strings.Map(func(r rune) rune {
-		if r == '\t' || r == '\n' || r == '\u2028' || r == '\u2029' {
-			return unicode.ReplacementChar
-		}
-		return r
-	}, string(plain([]byte(s))))
-}
+func line(s string) string { return plain.Line(s) }
 
 // paragraph is text of which only the first line begins where lines of wray's
 // do; the others are set in.
-func paragraph(s string) string {
-	s = string(plain([]byte(s)))
-	end := ""
-	if t, ok := strings.CutSuffix(s, "\n"); ok {
-		s, end = t, "\n"
-	}
-	return strings.ReplaceAll(s, "\n", "\n    ") + end
-}
+func paragraph(s string) string { return plain.Paragraph(s) }
 
 // indent sets every line of s in by four spaces.
 func indent(s string) string {

@@ -31,7 +31,8 @@ func RuntimeDir() (string, error) {
 	}
 	dir, err := os.UserCacheDir()
 	if err != nil {
-		return "", fmt.Errorf("no directory for sockets: %w; set XDG_RUNTIME_DIR", err)
+		return "", &wray.Error{Code: wray.CodeBadArgument, Message: fmt.Sprintf("there is no directory for sockets of nodes: %v", err),
+			Hint: "set WRAY_CACHE, or XDG_RUNTIME_DIR, to a directory of your own, as where the node was started"}
 	}
 	return filepath.Join(dir, "wray", "run"), nil
 }
