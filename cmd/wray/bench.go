@@ -182,7 +182,7 @@ func benchCoreDriver(cmd *cobra.Command, wasm []byte, cache string, args []strin
 	if err := benchDriver(cmd, n, wasm, args, t.add); err != nil || !t.fresh && !strings.Contains(caseReplaced, strings.Join(args[2:], "")) {
 		return err
 	}
-	s, err := n.Stats(ctx)
+	s, err := n.Stats(ctx, "")
 	if err != nil {
 		return err
 	}

@@ -42,11 +42,11 @@ driver in a sandbox, and cases about many actors. It takes minutes and up to
 			err = benchDriver(cmd, n, p.wasm, []string{rounds.String(), scale.String(), strings.Join(args, "")},
 				func(l engine.Line) error {
 					if l.Unit == unitMemory {
-						s, err := n.Memory()
+						s, err := n.Memory("")
 						if err != nil {
 							return err
 						}
-						st, err := n.Stats(ctx)
+						st, err := n.Stats(ctx, "")
 						if err != nil {
 							return err
 						}

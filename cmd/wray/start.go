@@ -16,6 +16,7 @@ import (
 
 	"github.com/wray-project/wray/host/cluster/directory"
 	"github.com/wray-project/wray/host/node"
+	"github.com/wray-project/wray/host/worker"
 	"github.com/wray-project/wray/internal/nodeaddr"
 )
 
@@ -167,22 +168,28 @@ func drained(cmd *cobra.Command, n *node.Node, within time.Duration) error {
 
 // inspected is a node that others can ask what it holds.
 type inspected struct {
-	*node.Node
+	laptop
 	s *node.Server
 }
+
+// laptop is a node of this process, and what it does for its own tenant.
+type laptop struct{ *node.Node }
+
+// Stats implements runner.
+func (l laptop) Stats(ctx context.Context) (worker.StatsBody, error) { return l.Node.Stats(ctx, "") }
 
 // inspectable has n tell wray memory what it holds. Where it cannot listen, it
 // is not asked.
 func inspectable(n *node.Node) runner {
 	dir, err := nodeaddr.RuntimeDir()
 	if err != nil {
-		return n
+		return laptop{n}
 	}
 	s, err := n.Serve(filepath.Join(dir, fmt.Sprintf("run-%d.sock", os.Getpid())), true)
 	if err != nil {
-		return n
+		return laptop{n}
 	}
-	return &inspected{n, s}
+	return &inspected{laptop{n}, s}
 }
 
 // Close ends the node.

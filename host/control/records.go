@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"regexp"
 
 	"github.com/wray-project/wray"
 )
@@ -179,4 +180,17 @@ func (a Actors) Release(ctx context.Context, tenant, name string, id wray.ID) er
 			return err
 		}
 	}
+}
+
+// tenantName is what tenants are called: a name that is a directory's on every
+// system, and a part of a key.
+var tenantName = regexp.MustCompile(`^[a-z0-9][a-z0-9._-]{0,62}$`)
+
+// CheckTenant reports what is wrong with a tenant's name.
+func CheckTenant(name string) error {
+	if !tenantName.MatchString(name) || name == Cluster {
+		return &wray.Error{Code: wray.CodeBadArgument, Message: fmt.Sprintf("%.80q is no name for a tenant", name),
+			Hint: "up to 63 of a-z 0-9 . _ -, the first a letter or digit; not " + Cluster}
+	}
+	return nil
 }

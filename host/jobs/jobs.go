@@ -56,10 +56,11 @@ const (
 
 // Config says where jobs are kept, and how they run.
 type Config struct {
-	Dir  string // made where it is missing; one process at a time has it
-	Node string // where the jobs run
-	Log  int64  // bytes kept of what a job prints; default DefaultLog
-	Keep int    // jobs kept that have ended, with their logs; default DefaultKeep
+	Dir    string // made where it is missing; one process at a time has it
+	Node   string // where the jobs run
+	Tenant string // whose jobs those are whose records do not say
+	Log    int64  // bytes kept of what a job prints; default DefaultLog
+	Keep   int    // jobs of a tenant that have ended and are kept, with their logs; default DefaultKeep
 	// Changed is told of each change of a job, of one job in order, under a lock:
 	// it must not wait, nor call. gone is set for one that is forgotten. May be nil.
 	Changed func(info clientwire.JobInfo, gone bool)
@@ -166,6 +167,7 @@ func (j *Jobs) load() error {
 			j.setAside(b.dir, err)
 			continue
 		}
+		b.info.Tenant = cmp.Or(b.info.Tenant, j.cfg.Tenant)
 		if !clientwire.JobEnded(b.info.State) {
 			b.info.State, b.info.Ended = clientwire.JobFailed, j.now()
 			b.info.Error = "the node ended while the job ran, and the job with it"
@@ -223,17 +225,17 @@ func CheckID(id string) bool {
 	return true
 }
 
-// Submit accepts a job and runs it. by says who submits it, or is empty. release
+// Submit accepts a job of a tenant and runs it. by says who submits it, or is empty. release
 // is called when the job has ended, or at once where it is refused.
-func (j *Jobs) Submit(name string, args []string, by string, run Run, release func()) (clientwire.JobInfo, error) {
-	info, err := j.submit(name, args, by, run, release)
+func (j *Jobs) Submit(tenant, name string, args []string, by string, run Run, release func()) (clientwire.JobInfo, error) {
+	info, err := j.submit(tenant, name, args, by, run, release)
 	if err != nil {
 		release()
 	}
 	return info, err
 }
 
-func (j *Jobs) submit(name string, args []string, by string, run Run, release func()) (clientwire.JobInfo, error) {
+func (j *Jobs) submit(tenant, name string, args []string, by string, run Run, release func()) (clientwire.JobInfo, error) {
 	size := 0
 	for _, a := range args {
 		size += len(a)
@@ -244,7 +246,7 @@ func (j *Jobs) submit(name string, args []string, by string, run Run, release fu
 	}
 	id := newID()
 	b := &job{dir: filepath.Join(j.cfg.Dir, "job", id), done: make(chan struct{})}
-	b.info = clientwire.JobInfo{ID: id, Name: strings.ToValidUTF8(name[:min(len(name), MaxName)], ""), Args: args, Node: j.cfg.Node,
+	b.info = clientwire.JobInfo{ID: id, Tenant: tenant, Name: strings.ToValidUTF8(name[:min(len(name), MaxName)], ""), Args: args, Node: j.cfg.Node,
 		State: clientwire.JobPending, Submitted: j.now(), By: by}
 	j.mu.Lock()
 	defer j.mu.Unlock()
@@ -373,17 +375,22 @@ func (j *Jobs) tellLocked(b *job, gone bool) {
 	}
 }
 
-// forgetLocked removes those that ended first, beyond Keep.
+// forgetLocked removes those that ended first, beyond Keep of each tenant.
 func (j *Jobs) forgetLocked() {
-	var ended []*job
+	ended := map[string][]*job{}
 	for _, b := range j.all {
 		if clientwire.JobEnded(b.info.State) {
-			ended = append(ended, b)
+			ended[b.info.Tenant] = append(ended[b.info.Tenant], b)
 		}
 	}
-	if len(ended) <= j.cfg.Keep {
-		return
+	for _, list := range ended {
+		if len(list) > j.cfg.Keep {
+			j.forgetOfLocked(list)
+		}
 	}
+}
+
+func (j *Jobs) forgetOfLocked(ended []*job) {
 	slices.SortFunc(ended, func(a, b *job) int {
 		return cmp.Or(cmp.Compare(a.info.Ended, b.info.Ended), cmp.Compare(a.info.ID, b.info.ID))
 	})
@@ -396,11 +403,13 @@ func (j *Jobs) forgetLocked() {
 	}
 }
 
-func (j *Jobs) get(id string) (*job, error) {
+// get returns a job of a tenant; empty: whosever it is. That of another is as one
+// that is not there.
+func (j *Jobs) get(tenant, id string) (*job, error) {
 	j.mu.Lock()
 	defer j.mu.Unlock()
 	b := j.all[id]
-	if b == nil {
+	if b == nil || tenant != "" && b.info.Tenant != tenant {
 		return nil, NoJob(id)
 	}
 	return b, nil
@@ -417,19 +426,24 @@ func (e *noJob) Error() string        { return e.why.Error() }
 func (e *noJob) Is(target error) bool { return target == ErrNoJob }
 func (e *noJob) Unwrap() error        { return e.why }
 
-// Get returns a job.
-func (j *Jobs) Get(id string) (clientwire.JobInfo, error) {
+// Get returns a job of a tenant; with an empty one, whosever it is.
+func (j *Jobs) Get(tenant, id string) (clientwire.JobInfo, error) {
+	b, err := j.get(tenant, id)
+	if err != nil {
+		return clientwire.JobInfo{}, err
+	}
 	j.mu.Lock()
 	defer j.mu.Unlock()
-	b := j.all[id]
-	if b == nil {
-		return clientwire.JobInfo{}, NoJob(id)
-	}
 	return b.info, nil
 }
 
-// List returns all jobs, the newest first.
-func (j *Jobs) List() []clientwire.JobInfo {
+// List returns the jobs of a tenant, the newest first.
+func (j *Jobs) List(tenant string) []clientwire.JobInfo {
+	return slices.DeleteFunc(j.All(), func(i clientwire.JobInfo) bool { return i.Tenant != tenant })
+}
+
+// All returns the jobs of all tenants, the newest first.
+func (j *Jobs) All() []clientwire.JobInfo {
 	j.mu.Lock()
 	defer j.mu.Unlock()
 	list := make([]clientwire.JobInfo, 0, len(j.all))
@@ -447,9 +461,10 @@ func Sort(list []clientwire.JobInfo) {
 	})
 }
 
-// Stop ends a job and waits for its end. That it has ended is no error.
-func (j *Jobs) Stop(ctx context.Context, id string) (clientwire.JobInfo, error) {
-	b, err := j.get(id)
+// Stop ends a job of a tenant, or with an empty one whosever it is, and waits for
+// its end. That it has ended is no error.
+func (j *Jobs) Stop(ctx context.Context, tenant, id string) (clientwire.JobInfo, error) {
+	b, err := j.get(tenant, id)
 	if err != nil {
 		return clientwire.JobInfo{}, err
 	}
@@ -468,10 +483,11 @@ func (j *Jobs) Stop(ctx context.Context, id string) (clientwire.JobInfo, error) 
 	return b.info, nil
 }
 
-// Logs returns a part of what a job printed, from an offset on. Where there is
+// Logs returns a part of what a job of a tenant, or with an empty one whosever,
+// printed, from an offset on. Where there is
 // nothing yet and wait is set, it waits for more, or for the job's end.
-func (j *Jobs) Logs(ctx context.Context, id string, offset int64, wait bool) (clientwire.JobLogs, error) {
-	b, err := j.get(id)
+func (j *Jobs) Logs(ctx context.Context, tenant, id string, offset int64, wait bool) (clientwire.JobLogs, error) {
+	b, err := j.get(tenant, id)
 	if err != nil {
 		return clientwire.JobLogs{}, err
 	}

@@ -36,12 +36,12 @@ func open(t *testing.T, cfg Config) *Jobs {
 // ended waits for a job's end.
 func ended(t *testing.T, j *Jobs, id string) clientwire.JobInfo {
 	t.Helper()
-	b, err := j.get(id)
+	b, err := j.get("mine", id)
 	if err != nil {
 		t.Fatal(err)
 	}
 	<-b.done
-	info, err := j.Get(id)
+	info, err := j.Get("mine", id)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -53,7 +53,7 @@ func text(t *testing.T, j *Jobs, id string) string {
 	t.Helper()
 	var b bytes.Buffer
 	for off := int64(0); ; {
-		part, err := j.Logs(t.Context(), id, off, true)
+		part, err := j.Logs(t.Context(), "mine", id, off, true)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -100,7 +100,7 @@ func TestEnds(t *testing.T) {
 		{prints("hello\n", 3, nil), clientwire.JobFailed, "its driver ended with exit code 3"},
 		{prints("hello\n", 0, failure), clientwire.JobFailed, failure.Error()},
 	} {
-		info, err := j.Submit("prog", []string{"a", "b"}, "", c.run, func() { released++ })
+		info, err := j.Submit("mine", "prog", []string{"a", "b"}, "", c.run, func() { released++ })
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -116,18 +116,18 @@ func TestEnds(t *testing.T) {
 		}
 		want[info.ID] = info
 	}
-	info, err := j.Submit("prog", nil, "", waits, func() { released++ })
+	info, err := j.Submit("mine", "prog", nil, "", waits, func() { released++ })
 	if err != nil {
 		t.Fatal(err)
 	}
-	if info, err = j.Stop(t.Context(), info.ID); err != nil || info.State != clientwire.JobStopped {
+	if info, err = j.Stop(t.Context(), "mine", info.ID); err != nil || info.State != clientwire.JobStopped {
 		t.Errorf("stopped: %+v, %v", info, err)
 	}
-	if again, err := j.Stop(t.Context(), info.ID); err != nil || again.Ended != info.Ended {
+	if again, err := j.Stop(t.Context(), "mine", info.ID); err != nil || again.Ended != info.Ended {
 		t.Errorf("stopped again: %+v, %v", again, err)
 	}
 	want[info.ID] = info
-	last, err := j.Submit("prog", nil, "", waits, func() { released++ })
+	last, err := j.Submit("mine", "prog", nil, "", waits, func() { released++ })
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -137,12 +137,12 @@ func TestEnds(t *testing.T) {
 	if released != 5 {
 		t.Errorf("%d of 5 jobs were released", released)
 	}
-	if _, err := j.Submit("late", nil, "", waits, func() { released++ }); !errors.Is(err, wray.ErrCanceled) || released != 6 {
+	if _, err := j.Submit("mine", "late", nil, "", waits, func() { released++ }); !errors.Is(err, wray.ErrCanceled) || released != 6 {
 		t.Errorf("submitted after the end: %v, %d released", err, released)
 	}
 	j = open(t, Config{Dir: dir})
 	for id, w := range want {
-		if got, err := j.Get(id); err != nil || fmt.Sprint(got) != fmt.Sprint(w) {
+		if got, err := j.Get("mine", id); err != nil || fmt.Sprint(got) != fmt.Sprint(w) {
 			t.Errorf("after: %+v, %v\nbefore: %+v", got, err, w)
 		}
 		if w.Name == "prog" && w.State != clientwire.JobStopped {
@@ -151,10 +151,10 @@ func TestEnds(t *testing.T) {
 			}
 		}
 	}
-	if got, err := j.Get(last.ID); err != nil || got.State != clientwire.JobFailed || got.Error != "its node was stopped, and the job with it" {
+	if got, err := j.Get("mine", last.ID); err != nil || got.State != clientwire.JobFailed || got.Error != "its node was stopped, and the job with it" {
 		t.Errorf("a job that the node's end ended: %+v, %v", got, err)
 	}
-	if list := j.List(); len(list) != 5 || list[0].Submitted < list[4].Submitted {
+	if list := j.List("mine"); len(list) != 5 || list[0].Submitted < list[4].Submitted {
 		t.Errorf("listed: %+v", list)
 	}
 }
@@ -164,7 +164,7 @@ func TestKilled(t *testing.T) {
 	dir := t.TempDir()
 	j := open(t, Config{Dir: dir})
 	printed := make(chan struct{})
-	info, err := j.Submit("prog", nil, "", func(ctx context.Context, started func(), output func(string, uint8, []byte)) (int, error) {
+	info, err := j.Submit("mine", "prog", nil, "", func(ctx context.Context, started func(), output func(string, uint8, []byte)) (int, error) {
 		started()
 		output("", clientwire.Stdout, []byte("before\n"))
 		close(printed)
@@ -187,15 +187,15 @@ func TestKilled(t *testing.T) {
 		}
 	}
 	after := open(t, Config{Dir: copied})
-	got, err := after.Get(info.ID)
+	got, err := after.Get("mine", info.ID)
 	if err != nil || got.State != clientwire.JobFailed || !strings.Contains(got.Error, "the node ended while the job ran") || got.Ended == 0 {
 		t.Errorf("a job that a kill ended: %+v, %v", got, err)
 	}
 	if got := text(t, after, info.ID); got != "before\n" {
 		t.Errorf("it printed %q", got)
 	}
-	if len(after.List()) != 1 {
-		t.Errorf("listed: %+v", after.List())
+	if len(after.List("mine")) != 1 {
+		t.Errorf("listed: %+v", after.List("mine"))
 	}
 	if left, _ := os.ReadDir(filepath.Join(copied, "job")); len(left) != 1 {
 		t.Errorf("there are %v", left)
@@ -212,18 +212,18 @@ func TestForget(t *testing.T) {
 			gone = append(gone, i.ID)
 		}
 	}})
-	runs, err := j.Submit("runs", nil, "", waits, nothing)
+	runs, err := j.Submit("mine", "runs", nil, "", waits, nothing)
 	if err != nil {
 		t.Fatal(err)
 	}
 	var ids []string
 	for range 5 {
 		clock.Add(1)
-		info, err := j.Submit("prog", nil, "", prints("x\n", 0, nil), nothing)
+		info, err := j.Submit("mine", "prog", nil, "", prints("x\n", 0, nil), nothing)
 		if err != nil {
 			t.Fatal(err)
 		}
-		b, _ := j.get(info.ID)
+		b, _ := j.get("mine", info.ID)
 		<-b.done
 		ids = append(ids, info.ID)
 	}
@@ -232,10 +232,10 @@ func TestForget(t *testing.T) {
 		t.Errorf("forgotten: %v, of %v", gone, ids)
 	}
 	j.mu.Unlock()
-	if _, err := j.Get(ids[0]); !errors.Is(err, ErrNoJob) || !errors.Is(err, wray.ErrBadArgument) {
+	if _, err := j.Get("mine", ids[0]); !errors.Is(err, ErrNoJob) || !errors.Is(err, wray.ErrBadArgument) {
 		t.Errorf("a job that is forgotten: %v", err)
 	}
-	if _, err := j.Get(runs.ID); err != nil {
+	if _, err := j.Get("mine", runs.ID); err != nil {
 		t.Errorf("the oldest, which runs: %v", err)
 	}
 	if left, _ := os.ReadDir(filepath.Join(dir, "job")); len(left) != 4 {
@@ -247,7 +247,7 @@ func TestForget(t *testing.T) {
 func TestFollow(t *testing.T) {
 	j := open(t, Config{})
 	more := make(chan string)
-	info, err := j.Submit("prog", nil, "", func(_ context.Context, started func(), output func(string, uint8, []byte)) (int, error) {
+	info, err := j.Submit("mine", "prog", nil, "", func(_ context.Context, started func(), output func(string, uint8, []byte)) (int, error) {
 		started()
 		for s := range more {
 			output("task", clientwire.Stderr, []byte(s))
@@ -257,10 +257,10 @@ func TestFollow(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if part, err := j.Logs(t.Context(), info.ID, 0, false); err != nil || len(part.Parts) > 0 || part.End {
+	if part, err := j.Logs(t.Context(), "mine", info.ID, 0, false); err != nil || len(part.Parts) > 0 || part.End {
 		t.Errorf("before: %+v, %v", part, err)
 	}
-	b, err := j.get(info.ID)
+	b, err := j.get("mine", info.ID)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -268,7 +268,7 @@ func TestFollow(t *testing.T) {
 	for i := range 5 {
 		read := make(chan clientwire.JobLogs, 1)
 		go func() {
-			part, err := j.Logs(t.Context(), info.ID, off, true)
+			part, err := j.Logs(t.Context(), "mine", info.ID, off, true)
 			if err != nil {
 				t.Error(err)
 			}
@@ -288,16 +288,16 @@ func TestFollow(t *testing.T) {
 	}
 	ctx, cancel := context.WithCancel(t.Context())
 	cancel()
-	if _, err := j.Logs(ctx, info.ID, off, true); !errors.Is(err, wray.ErrCanceled) {
+	if _, err := j.Logs(ctx, "mine", info.ID, off, true); !errors.Is(err, wray.ErrCanceled) {
 		t.Errorf("a reader that went: %v", err)
 	}
 	for _, bad := range []int64{-1, 1, off + 1, 1 << 62} {
-		if _, err := j.Logs(t.Context(), info.ID, bad, true); !errors.Is(err, wray.ErrBadArgument) {
+		if _, err := j.Logs(t.Context(), "mine", info.ID, bad, true); !errors.Is(err, wray.ErrBadArgument) {
 			t.Errorf("offset %d: %v", bad, err)
 		}
 	}
 	close(more)
-	if part, err := j.Logs(t.Context(), info.ID, off, true); err != nil || !part.End {
+	if part, err := j.Logs(t.Context(), "mine", info.ID, off, true); err != nil || !part.End {
 		t.Errorf("at the end: %+v, %v", part, err)
 	}
 }
@@ -307,15 +307,15 @@ func TestRefused(t *testing.T) {
 	j := open(t, Config{})
 	released := 0
 	release := func() { released++ }
-	if _, err := j.Submit("prog", []string{strings.Repeat("x", MaxArgs+1)}, "", waits, release); !errors.Is(err, wray.ErrLimitExceeded) {
+	if _, err := j.Submit("mine", "prog", []string{strings.Repeat("x", MaxArgs+1)}, "", waits, release); !errors.Is(err, wray.ErrLimitExceeded) {
 		t.Errorf("long arguments: %v", err)
 	}
 	for range MaxRunning {
-		if _, err := j.Submit("prog", nil, "", waits, nothing); err != nil {
+		if _, err := j.Submit("mine", "prog", nil, "", waits, nothing); err != nil {
 			t.Fatal(err)
 		}
 	}
-	if _, err := j.Submit("prog", nil, "", waits, release); !errors.Is(err, wray.ErrLimitExceeded) {
+	if _, err := j.Submit("mine", "prog", nil, "", waits, release); !errors.Is(err, wray.ErrLimitExceeded) {
 		t.Errorf("one job too many: %v", err)
 	}
 	if released != 2 {
@@ -330,7 +330,7 @@ func TestDamaged(t *testing.T) {
 	j := open(t, Config{Dir: dir})
 	var ids []string
 	for range 4 {
-		i, err := j.Submit("prog", nil, "", prints("hello\n", 0, nil), func() {})
+		i, err := j.Submit("mine", "prog", nil, "", prints("hello\n", 0, nil), func() {})
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -356,7 +356,7 @@ func TestDamaged(t *testing.T) {
 	}
 	var said bytes.Buffer
 	j = open(t, Config{Dir: dir, Warn: slog.New(slog.NewTextHandler(&said, nil))})
-	if list := j.List(); len(list) != 1 || list[0].ID != ids[3] || text(t, j, ids[3]) != "hello\n" {
+	if list := j.List("mine"); len(list) != 1 || list[0].ID != ids[3] || text(t, j, ids[3]) != "hello\n" {
 		t.Errorf("with three of four damaged it lists %+v", list)
 	}
 	for i, to := range []string{taken + ".2", filepath.Join(dir, "damaged", ids[1]), filepath.Join(dir, "damaged", ids[2])} {
@@ -390,7 +390,7 @@ func TestSynced(t *testing.T) {
 		}
 	}
 	begin := make(chan struct{})
-	i, err := j.Submit("prog", nil, "", func(context.Context, func(), func(string, uint8, []byte)) (int, error) { <-begin; return 0, nil }, func() {})
+	i, err := j.Submit("mine", "prog", nil, "", func(context.Context, func(), func(string, uint8, []byte)) (int, error) { <-begin; return 0, nil }, func() {})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -400,7 +400,55 @@ func TestSynced(t *testing.T) {
 	ended(t, j, i.ID)
 	await("its end", filepath.Join(dir, "job", i.ID))
 	syncDir = func(string) error { return errors.New("the disk is gone") }
-	if _, err := j.Submit("prog", nil, "", waits, func() {}); !errors.Is(err, wray.ErrStoreFull) {
+	if _, err := j.Submit("mine", "prog", nil, "", waits, func() {}); !errors.Is(err, wray.ErrStoreFull) {
 		t.Errorf("a job that is not on disk: %v", err)
+	}
+}
+
+// A tenant's jobs are to another as those that are not there: they are not listed,
+// told of, stopped or read, and each tenant keeps its own that have ended.
+func TestTenants(t *testing.T) {
+	dir := t.TempDir()
+	j, err := Open(Config{Dir: dir, Tenant: "old", Keep: 2})
+	if err != nil {
+		t.Fatal(err)
+	}
+	ids := map[string]string{}
+	for _, tenant := range []string{"a", "b", "b", "b", "b"} {
+		i, err := j.Submit(tenant, "prog", nil, "", prints("secret of "+tenant+"\n", 0, nil), func() {})
+		if err != nil {
+			t.Fatal(err)
+		}
+		if i, err = j.Stop(t.Context(), tenant, i.ID); err != nil { // waits for its end
+			t.Fatal(err)
+		}
+		ids[tenant] = i.ID
+	}
+	if n := len(j.List("b")); n != 2 || len(j.List("a")) != 1 || len(j.List("c")) != 0 {
+		t.Errorf("a has %v, b has %v, c has %v", j.List("a"), j.List("b"), j.List("c"))
+	}
+	absent := NoJob(ids["a"]).Error()
+	for what, f := range map[string]func() error{
+		"get":  func() error { _, err := j.Get("b", ids["a"]); return err },
+		"stop": func() error { _, err := j.Stop(t.Context(), "b", ids["a"]); return err },
+		"logs": func() error { _, err := j.Logs(t.Context(), "b", ids["a"], 0, false); return err },
+	} {
+		if err := f(); !errors.Is(err, ErrNoJob) || err.Error() != absent {
+			t.Errorf("%s of another tenant's job: %v", what, err)
+		}
+	}
+	if i, err := j.Get("", ids["a"]); err != nil || i.Tenant != "a" {
+		t.Errorf("for the node itself: %+v, %v", i, err)
+	}
+	if err := j.Close(); err != nil {
+		t.Fatal(err)
+	}
+	after, err := Open(Config{Dir: dir, Tenant: "old", Keep: 2})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer after.Close()
+	if list := after.List("a"); len(list) != 1 || list[0].ID != ids["a"] {
+		t.Errorf("a has %v in the next process", list)
 	}
 }

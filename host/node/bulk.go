@@ -171,11 +171,11 @@ func (o *lentObject) Close() error {
 }
 
 // fill has memory of the worker filled with a payload that a peer has.
-func (d *bulkData) fill(ctx context.Context, w *workerProcess, b worker.PeerFetchBody, files []*os.File) error {
+func (d *bulkData) fill(ctx context.Context, k *tenantPeers, w *workerProcess, b worker.PeerFetchBody, files []*os.File) error {
 	if len(files) != 1 || b.Off != 0 || b.Len <= 0 || b.Len > math.MaxInt64/2 {
 		return fmt.Errorf("%w: %d files for %d bytes at %d", link.ErrProtocol, len(files), b.Len, b.Off)
 	}
-	at, _, err := d.p.nodeOf(w, b.Peer)
+	at, _, err := k.nodeOf(w, b.Peer)
 	if err != nil {
 		return err
 	}

@@ -97,30 +97,48 @@ func (n *Node) drainNow(within time.Duration, retire bool) (left worker.Left, er
 	if err != nil {
 		err = fmt.Errorf("say that the node is draining: %w", err) // and go on: its workers say so too
 	}
-	n.mu.Lock()
-	w, s := n.worker, n.starting
-	n.mu.Unlock()
+	var mu sync.Mutex
+	var leaving sync.WaitGroup
+	for _, t := range n.allTenants() {
+		leaving.Go(func() {
+			l, lerr := t.leave(ctx, within)
+			mu.Lock()
+			defer mu.Unlock()
+			left = worker.Left{Ended: left.Ended + l.Ended, Moved: left.Moved + l.Moved, Fetched: left.Fetched + l.Fetched, Lost: left.Lost + l.Lost}
+			err = errors.Join(err, lerr)
+		})
+	}
+	leaving.Wait()
+	serr := <-scaled // they leave by this node, where it is their only head
+	return left, errors.Join(err, n.leave(retire), serr)
+}
+
+// leave has the tenant's worker take nothing more and end what it has for others.
+func (t *tenant) leave(ctx context.Context, within time.Duration) (left worker.Left, err error) {
+	t.n.mu.Lock()
+	w, s := t.worker, t.starting
+	t.n.mu.Unlock()
 	if s != nil {
 		<-s.done
 		w = s.w
 	}
-	if w != nil {
-		body, merr := link.Marshal(worker.LeaveBody{Within: int64(within), After: int64(drainAfter)})
-		var reply link.Message
-		if merr == nil {
-			reply, merr = w.conn.Call(ctx, link.Message{Kind: worker.KindLeave, Body: body})
-		}
-		if merr == nil {
-			reply.CloseFiles()
-			merr = link.Unmarshal(reply.Body, &left)
-		}
-		if merr != nil {
-			// The node leaves all the same: what the worker had is run elsewhere.
-			err = errors.Join(err, fmt.Errorf("the worker does not say that it is empty: %w", merr))
-		}
+	if w == nil {
+		return left, nil
 	}
-	serr := <-scaled // they leave by this node, where it is their only head
-	return left, errors.Join(err, n.leave(retire), serr)
+	body, err := link.Marshal(worker.LeaveBody{Within: int64(within), After: int64(drainAfter)})
+	var reply link.Message
+	if err == nil {
+		reply, err = w.conn.Call(ctx, link.Message{Kind: worker.KindLeave, Body: body})
+	}
+	if err == nil {
+		reply.CloseFiles()
+		err = link.Unmarshal(reply.Body, &left)
+	}
+	if err != nil {
+		// The node leaves all the same: what the worker had is run elsewhere.
+		err = fmt.Errorf("the worker of tenant %s does not say that it is empty: %w", t.name, err)
+	}
+	return left, err
 }
 
 // controlPatience is how long the control state may take to answer, where the

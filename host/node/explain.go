@@ -25,13 +25,13 @@ const (
 	partPatience  = 10 * time.Second // for one part of a status
 )
 
-// Explain says what waits on this node and why.
-func (n *Node) Explain(ctx context.Context, q clientwire.ExplainBody) (clientwire.Explained, error) {
-	job, err := n.jobNamed(ctx, &q)
+// Explain says what of a tenant waits on this node and why.
+func (n *Node) Explain(ctx context.Context, tenant string, q clientwire.ExplainBody) (clientwire.Explained, error) {
+	job, err := n.jobNamed(ctx, tenant, &q)
 	if err != nil {
 		return clientwire.Explained{}, err
 	}
-	b, err := n.explain(ctx, q)
+	b, err := n.explain(ctx, tenant, q)
 	if err != nil {
 		return clientwire.Explained{}, err
 	}
@@ -43,10 +43,11 @@ func (n *Node) Explain(ctx context.Context, q clientwire.ExplainBody) (clientwir
 
 // explain asks the worker, and adds the nodes of the cluster that it does not
 // know.
-func (n *Node) explain(ctx context.Context, q clientwire.ExplainBody) (b worker.ExplainedBody, err error) {
-	n.mu.Lock()
-	w := n.worker
-	n.mu.Unlock()
+func (n *Node) explain(ctx context.Context, tenant string, q clientwire.ExplainBody) (b worker.ExplainedBody, err error) {
+	w, err := n.worker(tenant)
+	if err != nil {
+		return b, err
+	}
 	if w == nil {
 		if q.What != "" {
 			return b, &wray.Error{Code: wray.CodeBadArgument, Message: fmt.Sprintf("no task, actor or job here is called %q: none has run here", q.What),
@@ -128,11 +129,11 @@ func (n *Node) capacity() []clientwire.Resource {
 // jobNamed has q ask for a submitted job by its program's name where it names one
 // by its ID; the worker knows no IDs. An error means that the job is not one that
 // runs here.
-func (n *Node) jobNamed(ctx context.Context, q *clientwire.ExplainBody) (bool, error) {
+func (n *Node) jobNamed(ctx context.Context, tenant string, q *clientwire.ExplainBody) (bool, error) {
 	if !jobs.CheckID(q.What) || n.jobs.Load() == nil {
 		return false, nil
 	}
-	i, err := n.Job(ctx, q.What)
+	i, err := n.Job(ctx, tenant, q.What)
 	switch {
 	case err != nil:
 		return false, nil // then it is a name as any other
@@ -150,9 +151,9 @@ func (n *Node) jobNamed(ctx context.Context, q *clientwire.ExplainBody) (bool, e
 	return true, nil
 }
 
-// Status is the cluster as this node knows it, and what the node itself does.
-// What cannot be had is said, and keeps nothing else from being told.
-func (n *Node) Status(ctx context.Context) (clientwire.Status, error) {
+// Status is the cluster as this node knows it, and what the node itself does for
+// a tenant. What cannot be had is said, and keeps nothing else from being told.
+func (n *Node) Status(ctx context.Context, tenant string) (clientwire.Status, error) {
 	out := clientwire.Status{Node: n.name()}
 	// Each part is got beside the others, in fields of out of its own: one that
 	// does not come takes no more than its own time.
@@ -168,13 +169,13 @@ func (n *Node) Status(ctx context.Context) (clientwire.Status, error) {
 		})
 	}
 	part(0, "the tasks of this node", func(ctx context.Context) error {
-		st, err := n.Stats(ctx)
+		st, err := n.Stats(ctx, tenant)
 		out.Tasks = clientwire.StatsBody{Waiting: st.Waiting, Running: st.Running, Finished: st.Finished, Failed: st.Failed, OnDisk: st.OnDisk, Retried: st.Retried}
 		return err
 	})
 	free := map[string]clientwire.FreeStatus{}
 	part(1, "what waits", func(ctx context.Context) error {
-		b, err := n.explain(ctx, clientwire.ExplainBody{Most: statusGroups})
+		b, err := n.explain(ctx, tenant, clientwire.ExplainBody{Most: statusGroups})
 		if err != nil {
 			return err
 		}
@@ -186,7 +187,7 @@ func (n *Node) Status(ctx context.Context) (clientwire.Status, error) {
 		return nil
 	})
 	part(2, "the jobs", func(ctx context.Context) error {
-		list, err := n.Jobs(ctx)
+		list, err := n.Jobs(ctx, tenant)
 		if errors.Is(err, errNoJobs) {
 			return nil // nor has it any
 		}

@@ -47,7 +47,9 @@ func playWorker(t *testing.T, answer func(link.Kind) (any, error)) *Node {
 		<-done
 		<-done
 	})
-	return &Node{cfg: Config{Name: "here", Capacity: wray.Resources{CPU: wray.OneCPU, Memory: 1 << 30}}, worker: &workerProcess{conn: parent}}
+	n := &Node{cfg: Config{Name: "here", Tenant: "local", Capacity: wray.Resources{CPU: wray.OneCPU, Memory: 1 << 30}}, tenants: map[string]*tenant{}}
+	n.tenants["local"] = &tenant{n: n, name: "local", worker: &workerProcess{conn: parent}}
+	return n
 }
 
 // TestStatusInParts: what a worker does not tell keeps nothing else from being
@@ -75,7 +77,7 @@ func TestStatusInParts(t *testing.T) {
 				}
 				return worker.StatsBody{Running: 7}, nil
 			})
-			s, err := n.Status(ctx)
+			s, err := n.Status(ctx, "")
 			if err != nil || s.Node != "here" {
 				t.Fatalf("status: %+v, %v", s, err)
 			}
@@ -95,12 +97,12 @@ func TestStatusInParts(t *testing.T) {
 // TestExplainWithoutWorker: a node that has run nothing has all it has free, and
 // knows nothing by name.
 func TestExplainWithoutWorker(t *testing.T) {
-	n := &Node{cfg: Config{Name: "here", Capacity: wray.Resources{CPU: 2 * wray.OneCPU, Memory: 1 << 30}, Custom: []wray.Custom{{Name: "gpu", Amount: wray.OneUnit}}}}
-	x, err := n.Explain(context.Background(), clientwire.ExplainBody{})
+	n := &Node{tenants: map[string]*tenant{}, cfg: Config{Name: "here", Tenant: "local", Capacity: wray.Resources{CPU: 2 * wray.OneCPU, Memory: 1 << 30}, Custom: []wray.Custom{{Name: "gpu", Amount: wray.OneUnit}}}}
+	x, err := n.Explain(context.Background(), "", clientwire.ExplainBody{})
 	if err != nil || x.Node != "here" || len(x.Resources) != 3 || x.Resources[0].Free != 2 || x.Resources[2].Free != 1 {
 		t.Errorf("%+v, %v", x, err)
 	}
-	if _, err := n.Explain(context.Background(), clientwire.ExplainBody{What: "x"}); err == nil || err.(*wray.Error).Hint == "" {
+	if _, err := n.Explain(context.Background(), "", clientwire.ExplainBody{What: "x"}); err == nil || err.(*wray.Error).Hint == "" {
 		t.Errorf("of what is not there: %v", err)
 	}
 }

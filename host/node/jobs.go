@@ -17,9 +17,9 @@ import (
 // in a directory. logLimit is the bytes kept of what each prints, 0 for
 // jobs.DefaultLog. It is called once, after Join.
 func (n *Node) TakeJobs(dir string, logLimit int64) error {
-	cfg := jobs.Config{Dir: dir, Node: n.name(), Log: logLimit, Warn: slog.Default()}
+	cfg := jobs.Config{Dir: dir, Node: n.name(), Tenant: n.cfg.Tenant, Log: logLimit, Warn: slog.Default()}
 	if m := n.Member(); m != nil {
-		n.publish = newPublisher(m, n.cfg.Tenant)
+		n.publish = newPublisher(m)
 		cfg.Changed = n.publish.changed
 	}
 	j, err := jobs.Open(cfg)
@@ -30,7 +30,7 @@ func (n *Node) TakeJobs(dir string, logLimit int64) error {
 		return err
 	}
 	if n.publish != nil {
-		n.publish.start(j.List())
+		n.publish.start(j.All())
 	}
 	n.jobs.Store(j)
 	return nil
@@ -67,6 +67,11 @@ func (n *Node) SubmitJob(j Job, by string, free func()) (clientwire.JobInfo, err
 		free()
 		return clientwire.JobInfo{}, errNoJobs
 	}
+	t, err := n.tenant(j.Tenant)
+	if err != nil {
+		free()
+		return clientwire.JobInfo{}, err
+	}
 	compiled := j.Compiled
 	run := func(ctx context.Context, started func(), output func(string, uint8, []byte)) (int, error) {
 		own := j
@@ -89,7 +94,7 @@ func (n *Node) SubmitJob(j Job, by string, free func()) (clientwire.JobInfo, err
 		return clientwire.JobInfo{}, &wray.Error{Code: wray.CodeLimitExceeded, Message: "the job's environment is too long",
 			Limit: &wray.Limit{Name: "environment bytes of a job", Value: jobs.MaxArgs, Unit: "bytes"}, Hint: "put what is long into its module"}
 	}
-	return kept.Submit(j.Name, j.Args, by, run, free)
+	return kept.Submit(t.name, j.Name, j.Args, by, run, free)
 }
 
 // jobs serves a client's messages about jobs that outlive it.
@@ -109,20 +114,20 @@ func (s *Server) jobs(ctx context.Context, m link.Message) (any, error) {
 		}
 		return s.n.SubmitJob(j, "", free)
 	case clientwire.KindJobs:
-		return s.n.Jobs(ctx)
+		return s.n.Jobs(ctx, s.n.cfg.Tenant)
 	case clientwire.KindJobLogs:
 		var b clientwire.JobLogsBody
 		if err := link.Unmarshal(m.Body, &b); err != nil {
 			return nil, err
 		}
-		return s.n.JobLogs(ctx, b.ID, b.Offset, b.Wait)
+		return s.n.JobLogs(ctx, s.n.cfg.Tenant, b.ID, b.Offset, b.Wait)
 	}
 	var b clientwire.JobBody
 	if err := link.Unmarshal(m.Body, &b); err != nil {
 		return nil, err
 	}
 	if m.Kind == clientwire.KindJobStop {
-		return s.n.StopJob(ctx, b.ID)
+		return s.n.StopJob(ctx, s.n.cfg.Tenant, b.ID)
 	}
-	return s.n.Job(ctx, b.ID)
+	return s.n.Job(ctx, s.n.cfg.Tenant, b.ID)
 }

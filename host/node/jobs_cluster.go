@@ -28,9 +28,8 @@ import (
 // find them. A job does not wait for it: while the state is away, the newest of
 // each job is kept for when it is back.
 type publisher struct {
-	m      *member.Member
-	table  control.Table[control.Job]
-	tenant string
+	m     *member.Member
+	table control.Table[control.Job]
 
 	mu    sync.Mutex
 	dirty map[string]published // guarded by mu; by ID
@@ -57,8 +56,8 @@ const (
 	maxListedArgs = 1 << 10
 )
 
-func newPublisher(m *member.Member, tenant string) *publisher {
-	p := &publisher{m: m, table: control.Jobs(m.Store()), tenant: tenant, dirty: map[string]published{}, poke: make(chan struct{}, 1)}
+func newPublisher(m *member.Member) *publisher {
+	p := &publisher{m: m, table: control.Jobs(m.Store()), dirty: map[string]published{}, poke: make(chan struct{}, 1)}
 	p.ctx, p.stop = context.WithCancel(context.Background())
 	return p
 }
@@ -161,8 +160,9 @@ func (p *publisher) flush() bool {
 }
 
 func (p *publisher) write(id string, d *published) error {
+	tenant := d.info.Tenant
 	for {
-		e, err := p.table.Get(p.ctx, p.tenant, id)
+		e, err := p.table.Get(p.ctx, tenant, id)
 		missing := errors.Is(err, control.ErrNotFound)
 		switch {
 		case err != nil && !missing:
@@ -172,7 +172,7 @@ func (p *publisher) write(id string, d *published) error {
 		case d.gone:
 			err = p.table.Delete(p.ctx, e)
 		case missing:
-			_, err = p.table.Create(p.ctx, p.tenant, id, p.record(&d.info))
+			_, err = p.table.Create(p.ctx, tenant, id, p.record(&d.info))
 		default:
 			e.Value = p.record(&d.info)
 			_, err = p.table.Update(p.ctx, e)
@@ -189,7 +189,7 @@ func (p *publisher) write(id string, d *published) error {
 // clean removes records of jobs that are old and run no more.
 func (p *publisher) clean(ctx context.Context) error {
 	oldest := time.Now().Add(-jobAge).UnixMilli()
-	for e, err := range p.table.All(ctx, p.tenant) {
+	for e, err := range p.table.All(ctx, "") {
 		if err != nil {
 			return err
 		}
@@ -237,7 +237,7 @@ func clipText(s string) string {
 // info is a job by its record, and by what is known of its node.
 func (p *publisher) info(e *control.Entry[control.Job]) clientwire.JobInfo {
 	r := &e.Value
-	i := clientwire.JobInfo{ID: e.Name, Name: r.Name, Args: r.Args, Node: r.Node, Submitted: r.Created, Started: r.Started, Ended: r.Ended,
+	i := clientwire.JobInfo{ID: e.Name, Tenant: e.Tenant, Name: r.Name, Args: r.Args, Node: r.Node, Submitted: r.Created, Started: r.Started, Ended: r.Ended,
 		ExitCode: r.ExitCode, By: r.By, State: clientwire.JobFailed}
 	for text, state := range jobStates {
 		if state == r.State {
@@ -266,14 +266,15 @@ func (p *publisher) address(node string) (string, bool) {
 // listTime is how long a listing waits for the control state.
 const listTime = 5 * time.Second
 
-// Jobs returns the jobs of the cluster as far as the node knows them, the newest
-// first.
-func (n *Node) Jobs(ctx context.Context) (clientwire.JobList, error) {
+// Jobs returns a tenant's jobs in the cluster as far as the node knows them, the
+// newest first.
+func (n *Node) Jobs(ctx context.Context, tenant string) (clientwire.JobList, error) {
 	kept := n.jobs.Load()
 	if kept == nil {
 		return clientwire.JobList{}, errNoJobs
 	}
-	list := clientwire.JobList{Jobs: kept.List()}
+	tenant = cmp.Or(tenant, n.cfg.Tenant)
+	list := clientwire.JobList{Jobs: kept.List(tenant)}
 	if n.publish == nil {
 		return list, nil
 	}
@@ -283,7 +284,7 @@ func (n *Node) Jobs(ctx context.Context) (clientwire.JobList, error) {
 	}
 	ctx, cancel := context.WithTimeout(ctx, listTime)
 	defer cancel()
-	for e, err := range n.publish.table.All(ctx, n.cfg.Tenant) {
+	for e, err := range n.publish.table.All(ctx, tenant) {
 		if err != nil {
 			list.Partial = fmt.Sprintf("jobs of other nodes may be missing: %v", err)
 			break
@@ -296,23 +297,27 @@ func (n *Node) Jobs(ctx context.Context) (clientwire.JobList, error) {
 	return list, nil
 }
 
-// Job returns a job, of any node.
-func (n *Node) Job(ctx context.Context, id string) (clientwire.JobInfo, error) {
-	return onOwner(n, ctx, id, func(k *jobs.Jobs) (clientwire.JobInfo, error) { return k.Get(id) },
+// Job returns a job of a tenant, of any node. Another's is as one that is not
+// there.
+func (n *Node) Job(ctx context.Context, tenant, id string) (clientwire.JobInfo, error) {
+	tenant = cmp.Or(tenant, n.cfg.Tenant)
+	return onOwner(n, ctx, tenant, id, func(k *jobs.Jobs) (clientwire.JobInfo, error) { return k.Get(tenant, id) },
 		func(c *rpc.Client) (clientwire.JobInfo, error) { return c.Job(ctx, id) },
 		func(i clientwire.JobInfo) (clientwire.JobInfo, error) { return i, nil })
 }
 
 // StopJob ends a job, of any node, and waits for its end.
-func (n *Node) StopJob(ctx context.Context, id string) (clientwire.JobInfo, error) {
-	return onOwner(n, ctx, id, func(k *jobs.Jobs) (clientwire.JobInfo, error) { return k.Stop(ctx, id) },
+func (n *Node) StopJob(ctx context.Context, tenant, id string) (clientwire.JobInfo, error) {
+	tenant = cmp.Or(tenant, n.cfg.Tenant)
+	return onOwner(n, ctx, tenant, id, func(k *jobs.Jobs) (clientwire.JobInfo, error) { return k.Stop(ctx, tenant, id) },
 		func(c *rpc.Client) (clientwire.JobInfo, error) { return c.StopJob(ctx, id) },
 		func(i clientwire.JobInfo) (clientwire.JobInfo, error) { return i, nil })
 }
 
 // JobLogs returns a part of what a job printed, on any node: see jobs.Jobs.Logs.
-func (n *Node) JobLogs(ctx context.Context, id string, offset int64, wait bool) (clientwire.JobLogs, error) {
-	return onOwner(n, ctx, id, func(k *jobs.Jobs) (clientwire.JobLogs, error) { return k.Logs(ctx, id, offset, wait) },
+func (n *Node) JobLogs(ctx context.Context, tenant, id string, offset int64, wait bool) (clientwire.JobLogs, error) {
+	tenant = cmp.Or(tenant, n.cfg.Tenant)
+	return onOwner(n, ctx, tenant, id, func(k *jobs.Jobs) (clientwire.JobLogs, error) { return k.Logs(ctx, tenant, id, offset, wait) },
 		func(c *rpc.Client) (clientwire.JobLogs, error) { return progress(ctx, c, id, offset, wait) },
 		func(i clientwire.JobInfo) (clientwire.JobLogs, error) {
 			return clientwire.JobLogs{}, &wray.Error{Code: wray.CodeWorkerDied, Node: i.Node,
@@ -340,7 +345,7 @@ func progress(ctx context.Context, c *rpc.Client, id string, offset int64, wait 
 
 // onOwner does something about a job where it runs or ran: here, at the node that
 // has it, or, where that is gone, by its record.
-func onOwner[T any](n *Node, ctx context.Context, id string, here func(*jobs.Jobs) (T, error), there func(*rpc.Client) (T, error), gone func(clientwire.JobInfo) (T, error)) (T, error) {
+func onOwner[T any](n *Node, ctx context.Context, tenant, id string, here func(*jobs.Jobs) (T, error), there func(*rpc.Client) (T, error), gone func(clientwire.JobInfo) (T, error)) (T, error) {
 	var none T
 	kept := n.jobs.Load()
 	if kept == nil {
@@ -350,7 +355,7 @@ func onOwner[T any](n *Node, ctx context.Context, id string, here func(*jobs.Job
 	if !errors.Is(err, jobs.ErrNoJob) || n.publish == nil || !jobs.CheckID(id) {
 		return out, err
 	}
-	e, terr := n.publish.table.Get(ctx, n.cfg.Tenant, id)
+	e, terr := n.publish.table.Get(ctx, tenant, id)
 	if errors.Is(terr, control.ErrNotFound) {
 		return none, err
 	}
@@ -381,8 +386,8 @@ type jobsForOthers struct{ n *Node }
 
 var _ rpc.Jobs = jobsForOthers{}
 
-// mine is the node's own jobs, which are all that other nodes ask for: they have
-// looked where a job is.
+// mine is the node's own jobs, of whichever tenant, which are all that other nodes
+// ask for: they have looked where a tenant's job is.
 func (j jobsForOthers) mine(from auth.Identity) (*jobs.Jobs, bool) {
 	kept := j.n.jobs.Load()
 	return kept, kept != nil && from.Role == auth.RoleNode
@@ -390,30 +395,30 @@ func (j jobsForOthers) mine(from auth.Identity) (*jobs.Jobs, bool) {
 
 func (j jobsForOthers) Jobs(ctx context.Context, from auth.Identity) (clientwire.JobList, error) {
 	if kept, only := j.mine(from); only {
-		return clientwire.JobList{Jobs: kept.List()}, nil
+		return clientwire.JobList{Jobs: kept.All()}, nil
 	}
-	return j.n.Jobs(ctx)
+	return j.n.Jobs(ctx, j.n.cfg.Tenant)
 }
 
 func (j jobsForOthers) Job(ctx context.Context, from auth.Identity, id string) (clientwire.JobInfo, error) {
 	if kept, only := j.mine(from); only {
-		return noJob(kept.Get(id))
+		return noJob(kept.Get("", id))
 	}
-	return noJob(j.n.Job(ctx, id))
+	return noJob(j.n.Job(ctx, j.n.cfg.Tenant, id))
 }
 
 func (j jobsForOthers) StopJob(ctx context.Context, from auth.Identity, id string) (clientwire.JobInfo, error) {
 	if kept, only := j.mine(from); only {
-		return noJob(kept.Stop(ctx, id))
+		return noJob(kept.Stop(ctx, "", id))
 	}
-	return noJob(j.n.StopJob(ctx, id))
+	return noJob(j.n.StopJob(ctx, j.n.cfg.Tenant, id))
 }
 
 func (j jobsForOthers) JobLogs(ctx context.Context, from auth.Identity, id string, offset int64, wait bool) (clientwire.JobLogs, error) {
 	if kept, only := j.mine(from); only {
-		return noJob(kept.Logs(ctx, id, offset, wait))
+		return noJob(kept.Logs(ctx, "", id, offset, wait))
 	}
-	return noJob(j.n.JobLogs(ctx, id, offset, wait))
+	return noJob(j.n.JobLogs(ctx, j.n.cfg.Tenant, id, offset, wait))
 }
 
 // noJob has an error match rpc's.

@@ -7,7 +7,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"math"
 	"os"
 	"path/filepath"
 	"slices"
@@ -24,10 +23,8 @@ import (
 	"github.com/wray-project/wray/host/sandbox"
 	"github.com/wray-project/wray/host/spill"
 	"github.com/wray-project/wray/host/spill/s3"
-	"github.com/wray-project/wray/host/statelog"
 	"github.com/wray-project/wray/host/wasi"
 	"github.com/wray-project/wray/host/worker"
-	"github.com/wray-project/wray/internal/clientwire"
 	"github.com/wray-project/wray/internal/link"
 	"github.com/wray-project/wray/objectstore"
 )
@@ -63,29 +60,25 @@ type Node struct {
 	cfg   Config
 	cache *codecache.Cache
 	spill []spill.Place // none: objects stay in memory
-	state *statelog.Dir // nil: there are no durable actors
 
 	jobs    atomic.Pointer[jobs.Jobs] // nil: none are submitted
 	publish *publisher                // nil of a node that is alone; set by TakeJobs
 
-	mu       sync.Mutex
-	worker   *workerProcess // guarded by mu; nil before the first job and after a death
-	starting *start         // guarded by mu; nil while no worker is being started
-	closed   bool           // guarded by mu
-	member   *member.Member // guarded by mu; nil for a node that is alone
-	peers    *peering       // nil likewise; set by Join, before anything runs
+	mu      sync.Mutex
+	tenants map[string]*tenant // guarded by mu, as are their workers
+	closed  bool               // guarded by mu
+	member  *member.Member     // guarded by mu; nil for a node that is alone
+	peers   *peering           // nil likewise; set by Join, before anything runs
 
-	ending sync.WaitGroup // workers found dead, and questions whether one is
-	grace  time.Duration  // timeoutGrace; tests set it
+	grace time.Duration // timeoutGrace; tests set it
 
 	modules moduleBudget
-	running atomic.Int64 // jobs whose drivers run here
-	places  sync.Once    // closes spill
-	leaving sync.Once    // leaves the cluster
+	places  sync.Once // closes spill
+	leaving sync.Once // leaves the cluster
 	drain   drain
 }
 
-// New returns a node. Its worker starts with the first job. Close it.
+// New returns a node. A tenant's worker starts with its first job. Close it.
 func New(cfg Config) (*Node, error) {
 	if cfg.Name == "" {
 		cfg.Name, _ = os.Hostname()
@@ -110,17 +103,20 @@ func New(cfg Config) (*Node, error) {
 	if err != nil {
 		return nil, fmt.Errorf("open the code cache: %w", err)
 	}
-	n := &Node{cfg: cfg, cache: cache, grace: timeoutGrace, drain: newDrain()}
+	n := &Node{cfg: cfg, cache: cache, grace: timeoutGrace, drain: newDrain(), tenants: map[string]*tenant{}}
 	if err := n.openSpill(); err != nil {
 		_ = cache.Close()
 		return nil, err
 	}
-	if cfg.State != "" {
-		if n.state, err = statelog.OpenDir(cfg.State); err != nil {
-			closePlaces(n.spill)
-			_ = cache.Close()
-			return nil, fmt.Errorf("%s: %w", worker.StateFlag, err)
-		}
+	// Whether its own tenant's state can be had is known at once.
+	t, err := n.tenant("")
+	if err == nil {
+		_, err = t.openState()
+	}
+	if err != nil {
+		closePlaces(n.spill)
+		_ = cache.Close()
+		return nil, err
 	}
 	return n, nil
 }
@@ -222,26 +218,22 @@ func CacheDir() (string, error) {
 	return filepath.Join(dir, "wray"), nil
 }
 
-// Close stops the worker and waits for it. It is idempotent.
+// Close stops the workers and waits for them. It is idempotent.
 func (n *Node) Close() error {
 	jerr := errors.Join(n.stopScaling(context.Background(), false), n.closeJobs())
 	n.mu.Lock()
-	w := n.worker
-	s := n.starting
-	n.worker, n.closed = nil, true
+	n.closed = true
 	n.mu.Unlock()
-	if s != nil {
-		s.cancel()
-		<-s.done
+	all := n.allTenants()
+	var ends sync.WaitGroup
+	for _, t := range all {
+		ends.Go(t.end)
 	}
-	if w != nil {
-		w.close()
-	}
-	n.ending.Wait()
+	ends.Wait()
 	n.places.Do(func() { closePlaces(n.spill) })
 	err := errors.Join(jerr, n.leave(false), n.cache.Close())
-	if n.state != nil {
-		err = errors.Join(err, n.state.Close())
+	for _, t := range all {
+		err = errors.Join(err, t.closeState())
 	}
 	return err
 }
@@ -249,6 +241,7 @@ func (n *Node) Close() error {
 // Job is a program to run.
 type Job struct {
 	Name    string
+	Tenant  string   // whose it is; default the node's
 	Modules []Module // the first is the driver's
 	Args    []string
 	Env     []string // key=value; nothing else is in the environment
@@ -283,8 +276,12 @@ func (n *Node) Run(ctx context.Context, j Job) (int, error) {
 	if err := n.errDraining(); err != nil {
 		return 0, err
 	}
-	n.running.Add(1)
-	defer n.running.Add(-1)
+	t, err := n.tenant(j.Tenant)
+	if err != nil {
+		return 0, err
+	}
+	t.running.Add(1)
+	defer t.running.Add(-1)
 	r := &run{job: j}
 	defer r.close()
 	body := worker.RunBody{Name: j.Name, Args: j.Args, Env: j.Env, Memory: j.Limits.Memory,
@@ -309,19 +306,19 @@ func (n *Node) Run(ctx context.Context, j Job) (int, error) {
 	}
 	ready := make(chan started, 1)
 	hashes := make([]string, len(j.Modules))
-	if n.peers != nil {
+	if t.peers != nil {
 		var end func()
-		hashes, end = n.peers.share(j.Modules)
+		hashes, end = t.peers.share(j.Modules)
 		defer end()
 	}
 	go func() {
-		w, err := n.startWorker(ctx)
+		w, err := t.startWorker(ctx)
 		ready <- started{w, err}
 	}()
 	var files []*os.File
 	var cerr error
 	for i, m := range j.Modules {
-		e, err := n.cache.Get(ctx, n.cfg.Tenant, m.Wasm)
+		e, err := n.cache.Get(ctx, t.name, m.Wasm)
 		if err != nil {
 			cerr = err
 			break
@@ -366,204 +363,20 @@ func (n *Node) Run(ctx context.Context, j Job) (int, error) {
 	if err != nil {
 		return 0, fmt.Errorf("describe the job: %w", err)
 	}
-	call, overdue := n.watch(ctx, s.w, &j)
+	call, overdue := t.watch(ctx, s.w, &j)
 	m, err := s.w.conn.Call(call, link.Message{Kind: worker.KindRun, Body: b, Files: files})
 	if late := overdue(); err != nil {
 		if late != nil && ctx.Err() == nil {
 			return 0, late
 		}
-		return 0, n.callError(ctx, s.w, err)
+		return 0, t.callError(ctx, s.w, err)
 	}
 	m.CloseFiles()
 	var ran worker.RanBody
 	if err := link.Unmarshal(m.Body, &ran); err != nil {
-		return 0, n.died(s.w, err)
+		return 0, t.died(s.w, err)
 	}
 	return ran.ExitCode, nil
-}
-
-// callError says why a job has no exit code.
-func (n *Node) callError(ctx context.Context, w *workerProcess, err error) error {
-	if ctx.Err() != nil {
-		return &wray.Error{Code: wray.CodeCanceled, Message: "the job was canceled"}
-	}
-	if !errors.Is(err, link.ErrClosed) {
-		return err
-	}
-	return n.died(w, err)
-}
-
-// What a worker has to end a job by itself when its timeout is over, and then to
-// say that it is alive.
-const (
-	timeoutGrace = 10 * time.Second
-	answerLimit  = 5 * time.Second
-)
-
-// errOverdue is why a call is canceled whose job's timeout is long over.
-var errOverdue = errors.New("the job is overdue")
-
-// watch returns a context for the call that runs j in w. Where j has a timeout
-// and w has not ended it some time after that, the context ends, and a worker
-// that says nothing at all is killed. overdue, which is to be called once the
-// call is over, returns what is then to be told, else nil.
-func (n *Node) watch(ctx context.Context, w *workerProcess, j *Job) (call context.Context, overdue func() error) {
-	if j.Limits.Timeout <= 0 || j.Limits.Timeout > math.MaxInt64/1000 {
-		return ctx, func() error { return nil }
-	}
-	call, cancel := context.WithCancelCause(ctx)
-	// Each module's initialization has the job's timeout, too.
-	limit := j.Limits.Timeout*time.Duration(1+len(j.Modules)) + n.grace
-	done := make(chan struct{})
-	silent := false
-	timer := time.AfterFunc(limit, func() {
-		defer close(done)
-		cancel(errOverdue)
-		asked, end := context.WithTimeout(context.WithoutCancel(ctx), answerLimit)
-		defer end()
-		// Not on this goroutine: a worker that reads nothing may keep the call.
-		answered := make(chan error, 1)
-		go func() {
-			m, err := w.conn.Call(asked, link.Message{Kind: worker.KindStats})
-			m.CloseFiles()
-			answered <- err
-		}()
-		select {
-		case err := <-answered:
-			if err == nil {
-				return
-			}
-			answered <- err
-		case <-asked.Done():
-		}
-		silent = true
-		w.proc.Kill() // which ends the link, and every call in it
-		<-answered
-	})
-	return call, func() error {
-		if timer.Stop() {
-			cancel(nil)
-			return nil
-		}
-		<-done
-		e := &wray.Error{Code: wray.CodeTimeout, Node: n.cfg.Name,
-			Message: fmt.Sprintf("the job ran longer than its timeout of %v, and its worker had not ended it %v later", j.Limits.Timeout, n.grace),
-			Hint:    "its worker answers: it has been told to end the job, and other jobs go on"}
-		if silent {
-			e.Hint = "its worker did not answer and was killed; the next job gets a new one"
-			n.drop(w)
-		}
-		return e
-	}
-}
-
-// drop lets go of a worker that was killed.
-func (n *Node) drop(w *workerProcess) {
-	n.mu.Lock()
-	defer n.mu.Unlock()
-	if n.worker == w {
-		n.worker = nil
-		n.ending.Go(w.close)
-	}
-}
-
-// exitGrace is what a worker without a link has to end by itself, so that its
-// exit can say why. One that guest code has taken over may not want to end.
-const exitGrace = 2 * time.Second
-
-// died lets go of a worker whose link has ended for err, or that sent what no
-// worker sends, and says how it ended. The next job gets a new one.
-func (n *Node) died(w *workerProcess, err error) error {
-	n.mu.Lock()
-	if n.worker == w {
-		n.worker = nil
-		n.ending.Add(1)
-		defer n.ending.Done()
-	}
-	n.mu.Unlock()
-	lied := errors.Is(err, link.ErrProtocol)
-	if !lied {
-		grace := time.NewTimer(exitGrace)
-		defer grace.Stop()
-		select {
-		case <-w.proc.Done():
-		case <-grace.C:
-		}
-	}
-	w.close()
-	e := &wray.Error{
-		Code: wray.CodeWorkerDied, Node: n.cfg.Name, Message: fmt.Sprintf("the worker process %s", w.proc.Wait()),
-		Trace: strings.TrimSpace(w.proc.Stderr()), Hint: "jobs that ran in it have ended, the next get a new one; run this one again, with less memory or fewer tasks if it was killed",
-	}
-	if lied {
-		e.Message = fmt.Sprintf("the worker process was ended, as it sent what no worker sends: %v", err)
-		e.Hint = "code of this job may have broken out of its sandbox: keep its modules, and do not run them again"
-	}
-	return e
-}
-
-// Stats returns the tasks of the running worker.
-func (n *Node) Stats(ctx context.Context) (worker.StatsBody, error) {
-	n.mu.Lock()
-	w := n.worker
-	n.mu.Unlock()
-	var s worker.StatsBody
-	if w == nil {
-		return s, nil
-	}
-	m, err := w.conn.Call(ctx, link.Message{Kind: worker.KindStats})
-	if err != nil {
-		return s, err
-	}
-	m.CloseFiles()
-	return s, link.Unmarshal(m.Body, &s)
-}
-
-// Objects lists what the running worker's store holds, and who holds it.
-func (n *Node) Objects(ctx context.Context, q clientwire.MemoryBody) (clientwire.Memory, error) {
-	n.mu.Lock()
-	w := n.worker
-	n.mu.Unlock()
-	var mem clientwire.Memory
-	if w != nil {
-		b, err := link.Marshal(q)
-		if err != nil {
-			return mem, err
-		}
-		m, err := w.conn.Call(ctx, link.Message{Kind: worker.KindMemory, Body: b})
-		if err != nil {
-			return mem, err
-		}
-		m.CloseFiles()
-		if err := link.Unmarshal(m.Body, &mem); err != nil {
-			return mem, err
-		}
-	}
-	mem.Node, mem.PID = n.cfg.Name, os.Getpid()
-	return mem, nil
-}
-
-// Memory returns the bytes of memory that the worker takes, shared pages by
-// their share (Pss; proc_pid_smaps(5)). Zero without a worker, and an error
-// elsewhere than on Linux.
-func (n *Node) Memory() (int64, error) {
-	n.mu.Lock()
-	w := n.worker
-	n.mu.Unlock()
-	if w == nil {
-		return 0, nil
-	}
-	b, err := os.ReadFile(fmt.Sprintf("/proc/%d/smaps_rollup", w.proc.Pid()))
-	if err != nil {
-		return 0, fmt.Errorf("read the worker's memory: %w", err)
-	}
-	for line := range strings.Lines(string(b)) {
-		var kib int64
-		if _, err := fmt.Sscanf(line, "Pss: %d kB", &kib); err == nil {
-			return kib << 10, nil
-		}
-	}
-	return 0, errors.New("read the worker's memory: the kernel does not tell Pss")
 }
 
 // run is a job that a worker runs.

@@ -24,7 +24,7 @@ import (
 type fakeNode struct {
 	t    testing.TB
 	self peer.Node
-	p    *peering
+	p    *tenantPeers
 	mesh *peer.Mesh
 	w    *workerProcess
 	conn *link.Conn // the worker's end
@@ -39,7 +39,7 @@ type fakeNode struct {
 func newFakeNetwork() *peertest.Network { return peertest.NewNetwork(rand.New(rand.NewPCG(1, 2))) }
 
 func newFakeNode(t testing.TB, net *peertest.Network, name string, worker uint64) *fakeNode {
-	f := &fakeNode{t: t, self: peer.Node{Name: name, Incarnation: 1}, p: newPeering(&Node{cfg: Config{Tenant: "local"}})}
+	f := &fakeNode{t: t, self: peer.Node{Name: name, Incarnation: 1}, p: newTestPeers()}
 	f.change = sync.NewCond(&f.mu)
 	f.mesh = peer.NewMesh(peer.Config{Window: peer.MaxMessage}, f.self, net.Carrier(name), f.p, nil)
 	net.Listen(name, func(from string, c peer.Conn) { f.mesh.Accept(from, c) })
@@ -328,9 +328,9 @@ func TestNoAnswer(t *testing.T) {
 // A peer that sends messages of no bytes, or one greeting after the other, is
 // made to wait as any other.
 func TestEmptyMessages(t *testing.T) {
-	p := newPeering(&Node{cfg: Config{Tenant: "local"}})
+	p := newTestPeers()
 	p.stop() // nothing is told
-	p.own, p.ownID = &workerProcess{}, 1
+	p.ownLocked(&workerProcess{}, 1)
 	from := peer.Node{Name: "b", Incarnation: 1}
 	p.far[2] = from
 	for range 1 << 20 {

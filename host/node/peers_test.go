@@ -28,9 +28,9 @@ func FuzzNodeMessage(f *testing.F) {
 	}
 	f.Fuzz(func(t *testing.T, b []byte) {
 		a, other := peer.Node{Name: "a", Incarnation: 1}, peer.Node{Name: "b", Incarnation: 1}
-		p := newPeering(&Node{cfg: Config{Tenant: "local"}})
+		p := newTestPeers()
 		p.stop() // nothing is begun
-		p.own, p.ownID = &workerProcess{}, 1
+		p.ownLocked(&workerProcess{}, 1)
 		p.far[7], p.far[8] = a, other
 		f := fetching{from: other, done: make(chan fetched, 1)}
 		p.fetches[1] = f
@@ -64,4 +64,15 @@ func FuzzNodeMessage(f *testing.F) {
 		default:
 		}
 	})
+}
+
+// newTestPeers is the peers of a tenant of a node in no cluster.
+func newTestPeers() *tenantPeers {
+	n := &Node{cfg: Config{Tenant: "local"}, tenants: map[string]*tenant{}}
+	n.peers = newPeering(n)
+	t, err := n.tenant("")
+	if err != nil {
+		panic(err)
+	}
+	return t.peers
 }

@@ -27,7 +27,7 @@ type workerProcess struct {
 	spill  *spill.Host   // may be nil; its own
 	state  *stateFiles   // may be nil
 	served chan struct{} // closed when the link has ended
-	peers  *peering      // nil of a node that is alone
+	peers  *tenantPeers  // nil of a node that is alone
 	peerID uint64        // names it to its peers
 
 	group     *jail.Cgroup // nil where none can be made
@@ -50,29 +50,30 @@ type start struct {
 
 // startWorker returns the tenant's worker and starts it when there is none.
 // Nothing is locked while it starts: it may take its time, or never answer.
-func (n *Node) startWorker(ctx context.Context) (*workerProcess, error) {
+func (t *tenant) startWorker(ctx context.Context) (*workerProcess, error) {
+	n := t.n
 	n.mu.Lock()
 	if n.closed {
 		n.mu.Unlock()
 		return nil, wray.Errorf(wray.CodeCanceled, "the node is closing")
 	}
-	if w := n.worker; w != nil {
+	if w := t.worker; w != nil {
 		select {
 		case <-w.conn.Done():
-			n.worker = nil // it died between two jobs
-			n.ending.Go(w.close)
+			t.worker = nil // it died between two jobs
+			t.ending.Go(w.close)
 		default:
 			n.mu.Unlock()
 			return w, nil
 		}
 	}
-	s := n.starting
+	s := t.starting
 	if s == nil {
 		// The start is all jobs' that wait for it, so none of them cancels it.
 		sctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), startLimit)
 		s = &start{cancel: cancel, done: make(chan struct{})}
-		n.starting = s
-		go n.finishStart(sctx, s)
+		t.starting = s
+		go t.finishStart(sctx, s)
 	}
 	n.mu.Unlock()
 	select {
@@ -87,19 +88,20 @@ func (n *Node) startWorker(ctx context.Context) (*workerProcess, error) {
 const startLimit = 30 * time.Second
 
 // finishStart starts a worker for s. Close waits for it.
-func (n *Node) finishStart(ctx context.Context, s *start) {
+func (t *tenant) finishStart(ctx context.Context, s *start) {
+	n := t.n
 	defer close(s.done)
 	defer s.cancel()
-	if n.state != nil {
-		n.ending.Wait() // who is dead may have durable actors open until its process is gone
+	if n.cfg.State != "" {
+		t.ending.Wait() // who is dead may have durable actors open until its process is gone
 	}
-	w, err := n.spawnWorker(ctx)
+	w, err := t.spawnWorker(ctx)
 	n.mu.Lock()
-	n.starting = nil
+	t.starting = nil
 	if err == nil && n.closed {
 		err = wray.Errorf(wray.CodeCanceled, "the node is closing")
 	} else if err == nil {
-		n.worker = w
+		t.worker = w
 	}
 	closed := n.closed
 	n.mu.Unlock()
@@ -108,32 +110,38 @@ func (n *Node) finishStart(ctx context.Context, s *start) {
 	}
 	if s.err = err; err == nil {
 		s.w = w
-		if n.peers != nil {
-			n.peers.started(w, w.peerID)
-			n.ending.Go(func() { n.mourn(w) })
+		if t.peers != nil {
+			t.peers.started(w, w.peerID)
+			t.ending.Go(func() { t.mourn(w) })
 		}
 	}
 }
 
 // mourn waits for the end of a worker that others may have lent to, and tells
 // them: there may be no job of this node that would notice.
-func (n *Node) mourn(w *workerProcess) {
+func (t *tenant) mourn(w *workerProcess) {
+	n := t.n
 	<-w.served
 	n.mu.Lock()
-	if n.worker == w {
-		n.worker = nil
+	if t.worker == w {
+		t.worker = nil
 	}
 	closed := n.closed
 	n.mu.Unlock()
 	w.close()
 	if !closed {
-		n.peers.again()
+		t.peers.again()
 	}
 }
 
 // spawnWorker starts a worker process.
-func (n *Node) spawnWorker(ctx context.Context) (*workerProcess, error) {
-	dir, err := n.cache.Dir(n.cfg.Tenant)
+func (t *tenant) spawnWorker(ctx context.Context) (*workerProcess, error) {
+	n := t.n
+	dir, err := n.cache.Dir(t.name)
+	if err != nil {
+		return nil, err
+	}
+	state, err := t.openState()
 	if err != nil {
 		return nil, err
 	}
@@ -159,13 +167,13 @@ func (n *Node) spawnWorker(ctx context.Context) (*workerProcess, error) {
 		closeGroup(group)
 		return nil, fmt.Errorf("start a worker: %w", err)
 	}
-	w := &workerProcess{peers: n.peers, spill: n.newHost(), state: newStateFiles(n.state), proc: proc, conn: conn, group: group, served: make(chan struct{}), runs: map[uint64]*run{}}
+	w := &workerProcess{peers: t.peers, spill: n.newHost(), state: newStateFiles(state), proc: proc, conn: conn, group: group, served: make(chan struct{}), runs: map[uint64]*run{}}
 	go func() {
 		defer close(w.served)
 		_ = conn.Serve(context.Background(), w.handle) // the reason is in conn.Err
 	}()
 	b, err := link.Marshal(worker.StartBody{
-		Spills: w.spill != nil, State: n.state != nil, Peers: n.peers != nil,
+		Spills: w.spill != nil, State: state != nil, Peers: t.peers != nil,
 		Node: n.cfg.Name, CacheDir: dir, Labels: worker.LabelBodies(wray.NodeLabels(n.cfg.Name, n.cfg.Labels)), CPU: int64(n.cfg.Capacity.CPU), Memory: n.cfg.Capacity.Memory, Custom: worker.CustomBodies(n.cfg.Custom),
 		StoreBytes: n.cfg.StoreBytes, Slots: n.cfg.Slots, Residents: n.cfg.Residents, Sandboxes: n.cfg.Sandboxes,
 	})

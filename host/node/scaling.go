@@ -1,6 +1,7 @@
 package node
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -83,9 +84,7 @@ type scaling struct {
 	version uint64               // of state.Groups' promises, for the worker
 	reports map[peer.Node]loaded // where this node leads
 
-	asking  sync.Mutex     // one question to the worker at a time
-	given   *workerProcess // guarded by asking; that was told promises, of version
-	givenAt uint64
+	asking sync.Mutex // one question to the workers at a time
 
 	lead *leading // nil of a node that has no groups; set once by Autoscale
 }
@@ -201,32 +200,60 @@ func (s *scaling) silent(could bool, now time.Time) {
 	}
 }
 
-// load is how things are here. The worker is told of promises that it has not
-// heard of.
+// load is how things are here, for all tenants together.
 func (s *scaling) load(ctx context.Context) (r loadReport, err error) {
 	s.asking.Lock()
 	defer s.asking.Unlock()
-	r.Jobs = s.n.running.Load()
-	s.n.mu.Lock()
-	w := s.n.worker
-	s.n.mu.Unlock()
-	if w == nil {
-		for _, c := range s.n.capacity() {
-			switch {
-			case c.Custom:
-				r.Load.Custom = append(r.Load.Custom, worker.CustomBody{Name: c.Name, Amount: int64(math.Round(c.Free * float64(wray.OneUnit)))})
-			case c.Name == "CPU":
-				r.Load.CPU = int64(wray.CPUs(c.Free))
-			default:
-				r.Load.Memory = int64(c.Free)
-			}
+	for _, c := range s.n.capacity() {
+		switch {
+		case c.Custom:
+			r.Load.Custom = append(r.Load.Custom, worker.CustomBody{Name: c.Name, Amount: int64(math.Round(c.Free * float64(wray.OneUnit)))})
+		case c.Name == "CPU":
+			r.Load.CPU = int64(wray.CPUs(c.Free))
+		default:
+			r.Load.Memory = int64(c.Free)
 		}
-		return r, nil
 	}
+	all := r.Load
+	all.Custom = slices.Clone(all.Custom)
+	for _, t := range s.n.allTenants() {
+		r.Jobs += t.running.Load()
+		w := t.current()
+		if w == nil {
+			continue
+		}
+		b, err := s.ask(ctx, t, w)
+		if err != nil {
+			return r, err
+		}
+		r.add(&all, &b)
+	}
+	return r, nil
+}
+
+// add counts what waits at a worker, and what it has not free of all.
+func (r *loadReport) add(all, b *worker.DemandsBody) {
+	r.Load.Shapes = append(r.Load.Shapes, b.Shapes...)
+	slices.SortStableFunc(r.Load.Shapes, func(a, b worker.ShapeBody) int { return cmp.Compare(b.Count, a.Count) })
+	r.Load.Shapes = r.Load.Shapes[:min(len(r.Load.Shapes), maxReported)]
+	r.Load.CPU = max(0, r.Load.CPU-max(0, all.CPU-b.CPU))
+	r.Load.Memory = max(0, r.Load.Memory-max(0, all.Memory-b.Memory))
+	for _, c := range b.Custom {
+		same := func(x worker.CustomBody) bool { return x.Name == c.Name }
+		if i, j := slices.IndexFunc(all.Custom, same), slices.IndexFunc(r.Load.Custom, same); i >= 0 && j >= 0 {
+			r.Load.Custom[j].Amount = max(0, r.Load.Custom[j].Amount-max(0, all.Custom[i].Amount-c.Amount))
+		}
+	}
+	r.Load.Tasks += b.Tasks
+}
+
+// ask asks a tenant's worker what waits there and what is free. It is told of
+// promises that it has not heard of. asking is held.
+func (s *scaling) ask(ctx context.Context, t *tenant, w *workerProcess) (b worker.DemandsBody, err error) {
 	q := worker.DemandBody{Most: maxReported}
 	s.mu.Lock()
 	version := s.version
-	if s.given != w || s.givenAt != version {
+	if t.given != w || t.givenAt != version {
 		q.Set = true
 		for _, g := range s.state.Groups {
 			q.Promises = append(q.Promises, g.What)
@@ -235,20 +262,20 @@ func (s *scaling) load(ctx context.Context) (r loadReport, err error) {
 	s.mu.Unlock()
 	body, err := link.Marshal(q)
 	if err != nil {
-		return r, err
+		return b, err
 	}
 	ctx, cancel := context.WithTimeout(ctx, partPatience)
 	defer cancel()
 	m, err := w.conn.Call(ctx, link.Message{Kind: worker.KindDemand, Body: body})
 	if err != nil {
-		return r, err
+		return b, err
 	}
 	m.CloseFiles()
-	if err := link.Unmarshal(m.Body, &r.Load); err != nil {
-		return r, err
+	if err := link.Unmarshal(m.Body, &b); err != nil {
+		return b, err
 	}
-	s.given, s.givenAt = w, version
-	return r, nil
+	t.given, t.givenAt = w, version
+	return b, nil
 }
 
 // demands are what a node has said that waits there, checked: it may be anybody.

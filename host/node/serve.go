@@ -229,19 +229,19 @@ func (s *Server) handle(ctx context.Context, conn *link.Conn, m link.Message) (l
 	case m.Kind == clientwire.KindMemory:
 		var b clientwire.MemoryBody
 		if err = link.Unmarshal(m.Body, &b); err == nil {
-			out, err = s.n.Objects(ctx, b)
+			out, err = s.n.Objects(ctx, s.n.cfg.Tenant, b)
 		}
 	case m.Kind == clientwire.KindStats:
 		var st worker.StatsBody
-		st, err = s.n.Stats(ctx)
+		st, err = s.n.Stats(ctx, s.n.cfg.Tenant)
 		out = clientwire.StatsBody{Waiting: st.Waiting, Running: st.Running, Finished: st.Finished, Failed: st.Failed, OnDisk: st.OnDisk, Retried: st.Retried}
 	case m.Kind == clientwire.KindExplain:
 		var b clientwire.ExplainBody
 		if err = link.Unmarshal(m.Body, &b); err == nil {
-			out, err = s.n.Explain(ctx, b)
+			out, err = s.n.Explain(ctx, s.n.cfg.Tenant, b)
 		}
 	case m.Kind == clientwire.KindStatus:
-		out, err = s.n.Status(ctx)
+		out, err = s.n.Status(ctx, s.n.cfg.Tenant)
 	case m.Kind >= clientwire.KindJobSubmit && m.Kind <= clientwire.KindJobLogs && !s.inspect:
 		out, err = s.jobs(ctx, m)
 	case m.Kind == clientwire.KindDrain && !s.inspect:

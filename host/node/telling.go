@@ -34,62 +34,62 @@ type severing struct {
 }
 
 // tellLocked has a node told how things are here. mu is held.
-func (p *peering) tellLocked(node peer.Node) {
-	box := p.outboxes[node]
+func (k *tenantPeers) tellLocked(node peer.Node) {
+	box := k.outboxes[node]
 	if box == nil {
 		box = &outbox{}
-		p.outboxes[node] = box
+		k.outboxes[node] = box
 	}
-	if box.busy || p.ctx.Err() != nil {
+	if box.busy || k.ctx.Err() != nil {
 		return
 	}
 	box.busy = true
-	p.wg.Go(func() { p.tellNode(node, box) })
+	k.wg.Go(func() { k.tellNode(node, box) })
 }
 
 // tellNode tells a node until it knows how things are, or is gone.
-func (p *peering) tellNode(node peer.Node, box *outbox) {
+func (k *tenantPeers) tellNode(node peer.Node, box *outbox) {
 	for {
-		p.mu.Lock()
+		k.mu.Lock()
 		var m nodeMessage
 		told := func() {}
 		switch {
-		case p.outboxes[node] != box || p.ctx.Err() != nil:
-			p.mu.Unlock()
+		case k.outboxes[node] != box || k.ctx.Err() != nil:
+			k.mu.Unlock()
 			return
-		case box.worker != 0 && box.worker != p.ownID:
-			m.Gone = &hello{p.n.cfg.Tenant, box.worker}
+		case box.worker != 0 && box.worker != k.ownID:
+			m.Gone = &hello{k.t.name, box.worker}
 			told = func() { box.worker = 0 }
-		case box.worker != p.ownID:
-			id := p.ownID
-			m.Hello = &hello{p.n.cfg.Tenant, id}
+		case box.worker != k.ownID:
+			id := k.ownID
+			m.Hello = &hello{k.t.name, id}
 			told = func() { box.worker = id }
-		case p.ownID != 0 && len(box.severed) > 0:
+		case k.ownID != 0 && len(box.severed) > 0:
 			to := box.severed[0]
 			box.severed = box.severed[1:]
-			m.Sever = &severing{From: p.ownID, To: to, Why: p.severed[to]}
+			m.Sever = &severing{From: k.ownID, To: to, Why: k.severed[to]}
 		default:
 			box.busy = false
-			p.roomLocked(node)
-			p.mu.Unlock()
+			k.roomLocked(node)
+			k.mu.Unlock()
 			return
 		}
-		p.mu.Unlock()
+		k.mu.Unlock()
 		b, err := link.Marshal(&m)
 		if err == nil {
-			err = p.mesh.Send(p.ctx, node, b)
+			err = k.mesh.Send(k.ctx, node, b)
 		}
-		p.mu.Lock()
+		k.mu.Lock()
 		if err != nil { // it is gone, or this node is closing
 			box.busy = false
-			if p.outboxes[node] == box {
-				delete(p.outboxes, node)
+			if k.outboxes[node] == box {
+				delete(k.outboxes, node)
 			}
-			p.mu.Unlock()
+			k.mu.Unlock()
 			return
 		}
 		told()
-		p.mu.Unlock()
+		k.mu.Unlock()
 	}
 }
 
@@ -97,33 +97,33 @@ func (p *peering) tellNode(node peer.Node, box *outbox) {
 // returns how many pieces it took; what it did not take the worker sends again
 // when it is told that there is room. It does not wait: it would keep the worker
 // from others.
-func (p *peering) forward(w *workerProcess, pieces []worker.PeerPiece) (int, error) {
+func (k *tenantPeers) forward(w *workerProcess, pieces []worker.PeerPiece) (int, error) {
 	for i, x := range pieces {
 		if len(x.Data) > worker.MaxPeerPiece {
 			return i, errPiece(len(x.Data))
 		}
-		at, self, err := p.nodeOf(w, x.Peer)
+		at, self, err := k.nodeOf(w, x.Peer)
 		if err != nil {
 			continue // the worker is told, or has been
 		}
-		p.mu.Lock()
-		if box := p.outboxes[at]; box == nil || box.worker != self {
-			p.fullLocked(at, x.Peer)
-			p.tellLocked(at)
-			p.mu.Unlock()
+		k.mu.Lock()
+		if box := k.outboxes[at]; box == nil || box.worker != self {
+			k.fullLocked(at, x.Peer)
+			k.tellLocked(at)
+			k.mu.Unlock()
 			return i, nil
 		}
-		p.mu.Unlock()
+		k.mu.Unlock()
 		m, err := link.Marshal(&nodeMessage{Piece: &piece{From: self, To: x.Peer, More: x.More, Data: x.Data}})
 		if err != nil {
 			return i, err
 		}
-		if err := p.mesh.TrySend(at, m); errors.Is(err, peer.ErrFull) {
-			p.mu.Lock()
-			if p.fullLocked(at, x.Peer) && p.ctx.Err() == nil {
-				p.wg.Go(func() { p.awaitRoom(at) })
+		if err := k.mesh.TrySend(at, m); errors.Is(err, peer.ErrFull) {
+			k.mu.Lock()
+			if k.fullLocked(at, x.Peer) && k.ctx.Err() == nil {
+				k.wg.Go(func() { k.awaitRoom(at) })
 			}
-			p.mu.Unlock()
+			k.mu.Unlock()
 			return i, nil
 		}
 		// With any other error the session is over: the worker is told.
@@ -133,55 +133,55 @@ func (p *peering) forward(w *workerProcess, pieces []worker.PeerPiece) (int, err
 
 // fullLocked notes that the worker waits to send to a peer. True: it is the first
 // that waits for that node. mu is held.
-func (p *peering) fullLocked(at peer.Node, id uint64) bool {
-	first := p.full[at] == nil
+func (k *tenantPeers) fullLocked(at peer.Node, id uint64) bool {
+	first := k.full[at] == nil
 	if first {
-		p.full[at] = map[uint64]bool{}
+		k.full[at] = map[uint64]bool{}
 	}
-	p.full[at][id] = true
+	k.full[at][id] = true
 	return first
 }
 
 // roomLocked tells the worker that it may send to those on a node. mu is held.
-func (p *peering) roomLocked(at peer.Node) {
-	for id := range p.full[at] {
-		p.eventLocked(worker.PeerEvent{Peer: id, What: worker.PeerHasRoom})
+func (k *tenantPeers) roomLocked(at peer.Node) {
+	for id := range k.full[at] {
+		k.eventLocked(worker.PeerEvent{Peer: id, What: worker.PeerHasRoom})
 	}
-	delete(p.full, at)
+	delete(k.full, at)
 }
 
 // awaitRoom waits until a session takes more.
-func (p *peering) awaitRoom(at peer.Node) {
-	_ = p.mesh.AwaitRoom(p.ctx, at) // an error says that it takes all, as nobody gets it
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	p.roomLocked(at)
+func (k *tenantPeers) awaitRoom(at peer.Node) {
+	_ = k.mesh.AwaitRoom(k.ctx, at) // an error says that it takes all, as nobody gets it
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	k.roomLocked(at)
 }
 
 // sever ends what there is between the worker and a peer, because the worker
 // says so.
-func (p *peering) sever(w *workerProcess, id uint64, why string) {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	at, ok := p.far[id]
-	if _, over := p.severed[id]; p.own != w || !ok || over {
+func (k *tenantPeers) sever(w *workerProcess, id uint64, why string) {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	at, ok := k.far[id]
+	if _, over := k.severed[id]; k.own != w || !ok || over {
 		return
 	}
-	p.severed[id] = why
-	p.tellLocked(at)
-	box := p.outboxes[at]
+	k.severed[id] = why
+	k.tellLocked(at)
+	box := k.outboxes[at]
 	box.severed = append(box.severed, id)
-	p.eventLocked(worker.PeerEvent{Peer: id, What: worker.PeerIsDown}) // if it does not know
+	k.eventLocked(worker.PeerEvent{Peer: id, What: worker.PeerIsDown}) // if it does not know
 }
 
 // severedBy takes another node's word that a worker of its own is down to the
 // one here.
-func (p *peering) severedBy(from peer.Node, m *severing) {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	if _, over := p.severed[m.From]; p.far[m.From] != from || m.To != p.ownID || p.own == nil || over {
+func (k *tenantPeers) severedBy(from peer.Node, m *severing) {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	if _, over := k.severed[m.From]; k.far[m.From] != from || m.To != k.ownID || k.own == nil || over {
 		return
 	}
-	p.severed[m.From] = m.Why
-	p.eventLocked(worker.PeerEvent{Peer: m.From, What: worker.PeerIsDown})
+	k.severed[m.From] = m.Why
+	k.eventLocked(worker.PeerEvent{Peer: m.From, What: worker.PeerIsDown})
 }

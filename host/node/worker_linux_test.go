@@ -219,9 +219,14 @@ func (n *Node) testRun(t testing.TB, j Job) (int, error) {
 }
 
 func (n *Node) current() *workerProcess {
+	w, _ := n.worker("")
+	return w
+}
+
+func (n *Node) own() *tenant {
 	n.mu.Lock()
 	defer n.mu.Unlock()
-	return n.worker
+	return n.tenants[n.cfg.Tenant]
 }
 
 // TestLyingWorker runs jobs on workers that send what no worker sends. The job
@@ -318,14 +323,15 @@ func TestSilentWorker(t *testing.T) {
 	first, cancelFirst := context.WithCancel(ctx)
 	ended := make(chan error, 2)
 	wait := func(ctx context.Context) {
-		_, err := n.startWorker(ctx)
+		_, err := n.own().startWorker(ctx)
 		ended <- err
 	}
 	var starting *start
 	go wait(first)
 	for ; starting == nil; time.Sleep(time.Millisecond) { // there is no event to wait for
+		t := n.own()
 		n.mu.Lock()
-		starting = n.starting
+		starting = t.starting
 		n.mu.Unlock()
 	}
 	cancelFirst()
@@ -340,7 +346,7 @@ func TestSilentWorker(t *testing.T) {
 		t.Errorf("the worker's start ended with the job that began it, and others wait for it: %v", starting.err)
 	case <-time.After(100 * time.Millisecond): // it never comes: what is wrong shows in less
 	}
-	if s, err := n.Stats(ctx); err != nil || s != (worker.StatsBody{}) {
+	if s, err := n.Stats(ctx, ""); err != nil || s != (worker.StatsBody{}) {
 		t.Errorf("stats meanwhile: %+v, %v", s, err)
 	}
 	cancel()
@@ -481,7 +487,7 @@ func TestMachineOfWorker(t *testing.T) {
 	if code, err := n.testRun(t, job(nothing)); code != 0 || err != nil {
 		t.Fatalf("%d, %v", code, err)
 	}
-	m, err := n.Objects(t.Context(), clientwire.MemoryBody{})
+	m, err := n.Objects(t.Context(), "", clientwire.MemoryBody{})
 	if want := worker.DefaultStore(worker.DefaultMemory()); err != nil || m.Capacity != want {
 		t.Errorf("the object store has %d bytes, want %d; %v", m.Capacity, want, err)
 	}

@@ -47,6 +47,7 @@ type JobInfo struct {
 	Trace     string   `cbor:"12,keyasint,omitempty" json:"trace,omitempty"` // the guest's stack
 	Note      string   `cbor:"13,keyasint,omitempty" json:"note,omitempty"`  // what else there is to say, such as lost output
 	By        string   `cbor:"14,keyasint,omitempty" json:"by,omitempty"`    // who submitted it, of those who come over the network
+	Tenant    string   `cbor:"15,keyasint,omitempty" json:"tenant,omitempty"`
 }
 
 // JobList is the jobs that a node knows of, the newest first.
