@@ -2,6 +2,8 @@ package auth
 
 import (
 	"context"
+	"crypto/sha256"
+	"crypto/subtle"
 	"crypto/tls"
 	"errors"
 	"fmt"
@@ -16,6 +18,47 @@ import (
 // JoinName is the server name by which a machine without a certificate asks for
 // one, in the handshake.
 const JoinName = "join.wray"
+
+// PeopleName is the server name by which a user's program calls, which knows the
+// cluster by the hash of its authority's key.
+const PeopleName = "people.wray"
+
+// PeopleConfig is for the connection of a user's program to any node of the
+// cluster whose authority's key has the hash pin, with an application protocol.
+// Nobody else is spoken to, so that nobody else sees a token.
+func PeopleConfig(pin [sha256.Size]byte, proto string, now func() time.Time) *tls.Config {
+	if now == nil {
+		now = time.Now
+	}
+	return &tls.Config{
+		MinVersion:             tls.VersionTLS13,
+		NextProtos:             []string{proto},
+		ServerName:             PeopleName,
+		InsecureSkipVerify:     true, // VerifyConnection checks the pin, and the chain below it
+		SessionTicketsDisabled: true,
+		VerifyConnection: func(s tls.ConnectionState) error {
+			if err := needsProtocol(s); err != nil {
+				return err
+			}
+			if len(s.PeerCertificates) != 2 {
+				return fmt.Errorf("%w: %d certificates came, a node shows its own and the authority's", ErrIdentity, len(s.PeerCertificates))
+			}
+			authority := s.PeerCertificates[1]
+			if h := keyHash(authority); subtle.ConstantTimeCompare(h[:], pin[:]) != 1 {
+				return ErrPin
+			}
+			t, err := NewTrust(authority)
+			if err != nil {
+				return err
+			}
+			id, err := t.Verify(s.PeerCertificates[0], now())
+			if err == nil && id.Role != RoleNode {
+				err = fmt.Errorf("%w: %s answered, which is no node", ErrIdentity, id.URI())
+			}
+			return err
+		},
+	}
+}
 
 // Guard says who may hold a connection with this node, when it begins and as
 // long as it lasts: a connection whose certificate is revoked, or expires, is
@@ -244,15 +287,16 @@ func (g *Guard) identify(s tls.ConnectionState, roles ...Role) (Identity, error)
 
 // ServerConfig is for connections from other nodes and from operators, with the
 // given application protocols: which of them an operator may speak is for the
-// caller to see, by IdentifyCaller. With head, which may be nil, machines that join are answered too,
+// caller to see, by IdentifyCaller. Who comes without a certificate is answered
+// where it speaks one of bearers, and is to be known otherwise. With head, which may be nil, machines that join are answered too,
 // under JoinName and the protocol joinProto: they have no certificate, so that
 // whoever serves that protocol does nothing for them but sign.
-func (g *Guard) ServerConfig(protos []string, head func() (*tls.Certificate, error), joinProto string) *tls.Config {
+func (g *Guard) ServerConfig(protos, bearers []string, head func() (*tls.Certificate, error), joinProto string) *tls.Config {
 	members := &tls.Config{
 		MinVersion: tls.VersionTLS13,
 		NextProtos: protos,
 		// The chain is checked by Identify, by our rules for names.
-		ClientAuth: tls.RequireAnyClientCert,
+		ClientAuth: tls.RequestClientCert,
 		// A ticket would outlive what Identify saw.
 		SessionTicketsDisabled: true,
 		GetCertificate:         func(*tls.ClientHelloInfo) (*tls.Certificate, error) { return g.cred.Certificate(), nil },
@@ -260,12 +304,19 @@ func (g *Guard) ServerConfig(protos []string, head func() (*tls.Certificate, err
 			if err := needsProtocol(s); err != nil {
 				return err
 			}
+			if len(s.PeerCertificates) == 0 && slices.Contains(bearers, s.NegotiatedProtocol) {
+				return nil
+			}
 			_, err := g.IdentifyCaller(s)
 			return err
 		},
 	}
-	if head == nil {
-		return members
+	// Who knows the authority's hash alone needs the authority to see that.
+	shown := members.Clone()
+	shown.GetCertificate = func(*tls.ClientHelloInfo) (*tls.Certificate, error) {
+		c := *g.cred.Certificate()
+		c.Certificate = append(slices.Clone(c.Certificate), g.cred.trust.authority.Raw)
+		return &c, nil
 	}
 	joining := &tls.Config{
 		MinVersion:             tls.VersionTLS13,
@@ -276,8 +327,11 @@ func (g *Guard) ServerConfig(protos []string, head func() (*tls.Certificate, err
 	}
 	c := members.Clone()
 	c.GetConfigForClient = func(h *tls.ClientHelloInfo) (*tls.Config, error) {
-		if h.ServerName == JoinName {
+		switch {
+		case h.ServerName == JoinName && head != nil:
 			return joining, nil
+		case h.ServerName == PeopleName:
+			return shown, nil
 		}
 		return members, nil
 	}

@@ -63,7 +63,7 @@ func TestHandshake(t *testing.T) {
 	c := newTestCluster(t)
 	a, b := c.node("a"), c.node("b")
 	ga, gb := c.guard(a), c.guard(b)
-	server := gb.ServerConfig([]string{"p", "q"}, c.auth.HeadCertificates("b", c.now), "join")
+	server := gb.ServerConfig([]string{"p", "q"}, nil, c.auth.HeadCertificates("b", c.now), "join")
 
 	cc, sc, err := shake(t, ga.ClientConfig("b", "p"), server)
 	if err != nil {
@@ -122,7 +122,7 @@ func TestHandshake(t *testing.T) {
 	// A node that is no head, and would like to see tokens.
 	leaf := *a.Certificate()
 	leaf.Certificate = append(leaf.Certificate[:1:1], c.auth.authority.Raw)
-	liar := gb.ServerConfig([]string{"p"}, func() (*tls.Certificate, error) { return &leaf, nil }, "join")
+	liar := gb.ServerConfig([]string{"p"}, nil, func() (*tls.Certificate, error) { return &leaf, nil }, "join")
 	if _, _, err := shake(t, JoinConfig(tok, "join", c.now, func(*Trust) { t.Error("trusted") }), liar); !errors.Is(err, ErrIdentity) {
 		t.Errorf("a node took a token: %v", err)
 	}
@@ -174,7 +174,7 @@ func TestRotation(t *testing.T) {
 	c := newTestCluster(t)
 	a, b := c.node("a"), c.node("b")
 	ga, gb := c.guard(a), c.guard(b)
-	server := gb.ServerConfig([]string{"p"}, nil, "")
+	server := gb.ServerConfig([]string{"p"}, nil, nil, "")
 	client := ga.ClientConfig("b", "p")
 	old := a.Certificate().Leaf
 	for i := range 40 {

@@ -9,13 +9,14 @@ import (
 	"sync"
 	"time"
 
+	"github.com/wray-project/wray/host/access"
 	"github.com/wray-project/wray/host/auth"
 	"github.com/wray-project/wray/host/cluster/directory"
 	"github.com/wray-project/wray/host/control"
 	"github.com/wray-project/wray/host/jobs"
 )
 
-// access is what nodes that are no heads may do with the control state: read
+// controlAccess is what nodes that are no heads may do with the control state: read
 // what all must know, write their own record and their own end, and hold the
 // lease of that record. All else is denied. Heads write the rest, each in its
 // own store.
@@ -24,7 +25,7 @@ import (
 // knows; once the holder's record is bound to it, every head knows. So a node
 // can neither keep another alive nor end its lease: to others' leases it is as
 // if they had lapsed.
-type access struct {
+type controlAccess struct {
 	store control.Store
 	now   func() time.Time
 
@@ -40,16 +41,16 @@ const (
 	maxRecord   = 16 << 10        // bytes of one, and of that of the node
 )
 
-func newAccess(s control.Store) *access {
-	return &access{store: s, now: time.Now, leases: map[string]map[control.LeaseID]time.Time{}}
+func newAccess(s control.Store) *controlAccess {
+	return &controlAccess{store: s, now: time.Now, leases: map[string]map[control.LeaseID]time.Time{}}
 }
 
 // of returns the control state as a node has it.
-func (a *access) of(who auth.Identity) control.Store { return &restricted{a, who.Name} }
+func (a *controlAccess) of(who auth.Identity) control.Store { return &restricted{a, who.Name} }
 
 // restricted is the control state as one node has it.
 type restricted struct {
-	a    *access
+	a    *controlAccess
 	node string
 }
 
@@ -75,6 +76,8 @@ func (r *restricted) readable(prefix string) bool {
 	return strings.HasPrefix(prefix, control.KindNode+"/") ||
 		strings.HasPrefix(prefix, control.KindJob+"/") ||
 		strings.HasPrefix(prefix, auth.KindRevoked+"/"+control.Cluster+"/") ||
+		// Of tokens there are hashes of 256 random bits: who has them has no token.
+		strings.HasPrefix(prefix, access.KindUser+"/") || strings.HasPrefix(prefix, access.KindToken+"/") ||
 		prefix == gossipKeyName || prefix == order
 }
 

@@ -17,10 +17,12 @@ import (
 	"os"
 	"path/filepath"
 	"strconv"
+	"strings"
 	"sync"
 	"time"
 
 	"github.com/wray-project/wray"
+	"github.com/wray-project/wray/host/access"
 	"github.com/wray-project/wray/host/auth"
 	"github.com/wray-project/wray/host/cluster"
 	"github.com/wray-project/wray/host/cluster/directory"
@@ -68,10 +70,13 @@ type Config struct {
 	Blob func(ctx context.Context, from auth.Identity, sha256 [32]byte) (rpc.Blob, int64, error)
 	// Protocols are what the node serves to others beside calls: see rpc.Options.
 	Protocols map[string]func(ctx context.Context, c *rpc.Conn)
-	// Jobs and HTTP are what the node does for who submits jobs: see rpc.Options.
-	Jobs rpc.Jobs
-	HTTP http.Handler
-	Log  *slog.Logger // nil drops what it says
+	// Jobs and HTTP are what the node does for who submits jobs, HTTPHosts names by
+	// which it is called, and Denied is told who was refused: see rpc.Options.
+	Jobs      rpc.Jobs
+	HTTP      *http.ServeMux
+	HTTPHosts []string
+	Denied    func(p access.Principal, call, from string)
+	Log       *slog.Logger // nil drops what it says
 }
 
 // Member is a node that takes part. Its methods may be called by any number of
@@ -84,6 +89,8 @@ type Member struct {
 	remote *rpc.Control   // store, of a node that is no head
 	quorum control.Quorum // store, of a head that keeps it with others; else nil
 	guard  *auth.Guard
+	people *access.People // nil on a node that is no head
+	check  *access.Checker
 	head   *auth.Registrar // nil on a node that is no head
 	server *rpc.Server
 	gossip *gossip.Gossip
@@ -140,7 +147,7 @@ func Start(ctx context.Context, cfg Config) (_ *Member, err error) {
 	}
 	m.closers = append(m.closers, port.Close)
 	m.self = cluster.Member{Name: cfg.Name, Incarnation: inc, Addr: port.advertise, Version: cfg.Offer.Version, Head: cfg.OpenControl != nil}
-	options := rpc.Options{Plain: port.plain, Blob: cfg.Blob, Protocols: cfg.Protocols, Jobs: cfg.Jobs, HTTP: cfg.HTTP, Log: func(format string, args ...any) { cfg.Log.Warn(fmt.Sprintf(format, args...)) }}
+	options := rpc.Options{Plain: port.plain, Blob: cfg.Blob, Protocols: cfg.Protocols, Jobs: cfg.Jobs, HTTP: cfg.HTTP, HTTPHosts: hosts(port.advertise, cfg.HTTPHosts), Log: func(format string, args ...any) { cfg.Log.Warn(fmt.Sprintf(format, args...)) }}
 	if cfg.OpenControl != nil {
 		err = m.openHead(ctx, &options, port)
 	} else {
@@ -156,6 +163,13 @@ func Start(ctx context.Context, cfg Config) (_ *Member, err error) {
 		return nil, fmt.Errorf("read what is revoked: %w", err)
 	}
 	m.closers = append(m.closers, m.guard.Close)
+	m.check = access.NewChecker(m.store, nil)
+	m.closers = append(m.closers, m.check.Close)
+	options.Access, options.Denied = m.check, cfg.Denied
+	if m.head != nil {
+		pin := m.cred.Trust().Pin()
+		m.people = &access.People{Store: m.store, Pin: &pin}
+	}
 	keys, err := m.gossipKeys(ctx)
 	if err != nil {
 		return nil, err
@@ -188,6 +202,7 @@ func Start(ctx context.Context, cfg Config) (_ *Member, err error) {
 	m.wg.Go(m.followOrders)
 	m.wg.Go(m.followKeys)
 	if m.head != nil {
+		m.wg.Go(func() { m.check.Run(m.running, m.people) })
 		m.wg.Go(m.prune)
 	}
 	return m, nil
@@ -296,6 +311,29 @@ func (m *Member) Mesh() *peer.Mesh { return m.mesh }
 
 // Store is the control state.
 func (m *Member) Store() control.Store { return m.store }
+
+// People are the users of the cluster, and their tokens, on a head.
+func (m *Member) People() (*access.People, error) {
+	if m.people == nil {
+		return nil, &wray.Error{Code: wray.CodeDenied, Message: ErrNoHead.Error(), Hint: "see to users and tokens on a head", Node: m.cfg.Name}
+	}
+	return m.people, nil
+}
+
+// Access knows whose a user's token is.
+func (m *Member) Access() *access.Checker { return m.check }
+
+// hosts are the names by which the node is called over HTTP: that of its address,
+// and more.
+func hosts(addr string, more []string) (out []string) {
+	if host, _, err := net.SplitHostPort(addr); err == nil {
+		out = append(out, strings.ToLower(host))
+	}
+	for _, h := range more {
+		out = append(out, strings.ToLower(h))
+	}
+	return out
+}
 
 // Guard says who may connect.
 func (m *Member) Guard() *auth.Guard { return m.guard }

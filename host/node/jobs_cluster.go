@@ -14,7 +14,7 @@ import (
 	"time"
 
 	"github.com/wray-project/wray"
-	"github.com/wray-project/wray/host/auth"
+	"github.com/wray-project/wray/host/access"
 	"github.com/wray-project/wray/host/cluster/liveness"
 	"github.com/wray-project/wray/host/control"
 	"github.com/wray-project/wray/host/jobs"
@@ -388,37 +388,37 @@ var _ rpc.Jobs = jobsForOthers{}
 
 // mine is the node's own jobs, of whichever tenant, which are all that other nodes
 // ask for: they have looked where a tenant's job is.
-func (j jobsForOthers) mine(from auth.Identity) (*jobs.Jobs, bool) {
+func (j jobsForOthers) mine(from access.Principal) (*jobs.Jobs, bool) {
 	kept := j.n.jobs.Load()
-	return kept, kept != nil && from.Role == auth.RoleNode
+	return kept, kept != nil && from.Kind == access.Node
 }
 
-func (j jobsForOthers) Jobs(ctx context.Context, from auth.Identity) (clientwire.JobList, error) {
+func (j jobsForOthers) Jobs(ctx context.Context, from access.Principal) (clientwire.JobList, error) {
 	if kept, only := j.mine(from); only {
 		return clientwire.JobList{Jobs: kept.All()}, nil
 	}
-	return j.n.Jobs(ctx, j.n.cfg.Tenant)
+	return j.n.Jobs(ctx, from.Tenant)
 }
 
-func (j jobsForOthers) Job(ctx context.Context, from auth.Identity, id string) (clientwire.JobInfo, error) {
+func (j jobsForOthers) Job(ctx context.Context, from access.Principal, id string) (clientwire.JobInfo, error) {
 	if kept, only := j.mine(from); only {
 		return noJob(kept.Get("", id))
 	}
-	return noJob(j.n.Job(ctx, j.n.cfg.Tenant, id))
+	return noJob(j.n.Job(ctx, from.Tenant, id))
 }
 
-func (j jobsForOthers) StopJob(ctx context.Context, from auth.Identity, id string) (clientwire.JobInfo, error) {
+func (j jobsForOthers) StopJob(ctx context.Context, from access.Principal, id string) (clientwire.JobInfo, error) {
 	if kept, only := j.mine(from); only {
 		return noJob(kept.Stop(ctx, "", id))
 	}
-	return noJob(j.n.StopJob(ctx, j.n.cfg.Tenant, id))
+	return noJob(j.n.StopJob(ctx, from.Tenant, id))
 }
 
-func (j jobsForOthers) JobLogs(ctx context.Context, from auth.Identity, id string, offset int64, wait bool) (clientwire.JobLogs, error) {
+func (j jobsForOthers) JobLogs(ctx context.Context, from access.Principal, id string, offset int64, wait bool) (clientwire.JobLogs, error) {
 	if kept, only := j.mine(from); only {
 		return noJob(kept.Logs(ctx, "", id, offset, wait))
 	}
-	return noJob(j.n.JobLogs(ctx, j.n.cfg.Tenant, id, offset, wait))
+	return noJob(j.n.JobLogs(ctx, from.Tenant, id, offset, wait))
 }
 
 // noJob has an error match rpc's.
@@ -431,7 +431,7 @@ func noJob[T any](v T, err error) (T, error) {
 
 // SubmitJob implements rpc.Jobs. Who comes over the network is granted nothing of
 // this machine: no directory, no standard input.
-func (j jobsForOthers) SubmitJob(ctx context.Context, from auth.Identity, spec clientwire.JobSpec, modules rpc.ModuleSource) (clientwire.JobInfo, error) {
+func (j jobsForOthers) SubmitJob(ctx context.Context, from access.Principal, spec clientwire.JobSpec, modules rpc.ModuleSource) (clientwire.JobInfo, error) {
 	var none clientwire.JobInfo
 	n := j.n
 	if n.jobs.Load() == nil {
@@ -441,12 +441,12 @@ func (j jobsForOthers) SubmitJob(ctx context.Context, from auth.Identity, spec c
 	if err != nil {
 		return none, err
 	}
-	by := string(from.Role) + " " + from.Name
-	mods, give, err := n.readModules(ctx, by, modules)
+	by := from.Short()
+	mods, give, err := n.readModules(ctx, from.String(), modules)
 	if err != nil {
 		return none, err
 	}
-	job.Name, job.Modules, job.Compiled = mods[0].Name, mods, give
+	job.Tenant, job.Name, job.Modules, job.Compiled = from.Tenant, mods[0].Name, mods, give
 	return n.SubmitJob(job, by, give)
 }
 

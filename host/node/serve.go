@@ -13,6 +13,7 @@ import (
 	"time"
 
 	"github.com/wray-project/wray"
+	"github.com/wray-project/wray/host/access"
 	"github.com/wray-project/wray/host/auth"
 	"github.com/wray-project/wray/host/worker"
 	"github.com/wray-project/wray/internal/clientwire"
@@ -220,7 +221,13 @@ func (s *Server) client(c *net.UnixConn) {
 
 func (s *Server) handle(ctx context.Context, conn *link.Conn, m link.Message) (link.Message, error) {
 	var out any
-	var err error
+	// Clients are of the node's user: see checkPeer.
+	who := access.LocalUser(os.Geteuid())
+	_, err := access.Decide(who, access.Message(m.Kind))
+	if err != nil {
+		return link.Message{}, err
+	}
+	ctx = access.With(ctx, who)
 	switch {
 	case m.Kind == clientwire.KindRun && !s.inspect:
 		out, err = s.run(ctx, conn, m)

@@ -1,6 +1,6 @@
 // Package jobhttp is jobs as JSON over HTTP, for programs that have no gRPC. What
 // it takes and gives is in docs/openapi.json, and a test holds the two to each
-// other. Who calls is decided by the connection, before a request is read.
+// other. Who calls was decided by package httpgate, before a request comes here.
 package jobhttp
 
 import (
@@ -18,7 +18,9 @@ import (
 	"time"
 
 	"github.com/wray-project/wray"
+	"github.com/wray-project/wray/host/access"
 	"github.com/wray-project/wray/internal/clientwire"
+	"github.com/wray-project/wray/internal/httpgate"
 	"github.com/wray-project/wray/internal/rpc"
 )
 
@@ -47,20 +49,15 @@ var routes = []route{
 
 type server struct{ jobs rpc.Jobs }
 
-// New returns a handler that does what is asked for by jobs. A request must have
-// an rpc.Caller, or it is refused.
-func New(jobs rpc.Jobs) http.Handler {
+// New returns a handler that does what is asked for by jobs. It is to stand behind
+// a gate: a request whose context has no principal is refused.
+func New(jobs rpc.Jobs) *http.ServeMux {
 	s := &server{jobs}
 	mux := http.NewServeMux()
 	for _, r := range routes {
 		mux.HandleFunc(r.method+" "+r.path, func(w http.ResponseWriter, req *http.Request) {
-			if _, known := rpc.Caller(req.Context()); !known {
+			if access.From(req.Context()).Kind == access.Nobody {
 				fail(w, wray.Errorf(wray.CodeDenied, "who calls is not known"))
-				return
-			}
-			// A page in a browser that has the certificate is not who may submit.
-			if req.Header.Get("Origin") != "" || req.Header.Get("Sec-Fetch-Site") != "" {
-				fail(w, wray.Errorf(wray.CodeDenied, "pages of browsers are not served"))
 				return
 			}
 			if err := r.serve(s, w, req, s.jobs); err != nil {
@@ -69,16 +66,9 @@ func New(jobs rpc.Jobs) http.Handler {
 		})
 	}
 	mux.HandleFunc("/", func(w http.ResponseWriter, req *http.Request) {
-		answer(w, http.StatusNotFound, errorBody{Error: fmt.Sprintf("there is no %s %.100q", req.Method, req.URL.Path), Hint: "see docs/openapi.json"})
+		answer(w, http.StatusNotFound, httpgate.ErrorBody{Error: fmt.Sprintf("there is no %s %.100q", req.Method, req.URL.Path), Hint: "see docs/openapi.json"})
 	})
 	return mux
-}
-
-// errorBody is the body of an answer that is no success.
-type errorBody struct {
-	Error string `json:"error"`
-	Code  string `json:"code,omitempty"` // the class of a wray.Error
-	Hint  string `json:"hint,omitempty"`
 }
 
 func answer(w http.ResponseWriter, status int, body any) {
@@ -88,13 +78,7 @@ func answer(w http.ResponseWriter, status int, body any) {
 	_ = json.NewEncoder(w).Encode(body) // who is gone reads no answer
 }
 
-func fail(w http.ResponseWriter, err error) {
-	body := errorBody{Error: err.Error()}
-	if e := (*wray.Error)(nil); errors.As(err, &e) {
-		body.Error, body.Code, body.Hint = strings.TrimPrefix(e.Error(), e.Code.String()+": "), e.Code.String(), e.Hint
-	}
-	answer(w, statusOf(err), body)
-}
+func fail(w http.ResponseWriter, err error) { httpgate.Fail(w, statusOf(err), err) }
 
 func statusOf(err error) int {
 	var large *http.MaxBytesError
@@ -122,7 +106,7 @@ func bad(format string, args ...any) error { return wray.Errorf(wray.CodeBadArgu
 // submit takes a form: a part job, which may be left out, with the spec, and
 // parts module, each a file whose name is the module's, the driver's first.
 func (s *server) submit(w http.ResponseWriter, req *http.Request, jobs rpc.Jobs) error {
-	who, _ := rpc.Caller(req.Context())
+	who := access.From(req.Context())
 	kind, params, err := mime.ParseMediaType(req.Header.Get("Content-Type"))
 	if err != nil || kind != "multipart/form-data" || params["boundary"] == "" {
 		return bad("a job comes as multipart/form-data, and not as %.100q", req.Header.Get("Content-Type"))
@@ -278,7 +262,7 @@ func (c *content) Read(b []byte) (int, error) {
 }
 
 func (s *server) list(w http.ResponseWriter, req *http.Request, jobs rpc.Jobs) error {
-	who, _ := rpc.Caller(req.Context())
+	who := access.From(req.Context())
 	list, err := jobs.Jobs(req.Context(), who)
 	if err != nil {
 		return err
@@ -291,7 +275,7 @@ func (s *server) list(w http.ResponseWriter, req *http.Request, jobs rpc.Jobs) e
 }
 
 func (s *server) get(w http.ResponseWriter, req *http.Request, jobs rpc.Jobs) error {
-	who, _ := rpc.Caller(req.Context())
+	who := access.From(req.Context())
 	info, err := jobs.Job(req.Context(), who, req.PathValue("id"))
 	if err != nil {
 		return err
@@ -301,7 +285,7 @@ func (s *server) get(w http.ResponseWriter, req *http.Request, jobs rpc.Jobs) er
 }
 
 func (s *server) stop(w http.ResponseWriter, req *http.Request, jobs rpc.Jobs) error {
-	who, _ := rpc.Caller(req.Context())
+	who := access.From(req.Context())
 	info, err := jobs.StopJob(req.Context(), who, req.PathValue("id"))
 	if err != nil {
 		return err
@@ -320,7 +304,7 @@ type logLine struct {
 
 // logs gives what a job printed as lines of JSON; with follow until it has ended.
 func (s *server) logs(w http.ResponseWriter, req *http.Request, jobs rpc.Jobs) error {
-	who, _ := rpc.Caller(req.Context())
+	who := access.From(req.Context())
 	query := req.URL.Query()
 	offset, follow := int64(0), false
 	if v := query.Get("offset"); v != "" {

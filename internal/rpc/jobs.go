@@ -15,6 +15,7 @@ import (
 	"google.golang.org/grpc/status"
 
 	"github.com/wray-project/wray"
+	"github.com/wray-project/wray/host/access"
 	"github.com/wray-project/wray/host/auth"
 	"github.com/wray-project/wray/internal/clientwire"
 	pb "github.com/wray-project/wray/internal/rpc/internal/jobspb"
@@ -25,13 +26,13 @@ import (
 type Jobs interface {
 	// SubmitJob takes a job, whose modules it reads before it returns. The job
 	// goes on when ctx ends.
-	SubmitJob(ctx context.Context, from auth.Identity, spec clientwire.JobSpec, modules ModuleSource) (clientwire.JobInfo, error)
-	Jobs(ctx context.Context, from auth.Identity) (clientwire.JobList, error)
-	Job(ctx context.Context, from auth.Identity, id string) (clientwire.JobInfo, error)
-	StopJob(ctx context.Context, from auth.Identity, id string) (clientwire.JobInfo, error)
+	SubmitJob(ctx context.Context, from access.Principal, spec clientwire.JobSpec, modules ModuleSource) (clientwire.JobInfo, error)
+	Jobs(ctx context.Context, from access.Principal) (clientwire.JobList, error)
+	Job(ctx context.Context, from access.Principal, id string) (clientwire.JobInfo, error)
+	StopJob(ctx context.Context, from access.Principal, id string) (clientwire.JobInfo, error)
 	// JobLogs returns a part of what a job printed; where there is nothing yet and
 	// wait is set, it waits for more or for the job's end.
-	JobLogs(ctx context.Context, from auth.Identity, id string, offset int64, wait bool) (clientwire.JobLogs, error)
+	JobLogs(ctx context.Context, from access.Principal, id string, offset int64, wait bool) (clientwire.JobLogs, error)
 }
 
 // ErrNoJob says that a job is not there.
@@ -54,6 +55,9 @@ const (
 	StallBytes = 64 << 10
 	// maxJobContent is the bytes of a module in one message.
 	maxJobContent = 1 << 20
+	// maxHTTPBody is the bytes of a request over HTTP: what a job's modules may
+	// have, and their form.
+	maxHTTPBody = 1<<30 + 4<<20
 	// maxJobMessage is the bytes of a message of an operator.
 	maxJobMessage = 2 << 20
 )
@@ -89,8 +93,8 @@ type jobsService struct {
 }
 
 // ready returns who calls and whom.
-func (j jobsService) ready(ctx context.Context) (Jobs, auth.Identity, error) {
-	id, _ := Caller(ctx)
+func (j jobsService) ready(ctx context.Context) (Jobs, access.Principal, error) {
+	id := access.From(ctx)
 	if j.s.opt.Jobs == nil {
 		return nil, id, status.Error(codes.Unimplemented, "this node takes no jobs")
 	}
@@ -236,7 +240,7 @@ func (j jobsService) Stop(ctx context.Context, req *pb.JobRequest) (*pb.Job, err
 	return j.one(ctx, req, Jobs.StopJob)
 }
 
-func (j jobsService) one(ctx context.Context, req *pb.JobRequest, ask func(Jobs, context.Context, auth.Identity, string) (clientwire.JobInfo, error)) (*pb.Job, error) {
+func (j jobsService) one(ctx context.Context, req *pb.JobRequest, ask func(Jobs, context.Context, access.Principal, string) (clientwire.JobInfo, error)) (*pb.Job, error) {
 	jobs, from, err := j.ready(ctx)
 	if err != nil {
 		return nil, err
@@ -324,6 +328,10 @@ func jobError(err error) error {
 		}
 		return e
 	}
+	if st.Code() == codes.Unauthenticated {
+		return errors.Join(access.ErrUnknown, &wray.Error{Code: wray.CodeDenied, Message: "the node does not know who asks",
+			Hint: "the token has expired, was revoked, or is of another cluster: have another made, and log in again with wray login"})
+	}
 	return callError(err)
 }
 
@@ -364,6 +372,34 @@ func NewOperator(o *auth.Operator, addr string) (*Client, error) {
 	}
 	return &Client{name: addr, conn: c}, nil
 }
+
+// NewUser returns a client of the node at an address HOST:PORT, which may be any
+// of the cluster that the token is for: it names its authority. Each call shows
+// the token, and no other cluster sees it.
+func NewUser(token access.Secret, addr string) (*Client, error) {
+	pin, ok := token.Pin()
+	if !ok {
+		return nil, &wray.Error{Code: wray.CodeBadArgument, Message: "the token names no cluster", Hint: "have one made by a node that is in a cluster: wray token create"}
+	}
+	c, err := grpc.NewClient("passthrough:///"+addr, clientOptions(
+		grpc.WithTransportCredentials(joinCreds{auth.PeopleConfig(pin, protoGRPC, nil)}),
+		grpc.WithPerRPCCredentials(bearer{token}),
+		grpc.WithDefaultCallOptions(grpc.MaxCallRecvMsgSize(MaxFrame+1<<10)),
+	)...)
+	if err != nil {
+		return nil, fmt.Errorf("node at %s: %w", addr, err)
+	}
+	return &Client{name: addr, conn: c}, nil
+}
+
+// bearer shows a token at each call, over TLS alone.
+type bearer struct{ token access.Secret }
+
+func (b bearer) GetRequestMetadata(context.Context, ...string) (map[string]string, error) {
+	return map[string]string{"authorization": "Bearer " + b.token.Reveal()}, nil
+}
+
+func (bearer) RequireTransportSecurity() bool { return true }
 
 // SubmitJob submits a job to the node. It is not tried again: a reply that is
 // lost leaves open whether the job runs, which Jobs tells.

@@ -16,6 +16,7 @@ import (
 	"time"
 
 	"github.com/wray-project/wray"
+	"github.com/wray-project/wray/host/access"
 	"github.com/wray-project/wray/host/auth"
 	"github.com/wray-project/wray/internal/clientwire"
 	pb "github.com/wray-project/wray/internal/rpc/internal/jobspb"
@@ -24,14 +25,15 @@ import (
 // fakeJobs is one job, which reads its modules and prints what its test gives it.
 type fakeJobs struct {
 	mu      sync.Mutex
-	from    auth.Identity // guarded by mu, as is all that follows; who called last
+	from    access.Principal // guarded by mu, as is all that follows; who called last
 	spec    clientwire.JobSpec
 	modules map[string]string
 	fail    error
-	prints  chan string // the job ends when it is closed
+	prints  chan string   // the job ends when it is closed
+	follows chan struct{} // told of who waits for more; nil tells nobody
 }
 
-func (f *fakeJobs) call(from auth.Identity) error {
+func (f *fakeJobs) call(from access.Principal) error {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	f.from = from
@@ -48,7 +50,7 @@ func (f *fakeJobs) refuse(err error) {
 var fakeInfo = clientwire.JobInfo{ID: "job-1", Name: "prog", Args: []string{"a", "b"}, Node: "n", State: clientwire.JobFailed, Submitted: 1, Started: 2, Ended: 3,
 	ExitCode: 4, Error: "e", Hint: "h", Trace: "t", Note: "o", By: "operator x"}
 
-func (f *fakeJobs) SubmitJob(_ context.Context, from auth.Identity, spec clientwire.JobSpec, modules ModuleSource) (clientwire.JobInfo, error) {
+func (f *fakeJobs) SubmitJob(_ context.Context, from access.Principal, spec clientwire.JobSpec, modules ModuleSource) (clientwire.JobInfo, error) {
 	if err := f.call(from); err != nil {
 		return clientwire.JobInfo{}, err
 	}
@@ -71,24 +73,27 @@ func (f *fakeJobs) SubmitJob(_ context.Context, from auth.Identity, spec clientw
 	}
 }
 
-func (f *fakeJobs) Jobs(_ context.Context, from auth.Identity) (clientwire.JobList, error) {
+func (f *fakeJobs) Jobs(_ context.Context, from access.Principal) (clientwire.JobList, error) {
 	return clientwire.JobList{Jobs: []clientwire.JobInfo{fakeInfo}, Partial: "why"}, f.call(from)
 }
 
-func (f *fakeJobs) Job(_ context.Context, from auth.Identity, id string) (clientwire.JobInfo, error) {
+func (f *fakeJobs) Job(_ context.Context, from access.Principal, id string) (clientwire.JobInfo, error) {
 	if id != fakeInfo.ID {
 		return clientwire.JobInfo{}, errors.Join(ErrNoJob, wray.Errorf(wray.CodeBadArgument, "there is no job %q", id))
 	}
 	return fakeInfo, f.call(from)
 }
 
-func (f *fakeJobs) StopJob(ctx context.Context, from auth.Identity, id string) (clientwire.JobInfo, error) {
+func (f *fakeJobs) StopJob(ctx context.Context, from access.Principal, id string) (clientwire.JobInfo, error) {
 	return f.Job(ctx, from, id)
 }
 
-func (f *fakeJobs) JobLogs(ctx context.Context, from auth.Identity, id string, offset int64, wait bool) (clientwire.JobLogs, error) {
+func (f *fakeJobs) JobLogs(ctx context.Context, from access.Principal, id string, offset int64, wait bool) (clientwire.JobLogs, error) {
 	if _, err := f.Job(ctx, from, id); err != nil || !wait {
 		return clientwire.JobLogs{Next: offset}, err
+	}
+	if f.follows != nil {
+		f.follows <- struct{}{}
 	}
 	select {
 	case s, ok := <-f.prints:
@@ -139,7 +144,7 @@ func TestJobs(t *testing.T) {
 	if fmt.Sprint(f.spec) != fmt.Sprint(spec) || f.modules["drv"] != large || f.modules["lib"] != "small" || len(f.modules) != 3 {
 		t.Errorf("it was given %+v and %d modules", f.spec, len(f.modules))
 	}
-	if f.from.Role != auth.RoleOperator || f.from.Name != "alice" {
+	if f.from.Kind != access.Certed || f.from.Name != "alice" {
 		t.Errorf("by %+v", f.from)
 	}
 	f.mu.Unlock()
@@ -180,7 +185,7 @@ func TestJobs(t *testing.T) {
 	}
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	if f.from.Role != auth.RoleNode {
+	if f.from.Kind != access.Node {
 		t.Errorf("a node: by %+v", f.from)
 	}
 }
@@ -299,16 +304,18 @@ func TestOperatorRevoked(t *testing.T) {
 // TestHTTP holds that who offers HTTP/1.1 gets it, and is known by his
 // certificate; and that without one there is nothing.
 func TestHTTP(t *testing.T) {
-	w := newWorld(t, Options{HTTP: http.HandlerFunc(func(rw http.ResponseWriter, r *http.Request) {
-		id, ok := Caller(r.Context())
-		fmt.Fprint(rw, id.Role, " ", id.Name, " ", ok)
-	})})
+	mux := http.NewServeMux()
+	mux.HandleFunc("GET /v1/jobs", func(rw http.ResponseWriter, r *http.Request) {
+		p := access.From(r.Context())
+		fmt.Fprint(rw, p.Kind, " ", p.Name, " ", p.Role)
+	})
+	w := newWorld(t, Options{HTTP: mux})
 	config := w.operator("alice").ClientConfig("")
 	config.NextProtos = []string{"h2", "http/1.1"} // as curl offers them
 	get := func(config *tls.Config) (string, error) {
 		tr := &http.Transport{TLSClientConfig: config}
 		defer tr.CloseIdleConnections()
-		r, err := (&http.Client{Transport: tr}).Get("https://" + w.addr() + "/x")
+		r, err := (&http.Client{Transport: tr}).Get("https://" + w.addr() + "/v1/jobs")
 		if err != nil {
 			return "", err
 		}
@@ -317,7 +324,7 @@ func TestHTTP(t *testing.T) {
 		_, err = b.ReadFrom(r.Body)
 		return b.String(), err
 	}
-	if got, err := get(config); err != nil || got != "operator alice true" {
+	if got, err := get(config); err != nil || got != "operator alice developer" {
 		t.Errorf("it says %q, %v", got, err)
 	}
 	// OpenSSL sends what else the file has: the authority too.
@@ -334,7 +341,7 @@ func TestHTTP(t *testing.T) {
 			}
 			return &c, nil
 		}
-		if got, err := get(more); fine != (err == nil && got == "operator alice true") {
+		if got, err := get(more); fine != (err == nil && got == "operator alice developer") {
 			t.Errorf("with %d more certificates it says %q, %v", n, got, err)
 		}
 	}

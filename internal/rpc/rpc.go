@@ -5,17 +5,19 @@
 // # One port
 //
 // A connection that begins with a TLS handshake is one of a node or an operator,
-// with a certificate, or of a machine that joins, under the server name
-// auth.JoinName. The application protocol (ALPN) that it names says what it is
+// with a certificate, of a user, without, or of a machine that joins, under the
+// server name auth.JoinName. The application protocol (ALPN) that it names says what it is
 // for: gRPC, HTTP/1.1 (jobs as JSON, where both are offered), bulk data (package
 // bulk), or what else Options.Protocols has. Anything that is no TLS goes to
 // Options.Plain, as gossip does, which has keys of its own.
 //
 // # Who may call
 //
-// Each method stands in [access] with who may call it. One that does not is
-// refused, whoever calls. Machines that join are served by a gRPC server of
-// their own that has no method but Join, operators by one that has jobs alone.
+// Each method stands in the table of package access with who may call it. One
+// that does not is refused, whoever calls. Machines that join are served by a
+// gRPC server of their own that has no method but Join, people (operators with a
+// certificate, and users with a token, which each call shows) by one that has
+// jobs alone.
 //
 // Calls may be repeated after a lost reply.
 package rpc
@@ -27,14 +29,10 @@ import (
 	"errors"
 	"time"
 
-	"google.golang.org/grpc"
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
 
 	"github.com/wray-project/wray/host/auth"
-	"github.com/wray-project/wray/internal/rpc/internal/controlpb"
-	"github.com/wray-project/wray/internal/rpc/internal/headspb"
-	"github.com/wray-project/wray/internal/rpc/internal/jobspb"
 	"github.com/wray-project/wray/internal/rpc/internal/nodepb"
 )
 
@@ -61,6 +59,9 @@ const (
 	maxHandshakes, eachHandshakes = 256, 64
 	// maxJoining is how many connections of machines that join are open.
 	maxJoining, eachJoining = 64, 16
+	// maxPeople is how many connections are open of whom is known at each call
+	// alone, by a token.
+	maxPeople, eachPeople = 1024, 128
 	// maxPlain is how many connections are open that do not begin with TLS, each
 	// for plainTime at most.
 	maxPlain, eachPlain = 256, 64
@@ -68,78 +69,6 @@ const (
 	// grace is how long a connection may take before another has its place.
 	grace = time.Second
 )
-
-// caller is who may call a method.
-type caller int
-
-const (
-	byNobody   caller = iota
-	byJoiner          // whoever completed a handshake, without a certificate
-	byNode            // a node of the cluster, by its certificate
-	byOperator        // who submits jobs, by his certificate
-	byAsker           // an operator, or the node that an operator has asked about a job of another's
-)
-
-// access says of each method who may call it.
-var access = map[string]caller{
-	nodepb.Join_Join_FullMethodName:      byJoiner,
-	nodepb.Identity_Renew_FullMethodName: byNode,
-	nodepb.Peer_Session_FullMethodName:   byNode,
-	nodepb.Blob_Get_FullMethodName:       byNode,
-
-	headspb.Heads_Enlist_FullMethodName: byNode,
-	jobspb.Jobs_Submit_FullMethodName:   byOperator,
-	jobspb.Jobs_List_FullMethodName:     byOperator,
-	jobspb.Jobs_Get_FullMethodName:      byAsker,
-	jobspb.Jobs_Stop_FullMethodName:     byAsker,
-	jobspb.Jobs_Logs_FullMethodName:     byAsker,
-
-	controlpb.Control_Get_FullMethodName:       byNode,
-	controlpb.Control_List_FullMethodName:      byNode,
-	controlpb.Control_Commit_FullMethodName:    byNode,
-	controlpb.Control_Watch_FullMethodName:     byNode,
-	controlpb.Control_Grant_FullMethodName:     byNode,
-	controlpb.Control_KeepAlive_FullMethodName: byNode,
-	controlpb.Control_Revoke_FullMethodName:    byNode,
-}
-
-// allow decides about one call.
-func allow(ctx context.Context, method string) error {
-	id, known := Caller(ctx)
-	switch access[method] {
-	case byJoiner:
-		if !known { // a node has a certificate, and renews it
-			return nil
-		}
-	case byNode:
-		if known && id.Role == auth.RoleNode {
-			return nil
-		}
-	case byOperator:
-		if known && id.Role == auth.RoleOperator {
-			return nil
-		}
-	case byAsker:
-		if known && (id.Role == auth.RoleNode || id.Role == auth.RoleOperator) {
-			return nil
-		}
-	}
-	return status.Errorf(codes.PermissionDenied, "%q is not for who calls", method)
-}
-
-func allowUnary(ctx context.Context, req any, info *grpc.UnaryServerInfo, next grpc.UnaryHandler) (any, error) {
-	if err := allow(ctx, info.FullMethod); err != nil {
-		return nil, err
-	}
-	return next(ctx, req)
-}
-
-func allowStream(srv any, s grpc.ServerStream, info *grpc.StreamServerInfo, next grpc.StreamHandler) error {
-	if err := allow(s.Context(), info.FullMethod); err != nil {
-		return err
-	}
-	return next(srv, s)
-}
 
 // ErrUnavailable says that the other node was not reached, or that the
 // connection was lost: what was asked for may have happened.

@@ -23,6 +23,7 @@ import (
 	"google.golang.org/grpc/status"
 	"google.golang.org/protobuf/types/known/emptypb"
 
+	"github.com/wray-project/wray/host/access"
 	"github.com/wray-project/wray/host/auth"
 	"github.com/wray-project/wray/host/control"
 	"github.com/wray-project/wray/internal/rpc/internal/nodepb"
@@ -281,11 +282,12 @@ func TestFaults(t *testing.T) {
 	}
 }
 
-// TestAccess holds that every method of the servers stands in access, and that
-// it and all others refuse whom they are not for.
+// TestAccess holds that every method of the servers stands in the table of package
+// access, and none beside them, and that it and all others refuse whom they are
+// not for.
 func TestAccess(t *testing.T) {
 	ctx := context.Background()
-	w := newWorld(t, Options{})
+	w, people := newPeople(t, Options{})
 	_, ga := w.node("a")
 	node := w.client(ga).conn
 	stranger := newWorld(t, Options{})
@@ -303,19 +305,22 @@ func TestAccess(t *testing.T) {
 	}
 	defer oc.Close()
 	operator := oc.conn
-	n := 0
-	for _, s := range []*grpc.Server{w.srv.nodes, w.srv.joiners} {
+	served := map[string]bool{}
+	for _, s := range []*grpc.Server{w.srv.nodes, w.srv.joiners, w.srv.operators} {
 		for service, info := range s.GetServiceInfo() {
 			for _, m := range info.Methods {
-				n++
-				if access["/"+service+"/"+m.Name] == byNobody {
-					t.Errorf("/%s/%s does not stand in access", service, m.Name)
+				name := "/" + service + "/" + m.Name
+				served[name] = true
+				if _, ok := access.Find(name); !ok {
+					t.Errorf("%s does not stand in access: nobody has said who may call it", name)
 				}
 			}
 		}
 	}
-	if n != len(access) {
-		t.Errorf("%d methods, %d stand in access", n, len(access))
+	for _, c := range access.Calls() {
+		if strings.HasPrefix(c, "/") && !served[c] {
+			t.Errorf("%s stands in access, and is not served", c)
+		}
 	}
 	call := func(c *grpc.ClientConn, method string) codes.Code {
 		ctx, cancel := context.WithTimeout(ctx, 5*time.Second)
@@ -323,21 +328,33 @@ func TestAccess(t *testing.T) {
 		return status.Code(c.Invoke(ctx, method, &emptypb.Empty{}, &emptypb.Empty{}))
 	}
 	methods := []string{"/wray.node.v1.Peer/None", "/grpc.health.v1.Health/Check", "/grpc.reflection.v1.ServerReflection/ServerReflectionInfo"}
-	for m := range access {
+	for m := range served {
 		methods = append(methods, m)
 	}
 	for _, m := range methods {
+		rule, _ := access.Find(m)
 		if got := call(other, m); got != codes.Unavailable {
 			t.Errorf("%s by a node of another cluster: %v", m, got)
 		}
-		if got := call(node, m); access[m] != byNode && access[m] != byAsker && got != codes.PermissionDenied {
+		if got := call(node, m); rule.Node == (got == codes.PermissionDenied) {
 			t.Errorf("%s by a node: %v", m, got)
 		}
-		if got := call(operator, m); (access[m] == byOperator || access[m] == byAsker) == (got == codes.PermissionDenied) {
+		if got := call(operator, m); (rule.Least != access.NoRole) == (got == codes.PermissionDenied) {
 			t.Errorf("%s by an operator: %v", m, got)
 		}
-		if got := call(joiner, m); access[m] != byJoiner && got != codes.PermissionDenied {
-			t.Errorf("%s without a certificate: %v", m, got)
+		if got := call(joiner, m); rule.Joiner == (got == codes.PermissionDenied) {
+			t.Errorf("%s by who joins: %v", m, got)
+		}
+		for who, c := range people {
+			got := call(c.conn, m)
+			switch {
+			case c.role == access.NoRole: // none of them is told from another
+				if got != codes.Unauthenticated {
+					t.Errorf("%s by %s: %v", m, who, got)
+				}
+			case (rule.Least != access.NoRole && c.role >= rule.Least) == (got == codes.PermissionDenied):
+				t.Errorf("%s by %s: %v", m, who, got)
+			}
 		}
 		for _, c := range []*grpc.ClientConn{node, joiner} {
 			if got := call(c, m[1:]); got == codes.OK || got == codes.Unknown {
@@ -360,7 +377,7 @@ func TestUnannotated(t *testing.T) {
 	w := newWorld(t, Options{})
 	_, ga := w.node("a")
 	q := newQueue(l.Addr())
-	s := grpc.NewServer(grpc.Creds(serverCreds{}), grpc.UnaryInterceptor(allowUnary), grpc.StreamInterceptor(allowStream))
+	s := grpc.NewServer((&door{s: w.srv}).guarded()...)
 	healthpb.RegisterHealthServer(s, health.NewServer())
 	go s.Serve(q)
 	defer s.Stop()
@@ -369,7 +386,7 @@ func TestUnannotated(t *testing.T) {
 		if err != nil {
 			return
 		}
-		tc := tls.Server(c, w.head.ServerConfig([]string{protoGRPC}, nil, ""))
+		tc := tls.Server(c, w.head.ServerConfig([]string{protoGRPC}, nil, nil, ""))
 		if tc.Handshake() == nil {
 			if conn, err := admit(w.head, tc, w.head.Identify); err == nil {
 				q.put(conn)

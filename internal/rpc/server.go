@@ -18,8 +18,10 @@ import (
 	"google.golang.org/grpc/keepalive"
 	"google.golang.org/grpc/status"
 
+	"github.com/wray-project/wray/host/access"
 	"github.com/wray-project/wray/host/auth"
 	"github.com/wray-project/wray/host/control"
+	"github.com/wray-project/wray/internal/httpgate"
 	"github.com/wray-project/wray/internal/rpc/internal/controlpb"
 	"github.com/wray-project/wray/internal/rpc/internal/headspb"
 	"github.com/wray-project/wray/internal/rpc/internal/jobspb"
@@ -66,10 +68,16 @@ type Options struct {
 	// Protocols are for connections of nodes that are no gRPC, by ALPN. A
 	// handler has the connection until it returns, and then it is closed.
 	Protocols map[string]func(ctx context.Context, c *Conn)
-	// Jobs is what the node does about jobs, for operators and other nodes; HTTP
-	// the same as JSON, whose requests' contexts have a Caller.
-	Jobs Jobs
-	HTTP http.Handler
+	// Access knows users by their tokens; nil knows none. Denied is told of calls
+	// that were refused, and may be nil.
+	Access *access.Checker
+	Denied func(p access.Principal, call, from string)
+	// Jobs is what the node does about jobs, for people and other nodes; HTTP
+	// the same as JSON, and what else is served so, behind a gate that asks
+	// package access. HTTPHosts are names by which it may be called.
+	Jobs      Jobs
+	HTTP      *http.ServeMux
+	HTTPHosts []string
 	// Plain takes, and owns, connections that do not begin with TLS. Nobody
 	// knows whose they are.
 	Plain func(c net.Conn)
@@ -89,7 +97,7 @@ type Server struct {
 	joiners  *grpc.Server // for machines that join
 	toNodes  *queue
 	toJoin   *queue
-	// For operators. Their requests as JSON, and those of nodes, are http's.
+	// For people: operators and users. Their requests as JSON are http's.
 	operators   *grpc.Server
 	http        *http.Server
 	toOperators *queue
@@ -100,6 +108,7 @@ type Server struct {
 
 	handshakes *gate // that are under way
 	joining    *gate // connections of machines that join
+	people     *gate // connections without a certificate
 	plain      *gate // connections without TLS
 
 	mu    sync.Mutex
@@ -131,6 +140,7 @@ func newServer(l net.Listener, heads *HeadPort) *Server {
 		listener: l, heads: heads, ready: make(chan struct{}),
 		handshakes: newGate(maxHandshakes, eachHandshakes, grace),
 		joining:    newGate(maxJoining, eachJoining, grace),
+		people:     newGate(maxPeople, eachPeople, grace),
 		plain:      newGate(maxPlain, eachPlain, grace),
 		conns:      map[net.Conn]bool{},
 		toNodes:    newQueue(l.Addr()), toJoin: newQueue(l.Addr()),
@@ -192,19 +202,13 @@ func (s *Server) Serve(o Options) {
 	for p := range o.Protocols {
 		protos = append(protos, p)
 	}
-	s.config = o.Guard.ServerConfig(protos, o.Head, protoJoin)
-
-	common := []grpc.ServerOption{
-		grpc.Creds(serverCreds{}),
-		grpc.UnaryInterceptor(allowUnary), grpc.StreamInterceptor(allowStream),
-		grpc.UnknownServiceHandler(func(_ any, st grpc.ServerStream) error {
-			m, _ := grpc.MethodFromServerStream(st)
-			return status.Errorf(codes.PermissionDenied, "%q is not for who calls", m)
-		}),
-		grpc.ConnectionTimeout(handshakeTime),
-		grpc.MaxHeaderListSize(16 << 10),
+	var bearers []string // what those may speak who have no certificate
+	if o.Access != nil {
+		bearers = []string{protoGRPC, protoHTTP}
 	}
-	s.nodes = grpc.NewServer(append(common,
+	s.config = o.Guard.ServerConfig(protos, bearers, o.Head, protoJoin)
+
+	s.nodes = grpc.NewServer(append((&door{s: s}).guarded(),
 		grpc.MaxRecvMsgSize(MaxFrame+1<<10), grpc.MaxSendMsgSize(MaxFrame+1<<10),
 		grpc.MaxConcurrentStreams(256),
 		grpc.StaticStreamWindowSize(4<<20), grpc.StaticConnWindowSize(8<<20),
@@ -216,12 +220,12 @@ func (s *Server) Serve(o Options) {
 	nodepb.RegisterBlobServer(s.nodes, blobService{s: s})
 	nodepb.RegisterIdentityServer(s.nodes, identityService{s: s})
 	controlpb.RegisterControlServer(s.nodes, controlService{s: s})
-	s.joiners = grpc.NewServer(append(common,
+	s.joiners = grpc.NewServer(append((&door{s: s, joins: true}).guarded(),
 		grpc.MaxRecvMsgSize(maxJoin), grpc.MaxConcurrentStreams(2),
 		grpc.KeepaliveParams(keepalive.ServerParameters{MaxConnectionAge: time.Minute, MaxConnectionAgeGrace: handshakeTime}),
 	)...)
 	nodepb.RegisterJoinServer(s.joiners, joinService{s: s})
-	s.serveOperators(common)
+	s.serveOperators()
 
 	headspb.RegisterHeadsServer(s.nodes, headsService{s: s})
 	s.wait.Go(func() { s.nodes.Serve(s.toNodes) })
@@ -265,22 +269,31 @@ func (s *Server) Close() error {
 	return nil
 }
 
-// serveOperators serves those who submit jobs: less is known of them than of
-// nodes, and they may be many.
-func (s *Server) serveOperators(common []grpc.ServerOption) {
-	s.operators = grpc.NewServer(append(common,
+// serveOperators serves people: less is known of them than of nodes, and they may
+// be many.
+func (s *Server) serveOperators() {
+	s.operators = grpc.NewServer(append((&door{s: s, bears: true}).guarded(),
 		grpc.MaxRecvMsgSize(maxJobMessage), grpc.MaxConcurrentStreams(32),
 		grpc.KeepaliveParams(keepalive.ServerParameters{Time: 30 * time.Second, Timeout: 10 * time.Second}),
 		grpc.KeepaliveEnforcementPolicy(keepalive.EnforcementPolicy{MinTime: 5 * time.Second, PermitWithoutStream: true}),
 	)...)
 	jobspb.RegisterJobsServer(s.operators, jobsService{s: s})
 	jobspb.RegisterJobsServer(s.nodes, jobsService{s: s})
+	mux := s.opt.HTTP
+	if mux == nil {
+		mux = http.NewServeMux()
+	}
 	s.http = &http.Server{
-		Handler: s.opt.HTTP, ReadHeaderTimeout: handshakeTime, ReadTimeout: uploadTime, IdleTimeout: 2 * time.Minute,
+		Handler: httpgate.New(mux, httpgate.Options{Check: s.opt.Access, Hosts: s.opt.HTTPHosts, Denied: s.opt.Denied, MaxBody: maxHTTPBody,
+			Certified: func(req *http.Request) access.Principal {
+				id, _ := Caller(req.Context())
+				return access.Certified(id)
+			}}),
+		ReadHeaderTimeout: handshakeTime, ReadTimeout: uploadTime, IdleTimeout: 2 * time.Minute,
 		MaxHeaderBytes: 16 << 10,
 		ErrorLog:       slog.NewLogLogger(slog.DiscardHandler, slog.LevelError), // what callers do is answered, and not logged
 		ConnContext: func(ctx context.Context, c net.Conn) context.Context {
-			if c, ok := c.(*Conn); ok {
+			if c, ok := c.(*Conn); ok && c.id.Name != "" {
 				ctx = WithCaller(ctx, c.id)
 			}
 			return ctx
@@ -360,6 +373,17 @@ func (s *Server) begin(c net.Conn, done func()) {
 	if proto == protoJoin {
 		if leave, ok := s.joining.enter(c); ok {
 			s.toJoin.put(&Conn{Conn: t, release: leave})
+		}
+		return
+	}
+	if len(t.ConnectionState().PeerCertificates) == 0 { // each call says who it is
+		leave, ok := s.people.enter(c)
+		switch {
+		case !ok:
+		case proto == protoHTTP:
+			s.toHTTP.put(&Conn{Conn: t, release: leave})
+		default:
+			s.toOperators.put(&Conn{Conn: t, release: leave})
 		}
 		return
 	}
