@@ -24,7 +24,7 @@ LONGEST_PKGS := $(addprefix ./,$(wildcard tests/e2e host/worker host/node))
 GUEST_PKGS := $(addsuffix /...,$(addprefix ./,$(wildcard wasm/abi wasm/guest wasm/rewrite sdk examples)))
 
 .PHONY: all test check build clean help
-.PHONY: bench-ray chaos fuzz fmt vet staticcheck tidy generated race-tools wasi-tools s3-server netns-tools deploy-check unit invariants
+.PHONY: bars bench-ray chaos fuzz fmt vet staticcheck tidy generated race-tools wasi-tools s3-server netns-tools deploy-check unit invariants
 
 all: build
 
@@ -34,6 +34,7 @@ help:
 	@echo 'make unit     the tests alone, under the race detector where it works'
 	@echo 'make fuzz     every fuzz target for FUZZTIME (60s); FUZZ=name for some'
 	@echo 'make chaos    workloads while workers, nodes, heads and links fail: about an hour; CHAOS=flags'
+	@echo 'make bars     what the threat model promises, measured: about ten minutes; BARS="-bar 2" for one'
 	@echo 'make bench-ray  Ray and wray in turn, into docs/BENCHMARKS.md; BENCH_RAY=flags'
 	@echo 'make build    bin/wray, and proof that arm64 builds'
 	@echo 'make clean    remove what was built'
@@ -191,6 +192,11 @@ fuzz:
 chaos: netns-tools
 	@echo '== go test ./tests/chaos -chaos.full'
 	@$(GO) test ./tests/chaos -run TestChaos -v -timeout 3h -chaos.full $(CHAOS)
+
+# What docs/THREATS.md promises, measured: a line for each thing. It wants a
+# machine that does nothing else.
+bars:
+	@$(GO) run ./tests/bars $(BARS)
 
 # Ray's microbenchmark and wray's cases of the same names, on this machine.
 bench-ray:

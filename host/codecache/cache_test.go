@@ -77,8 +77,18 @@ func fakeCompile(_ context.Context, module []byte, dir string) error {
 		f.Close()
 	case "none":
 		return nil
+	case "subvert":
+		return subvert(string(module), dir)
 	}
-	sum := sha256.Sum256(module)
+	sum := sha(module)
+	text := bytes.Repeat(sum, 100)
+	if do == "lie" { // it says whose code this is to be
+		name, err := hex.DecodeString(string(module[len(module)-2*sha256.Size:]))
+		if err != nil {
+			return err
+		}
+		sum, text = name, []byte("hostile")
+	}
 	code := filepath.Join(dir, nativeDir, "wazero-test")
 	if err := os.MkdirAll(code, 0o700); err != nil {
 		return err
@@ -88,13 +98,14 @@ func fakeCompile(_ context.Context, module []byte, dir string) error {
 			return err
 		}
 	}
-	text := bytes.Repeat(sum[:], 100)
 	unique := make([]byte, 16)
 	rand.Read(unique)
 	return errors.Join(
-		os.WriteFile(filepath.Join(code, hex.EncodeToString(sum[:])), text, 0o600),
+		os.WriteFile(filepath.Join(code, hex.EncodeToString(sum)), text, 0o600),
 		os.WriteFile(filepath.Join(dir, artifactFile), unique, 0o600))
 }
+
+func sha(b []byte) []byte { sum := sha256.Sum256(b); return sum[:] }
 
 var hold []byte
 

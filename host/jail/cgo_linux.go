@@ -15,6 +15,3 @@ func cgoCalls() []rule {
 		allow(unix.SYS_SET_ROBUST_LIST), allow(unix.SYS_RSEQ),
 	}
 }
-
-// withCgo says that the program has a C library.
-const withCgo = true

@@ -12,6 +12,3 @@ const usesCgo = false
 func cgoCalls() []rule {
 	return []rule{allow(unix.SYS_MREMAP, []check{word(1, 0), word(3, unix.MREMAP_MAYMOVE|unix.MREMAP_FIXED)})}
 }
-
-// withCgo says that the program has a C library.
-const withCgo = false

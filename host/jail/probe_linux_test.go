@@ -7,7 +7,9 @@ import (
 	"os/signal"
 	"path/filepath"
 	"runtime"
+	"slices"
 	"strconv"
+	"strings"
 	"testing"
 	"time"
 	"unsafe"
@@ -15,6 +17,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/wray-project/wray/internal/link"
+	"github.com/wray-project/wray/internal/testenv"
 )
 
 // probe is one thing that code which broke out of its sandbox would try.
@@ -309,15 +312,20 @@ func TestWorkerCanDoNothing(t *testing.T) {
 	if len(probes) < 15 {
 		t.Fatal("too few probes")
 	}
+	refused, tried := 0, 0
 	for i, rs := range runProbes(t, "_probe_worker") {
 		if len(rs) != len(probes) {
 			t.Errorf("thread %d: %d of %d probes ran", i, len(rs), len(probes))
 		}
 		for _, r := range rs {
+			tried++
 			switch unix.Errno(r.Errno) {
 			case unix.EPERM, unix.EACCES:
+				refused++
 			case unix.ENOSYS:
-				if r.Name != "clone3" {
+				if r.Name == "clone3" {
+					refused++
+				} else {
 					t.Errorf("thread %d: %s: %v", i, r.Name, unix.Errno(r.Errno))
 				}
 			default:
@@ -325,6 +333,39 @@ func TestWorkerCanDoNothing(t *testing.T) {
 			}
 		}
 	}
+	testenv.Bar(t, 14, refused, fmt.Sprintf("of %d tries are refused: %d forbidden things, on two threads; at least 15", tried, len(probes)), refused == tried && len(probes) >= 15)
+}
+
+// TestNoNetwork holds that a worker's network has nobody on it: no interface but
+// the loopback one, which is down, and no route.
+func TestNoNetwork(t *testing.T) {
+	p, conn := start(t, Config{Args: []string{"_work", workDir(t), "hold"}})
+	var failed []string
+	receive(t, p, conn, &failed)
+	if !slices.Contains(p.Namespaces(), "net") {
+		testenv.BarSkip(t, 13, "network of a worker", "this machine permits no namespaces: the filter of system calls alone keeps a worker from the network")
+		return
+	}
+	file := func(name string) string {
+		b, err := os.ReadFile(fmt.Sprintf("/proc/%d/net/%s", p.Pid(), name))
+		if err != nil {
+			t.Fatal(err)
+		}
+		return string(b)
+	}
+	devices, up := 0, 0
+	for line := range strings.Lines(file("dev")) {
+		if name, rest, ok := strings.Cut(line, ":"); ok {
+			devices++
+			// Bytes that were received: a loopback interface that is down has none.
+			if got := strings.Fields(rest); strings.TrimSpace(name) != "lo" || got[0] != "0" {
+				up++
+			}
+		}
+	}
+	routes := max(0, strings.Count(file("route"), "\n")-1) // less the heading
+	testenv.Bar(t, 13, up+routes, fmt.Sprintf("routes, and interfaces that are in use, of %d in a worker's network", devices), devices == 1 && up+routes == 0)
+	testenv.BarSkip(t, 13, "spellings, redirects and rebinding", "a guest has no way out at all: there is no function of the host that connects")
 }
 
 // TestCompilerCanWriteOneDirectory holds that a compiler's jail differs from a

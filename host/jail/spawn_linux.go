@@ -50,18 +50,6 @@ func withoutPID(sets [][]namespace) [][]namespace {
 	return sets
 }
 
-func init() {
-	if !withCgo {
-		return
-	}
-	// Changing all threads of a process with a C library goes by the numbers in
-	// /proc/self/task, which in a PID namespace without a /proc of its own are
-	// those of the outer one: psx would wait for ever.
-	for i, set := range namespaceSets {
-		namespaceSets[i] = slices.DeleteFunc(set, func(ns namespace) bool { return ns.flag == unix.CLONE_NEWPID })
-	}
-}
-
 // firstSet is the index of the first set that has not failed yet on this
 // machine.
 var firstSet atomic.Int32

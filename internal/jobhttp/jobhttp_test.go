@@ -24,6 +24,7 @@ import (
 	"github.com/wray-project/wray/internal/clientwire"
 	"github.com/wray-project/wray/internal/httpgate"
 	"github.com/wray-project/wray/internal/rpc"
+	"github.com/wray-project/wray/internal/testenv"
 )
 
 // fakeJobs has one job, which has printed a part for each offset below 3.
@@ -220,6 +221,47 @@ func TestStrangers(t *testing.T) {
 			t.Errorf("%s %s by nobody: %d", r.method, target, w.Code)
 		}
 	}
+}
+
+// TestBrowsers has pages of browsers try every route, and every other method on
+// every path, with each origin and each claim of a client that a guard has fallen
+// for, and holds that nothing is done for them.
+func TestBrowsers(t *testing.T) {
+	f := &fakeJobs{}
+	h := New(f)
+	tried, served := 0, 0
+	for _, r := range routes {
+		target := strings.ReplaceAll(r.path, "{id}", "job-1")
+		for _, method := range []string{"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS", "PROPFIND"} {
+			for _, origin := range []string{"https://example.org", "null", "http://127.0.0.1:7420", "http://localhost", ""} {
+				for _, agent := range []string{"Mozilla/5.0", "curl/8", ""} {
+					for _, upgrade := range []bool{false, true} {
+						header := http.Header{"Host": {"rebound.example.org"}, "Sec-Fetch-Site": {"cross-site"}, "Content-Type": {"text/plain"}}
+						if origin != "" {
+							header.Set("Origin", origin)
+						}
+						if agent != "" {
+							header.Set("User-Agent", agent)
+						}
+						if upgrade {
+							header.Set("Connection", "Upgrade")
+							header.Set("Upgrade", "websocket")
+						}
+						tried++
+						w := ask(t, h, method, target, header, strings.NewReader("{}"))
+						if w.Code < 400 {
+							served++
+							t.Errorf("%s %s of origin %q: %d", method, target, origin, w.Code)
+						}
+						if cors := w.Header().Get("Access-Control-Allow-Origin"); cors != "" {
+							t.Errorf("%s %s: pages of %s may read the answer", method, target, cors)
+						}
+					}
+				}
+			}
+		}
+	}
+	testenv.Bar(t, 10, served, fmt.Sprintf("of %d requests of pages of browsers served, over %d routes", tried, len(routes)), served == 0)
 }
 
 // schema is what the tests read of a schema of OpenAPI.

@@ -85,6 +85,7 @@ func Cases() []Case {
 		{Run, entryCases()},
 		{Run, garbageCases()},
 		{Run, fileCases()},
+		{Run, knownCases()},
 	} {
 		for _, c := range part.cases {
 			c.Stage = part.stage

@@ -66,7 +66,7 @@ func TestMeterStops(t *testing.T) {
 	for _, c := range Cases() {
 		group, _, _ := strings.Cut(c.Name, "-")
 		if c.Stage != Run || slices.Contains(uninterruptible, c.Name) ||
-			!slices.Contains([]string{"loop", "recursion", "tail", "bulk", "memory", "table", "host", "trap"}, group) ||
+			!slices.Contains([]string{"loop", "recursion", "tail", "bulk", "memory", "table", "host", "trap", "known"}, group) ||
 			group == "host" && c.Want != wray.CodeTimeout || c.Name == "memory-declared" || c.Name == "trap-segment" {
 			continue
 		}

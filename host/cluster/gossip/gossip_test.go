@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"math/rand/v2"
 	"net"
 	"sync"
 	"testing"
@@ -13,6 +14,7 @@ import (
 	"github.com/wray-project/wray/host/cluster"
 	"github.com/wray-project/wray/host/cluster/clustertest"
 	"github.com/wray-project/wray/host/cluster/gossip"
+	"github.com/wray-project/wray/internal/testenv"
 )
 
 // probe is short, so that who does not answer is noticed soon.
@@ -210,6 +212,68 @@ func TestGarbage(t *testing.T) {
 		t.Fatal(err)
 	}
 	await(t, a, b.Peers()[0].Member)
+}
+
+// TestBar20 has two hundred strangers try to join, with a key of their own each or
+// with none, and twenty thousand packets of junk come, while two members hold
+// together and change their key.
+func TestBar20(t *testing.T) {
+	testenv.NeedBars(t)
+	a, b := listen(t, "a", key), listen(t, "b", key)
+	if err := b.Join(t.Context(), addr(a)); err != nil {
+		t.Fatal(err)
+	}
+	await(t, a, b.Peers()[0].Member)
+	seed := uint64(time.Now().UnixNano())
+	t.Logf("seed %d", seed)
+	random := rand.NewChaCha8([32]byte{byte(seed), byte(seed >> 8), byte(seed >> 16), byte(seed >> 24), byte(seed >> 32)})
+	joined, tried := 0, 0
+	for range 100 {
+		other := make([]byte, gossip.KeySize)
+		_, _ = random.Read(other)
+		stranger := listen(t, "stranger", other)
+		tried += 2
+		if err := stranger.Join(t.Context(), addr(a)); err == nil || len(stranger.Peers()) != 1 {
+			joined++
+		}
+		// Without a key there is no node to join with: what it would say is said
+		// as plain bytes.
+		c, err := net.Dial("tcp", addr(a))
+		if err != nil {
+			t.Fatal(err)
+		}
+		_, _ = c.Write([]byte("\x07\x00\x00\x00\x00\x83\xa5Nodes\x01\xa9UserState\x00\xa4Join\xc3"))
+		c.Close()
+		_ = stranger.Close()
+	}
+	c, err := net.Dial("udp", addr(a))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer c.Close()
+	junk := make([]byte, 1400)
+	for n := range 20_000 {
+		_, _ = random.Read(junk)
+		_, _ = c.Write(junk[:1+n%len(junk)])
+	}
+	if err := a.Rotate(t.Context(), bytes.Repeat([]byte{9}, gossip.KeySize)); err != nil {
+		t.Errorf("a change of the key meanwhile: %v", err)
+	}
+	lost := 0
+	for _, g := range []*gossip.Gossip{a, b} {
+		alive := 0
+		for _, p := range g.Peers() {
+			if p.Status == cluster.Alive {
+				alive++
+			}
+		}
+		if alive != 2 || len(g.Peers()) != 2 {
+			lost++
+			t.Errorf("knows %v", g.Peers())
+		}
+	}
+	testenv.Bar(t, 20, joined, fmt.Sprintf("of %d strangers joined, with a key of their own or none", tried), joined == 0)
+	testenv.Bar(t, 20, lost, "members lost after 20,000 packets of junk and a change of the key", lost == 0)
 }
 
 // After a rotation the old key opens nothing, also where every other packet of
