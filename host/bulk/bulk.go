@@ -13,13 +13,24 @@
 //
 //	request: u8 1, u8 flags (1: may be compressed), u16 length of the object's
 //	         name, u32 length of the chunk, u64 offset, name
+//	         u8 2, u8 0, u16 length of the name, u32 length of the nodes, u64
+//	         length of the object, name, nodes: of whom is it to be fetched, if
+//	         not of those?
 //	answer:  u8 status, u8 encoding (0 as it is, 1 s2), u16 0, u32 length of
 //	         what follows, u32 CRC-32C of the chunk, what follows
 //
-// With another status than 0 what follows is a text for a person.
+// With another status than 0 what follows is a text for a person. What follows a
+// question of whom to fetch is nodes: of each u8 length of its name, and the name.
+//
+// # Many at one time
+//
+// Where many nodes want one object, [Referrals] has each fetch it of those that
+// asked before, which give by a [Relay] what has come to them so far. So it leaves
+// who has it about once, and each of the others.
 package bulk
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"hash/crc32"
@@ -45,6 +56,9 @@ const (
 	linger = 250 * time.Millisecond
 	// maxText is the most bytes of a reason.
 	maxText = 256
+	// maxReferred is how many nodes one is sent to, or names, at most, and maxNode
+	// the bytes of a node's name.
+	maxReferred, maxNode = 16, 255
 
 	requestSize = 16
 	answerSize  = 12
@@ -63,6 +77,12 @@ var (
 	ErrHolder = errors.New("holder cannot read the object")
 	// errWire says that the other end does not speak the protocol.
 	errWire = errors.New("protocol of bulk data is violated")
+)
+
+// The kinds of requests.
+const (
+	kindChunk = 1
+	kindAsk   = 2
 )
 
 // The statuses of an answer.
@@ -95,6 +115,24 @@ type Object interface {
 	io.ReaderAt
 	io.Closer
 	Size() int64
+}
+
+// awaiter is an Object of which not all is there: Await waits for n bytes at off.
+type awaiter interface {
+	Await(ctx context.Context, off int64, n int) error
+}
+
+// readNodes reads names of nodes.
+func readNodes(b []byte) ([]string, error) {
+	var nodes []string
+	for len(b) > 0 {
+		n := int(b[0])
+		if n == 0 || n >= len(b) || len(nodes) == maxReferred {
+			return nil, fmt.Errorf("%w: names of nodes", errWire)
+		}
+		nodes, b = append(nodes, string(b[1:1+n])), b[1+n:]
+	}
+	return nodes, nil
 }
 
 // byter is what has bytes in memory.

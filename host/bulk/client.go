@@ -77,6 +77,8 @@ type Transfer struct {
 	flying  int           // guarded by mu; chunks that somebody fetches
 	changed chan struct{} // guarded by mu; closed when todo or flying have changed for somebody who waits
 	wire    int64         // guarded by mu; bytes that came, as they were on the wire
+	came    []bool        // guarded by mu; the chunks that are there
+	news    chan struct{} // guarded by mu; closed when more are, for somebody who waits
 }
 
 // NewTransfer describes what is to be fetched: length bytes of the object of a
@@ -95,8 +97,12 @@ func NewTransfer(name []byte, off, length int64, dest io.WriterAt) (*Transfer, e
 	for at := (length - 1) / ChunkSize * ChunkSize; at >= 0 && length > 0; at -= ChunkSize {
 		t.todo = append(t.todo, at)
 	}
+	t.came = make([]bool, len(t.todo))
 	return t, nil
 }
+
+// Length is how many bytes are fetched.
+func (t *Transfer) Length() int64 { return t.length }
 
 // Missing is how many chunks have not arrived.
 func (t *Transfer) Missing() int {
@@ -132,17 +138,61 @@ func (t *Transfer) take() (at int64, ok bool, wait <-chan struct{}) {
 	return 0, false, t.changed
 }
 
-// done notes the end of chunks that were taken.
-func (t *Transfer) done(failed []int64, good int, wire int64) {
+// failed gives back chunks that were taken and did not come.
+func (t *Transfer) failed(chunks []int64) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	t.todo = append(t.todo, failed...)
-	t.flying -= len(failed) + good
+	t.todo = append(t.todo, chunks...)
+	t.flying -= len(chunks)
+	t.moved(len(chunks) > 0)
+}
+
+// arrived notes that a chunk is where it belongs, of which wire bytes came.
+func (t *Transfer) arrived(at, wire int64) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	t.came[at/ChunkSize] = true
+	t.flying--
 	t.wire += wire
-	if t.changed != nil && (len(failed) > 0 || t.flying == 0) {
+	t.moved(false)
+	t.tell()
+}
+
+// moved wakes who waits for a chunk to fetch. mu is held.
+func (t *Transfer) moved(more bool) {
+	if t.changed != nil && (more || t.flying == 0) {
 		close(t.changed)
 		t.changed = nil
 	}
+}
+
+// arrival reports whether the chunk at an offset in the range is there, and gives
+// a channel to wait at where it is not.
+func (t *Transfer) arrival(at int64) (there bool, wait <-chan struct{}) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if t.came[at/ChunkSize] {
+		return true, nil
+	}
+	if t.news == nil {
+		t.news = make(chan struct{})
+	}
+	return false, t.news
+}
+
+// tell wakes who waits for chunks. mu is held.
+func (t *Transfer) tell() {
+	if t.news != nil {
+		close(t.news)
+		t.news = nil
+	}
+}
+
+// wake has who waits for chunks look again.
+func (t *Transfer) wake() {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	t.tell()
 }
 
 func (t *Transfer) size(at int64) int { return int(min(ChunkSize, t.length-at)) }
@@ -174,6 +224,60 @@ func (c *Client) Run(ctx context.Context, t *Transfer, holders ...string) error 
 		return fmt.Errorf("fetch object %.40x, %d chunks are missing: nobody has it", t.name, missing)
 	}
 	return fmt.Errorf("fetch object %.40x, %d chunks are missing: %w", t.name, missing, errors.Join(errs...))
+}
+
+// Ask asks the holder of an object of length bytes which nodes to fetch it of;
+// none: of itself. without are those that it has named before and that do not
+// give it.
+func (c *Client) Ask(ctx context.Context, holder string, name []byte, length int64, without []string) ([]string, error) {
+	var failed []byte
+	for _, node := range without[max(0, len(without)-maxReferred):] {
+		if len(node) <= maxNode {
+			failed = append(append(failed, byte(len(node))), node...)
+		}
+	}
+	if len(name) > MaxName || length < 0 {
+		return nil, fmt.Errorf("%w: %d bytes, of a name of %d bytes", ErrRange, length, len(name))
+	}
+	request := []byte{kindAsk, 0}
+	request = binary.LittleEndian.AppendUint16(request, uint16(len(name)))
+	request = binary.LittleEndian.AppendUint32(request, uint32(len(failed)))
+	request = binary.LittleEndian.AppendUint64(request, uint64(length))
+	request = append(append(request, name...), failed...)
+	for {
+		s, fresh, err := c.source(ctx, holder)
+		if err != nil {
+			return nil, err
+		}
+		nodes, err := s.ask(ctx, request)
+		c.giveBack(holder, s, err == nil)
+		if err == nil || fresh || ctx.Err() != nil {
+			return nodes, err
+		}
+	}
+}
+
+func (s *source) ask(ctx context.Context, request []byte) ([]string, error) {
+	stop := context.AfterFunc(ctx, func() { s.conn.SetDeadline(time.Unix(1, 0)) })
+	defer stop()
+	if err := s.deadline(ctx); err != nil {
+		return nil, err
+	}
+	if _, err := s.conn.Write(request); err != nil {
+		return nil, err
+	}
+	_, n, err := s.head()
+	if err != nil {
+		return nil, err
+	}
+	if n > maxReferred*(1+maxNode) {
+		return nil, fmt.Errorf("%w: %d bytes of names", errWire, n)
+	}
+	b := make([]byte, n)
+	if _, err := io.ReadFull(s.in, b); err != nil {
+		return nil, err
+	}
+	return readNodes(b)
 }
 
 // from fetches from one holder, until there is nothing to do or it is no use.
@@ -254,7 +358,7 @@ func (s *source) fetch(ctx context.Context, t *Transfer) (good int, err error) {
 	var flying []int64
 	defer func() {
 		if len(flying) > 0 {
-			t.done(flying, 0, 0)
+			t.failed(flying)
 		}
 	}()
 	request := make([]byte, 0, depth*(requestSize+len(t.name)))
@@ -267,7 +371,7 @@ func (s *source) fetch(ctx context.Context, t *Transfer) (good int, err error) {
 				break
 			}
 			flying = append(flying, at)
-			request = append(request, 1, 1)
+			request = append(request, kindChunk, 1)
 			request = binary.LittleEndian.AppendUint16(request, uint16(len(t.name)))
 			request = binary.LittleEndian.AppendUint32(request, uint32(t.size(at)))
 			request = binary.LittleEndian.AppendUint64(request, uint64(t.off+at))
@@ -296,9 +400,9 @@ func (s *source) fetch(ctx context.Context, t *Transfer) (good int, err error) {
 		if err != nil {
 			return good, err
 		}
+		t.arrived(flying[0], wire)
 		flying = flying[1:]
 		good++
-		t.done(nil, 1, wire)
 	}
 }
 
@@ -315,24 +419,13 @@ func (s *source) deadline(ctx context.Context) error {
 
 // answer takes one chunk.
 func (s *source) answer(t *Transfer, at int64) (wire int64, err error) {
-	var head [answerSize]byte
-	if _, err := io.ReadFull(s.in, head[:]); err != nil {
+	head, n, err := s.head()
+	if err != nil {
 		return 0, err
 	}
 	size := t.size(at)
-	n := int(binary.LittleEndian.Uint32(head[4:]))
 	sum := binary.LittleEndian.Uint32(head[8:])
-	switch {
-	case head[0] != statusOK:
-		if n > maxText {
-			return 0, fmt.Errorf("%w: a reason of %d bytes", errWire, n)
-		}
-		text := make([]byte, n)
-		if _, err := io.ReadFull(s.in, text); err != nil {
-			return 0, err
-		}
-		return 0, statusError(head[0], text)
-	case head[1] == 0 && n != size, head[1] == 1 && n >= size, head[1] > 1:
+	if head[1] == 0 && n != size || head[1] == 1 && n >= size || head[1] > 1 {
 		return 0, fmt.Errorf("%w: %d bytes of encoding %d for a chunk of %d", errWire, n, head[1], size)
 	}
 	place, inPlace := t.dest.(byter)
@@ -369,4 +462,23 @@ func (s *source) answer(t *Transfer, at int64) (wire int64, err error) {
 		}
 	}
 	return int64(n), nil
+}
+
+// head takes the beginning of an answer that n bytes follow.
+func (s *source) head() (head [answerSize]byte, n int, err error) {
+	if _, err := io.ReadFull(s.in, head[:]); err != nil {
+		return head, 0, err
+	}
+	n = int(binary.LittleEndian.Uint32(head[4:]))
+	if head[0] == statusOK {
+		return head, n, nil
+	}
+	if n > maxText {
+		return head, 0, fmt.Errorf("%w: a reason of %d bytes", errWire, n)
+	}
+	text := make([]byte, n)
+	if _, err := io.ReadFull(s.in, text); err != nil {
+		return head, 0, err
+	}
+	return head, 0, statusError(head[0], text)
 }

@@ -19,6 +19,9 @@ type Holder struct {
 	// Open returns what a node asks for by a name, which is any bytes, or an
 	// error. It decides who may have what.
 	Open func(ctx context.Context, from string, name []byte) (Object, error)
+	// Refer returns the nodes that a node is to fetch an object of, of length bytes;
+	// none: of this one. without are those that did not give it. It may be nil.
+	Refer func(from string, name []byte, length int64, without []string) ([]string, error)
 	// Log is told why objects could not be given. It may be nil.
 	Log func(format string, args ...any)
 
@@ -78,13 +81,25 @@ func (h *Holder) Serve(ctx context.Context, conn net.Conn, from string) error {
 		n := int(binary.LittleEndian.Uint16(head[2:]))
 		size := int(binary.LittleEndian.Uint32(head[4:]))
 		off := binary.LittleEndian.Uint64(head[8:])
-		if head[0] != 1 || head[1] > 1 || n > MaxName || size == 0 || size > ChunkSize || off > 1<<62 {
+		chunk := head[0] == kindChunk && head[1] <= 1 && size > 0 && size <= ChunkSize
+		ask := head[0] == kindAsk && head[1] == 0 && size <= maxReferred*(1+maxNode)
+		if !chunk && !ask || n > MaxName || off > 1<<62 {
 			return fmt.Errorf("%w: request %x", errWire, head)
 		}
 		if _, err := io.ReadFull(in, name[:n]); err != nil {
 			return err
 		}
-		if err := s.answer(ctx, name[:n], int64(off), size, head[1] == 1); err != nil {
+		var err error
+		if chunk {
+			err = s.answer(ctx, name[:n], int64(off), size, head[1] == 1)
+		} else {
+			without := make([]byte, size)
+			if _, err := io.ReadFull(in, without); err != nil {
+				return err
+			}
+			err = s.refer(name[:n], int64(off), without)
+		}
+		if err != nil {
 			return err
 		}
 	}
@@ -119,6 +134,19 @@ func (s *sender) answer(ctx context.Context, name []byte, off int64, size int, m
 	}
 	if off+int64(size) > s.obj.Size() {
 		return s.refuse(statusRange, fmt.Sprintf("it has %d bytes", s.obj.Size()))
+	}
+	if o, ok := s.obj.(awaiter); ok { // not while it holds memory that others wait for
+		wait, cancel := context.WithTimeout(ctx, stall/2)
+		err := o.Await(wait, off, size)
+		cancel()
+		if ctx.Err() != nil {
+			return ctx.Err()
+		}
+		if err != nil {
+			s.h.log("wait for object %.40x for node %s: %v", name, s.from, err)
+			s.close()
+			return s.refuse(statusHolder, "it did not come here")
+		}
 	}
 	if err := s.h.memory.Acquire(ctx, ChunkSize); err != nil {
 		return err
@@ -181,6 +209,29 @@ func (s *sender) measure(rate *float64, n int, d time.Duration) {
 		return
 	}
 	*rate += (now - *rate) / 4
+}
+
+// refer answers of whom an object is to be fetched.
+func (s *sender) refer(name []byte, length int64, without []byte) error {
+	nodes, err := readNodes(without)
+	if err != nil {
+		return err
+	}
+	if s.h.Refer == nil {
+		return s.send(statusOK, 0, nil, 0)
+	}
+	to, err := s.h.Refer(s.from, name, length, nodes)
+	if err != nil {
+		s.h.log("refer node %s for object %.40x: %v", s.from, name, err)
+		return s.refuse(statusNotFound, "it is not here, or not for you")
+	}
+	var b []byte
+	for _, node := range to[:min(len(to), maxReferred)] {
+		if len(node) <= maxNode {
+			b = append(append(b, byte(len(node))), node...)
+		}
+	}
+	return s.send(statusOK, 0, b, 0)
 }
 
 func (s *sender) refuse(status byte, why string) error { return s.send(status, 0, []byte(why), 0) }

@@ -45,17 +45,22 @@ type bulkData struct {
 	client *bulk.Client
 	dial   func(ctx context.Context, node string) (net.Conn, error)
 
+	refers bulk.Referrals // of payloads that workers here have
+
 	came atomic.Int64 // bytes of payloads that were filled
 
 	mu     sync.Mutex
+	relays map[string]*relay        // guarded by mu; large payloads that come, or came lately, by their names
 	served map[string]int           // guarded by mu, as is all that follows; connections, by who asks
 	from   map[string]chan struct{} // slots of transfers, by who is asked
 	failed map[string]time.Time
 }
 
 func newBulkData(p *peering) *bulkData {
-	d := &bulkData{p: p, served: map[string]int{}, from: map[string]chan struct{}{}, failed: map[string]time.Time{}}
+	d := &bulkData{p: p, served: map[string]int{}, from: map[string]chan struct{}{}, failed: map[string]time.Time{},
+		relays: map[string]*relay{}}
 	d.holder = bulk.NewHolder(bulkServing, d.open)
+	d.holder.Refer = d.refer
 	d.dial = d.dialNode
 	d.client = bulk.NewClient(bulkTransfers, func(ctx context.Context, node string) (net.Conn, error) { return d.dial(ctx, node) })
 	return d
@@ -113,12 +118,21 @@ func (d *bulkData) open(_ context.Context, from string, name []byte) (bulk.Objec
 	if len(name) != bulkNameSize {
 		return nil, fmt.Errorf("a name of %d bytes", len(name))
 	}
-	d.p.mu.Lock()
-	w := d.p.readsLocked(binary.LittleEndian.Uint64(name), func(at peer.Node) bool { return at.Name == from })
-	d.p.mu.Unlock()
-	if w == nil {
-		return nil, errors.New("the worker that had the object is gone, or who asks has none")
+	if w := d.readBy(from, binary.LittleEndian.Uint64(name)); w != nil {
+		return d.lend(w, name)
 	}
+	return d.openRelay(from, name)
+}
+
+// readBy returns the worker of that number here, if a node may read its payloads.
+func (d *bulkData) readBy(from string, worker uint64) *workerProcess {
+	d.p.mu.Lock()
+	defer d.p.mu.Unlock()
+	return d.p.readsLocked(worker, func(at peer.Node) bool { return at.Name == from })
+}
+
+// lend opens the payload of a name's object that a worker here has.
+func (d *bulkData) lend(w *workerProcess, name []byte) (bulk.Object, error) {
 	body, err := link.Marshal(worker.PeerFetchBody{Owner: binary.LittleEndian.Uint64(name[8:]), Seq: binary.LittleEndian.Uint64(name[16:])})
 	if err != nil {
 		return nil, err
@@ -187,7 +201,8 @@ func (d *bulkData) fill(ctx context.Context, k *tenantPeers, w *workerProcess, b
 	if err != nil {
 		return err
 	}
-	t, err := bulk.NewTransfer(bulkName(b.Peer, wray.ID{Owner: b.Owner, Seq: b.Seq}), 0, b.Len, files[0])
+	name := bulkName(b.Peer, wray.ID{Owner: b.Owner, Seq: b.Seq})
+	t, err := bulk.NewTransfer(name, 0, b.Len, files[0])
 	if err != nil {
 		return err
 	}
@@ -211,12 +226,16 @@ func (d *bulkData) fill(ctx context.Context, k *tenantPeers, w *workerProcess, b
 		return err
 	}
 	defer release()
+	whole := false
+	over := d.relay(w, name, t, files[0])
+	defer func() { over(whole) }() // before the worker hears, whose memory it is
 	if err := d.run(ctx, at, t); err != nil {
 		if cause := context.Cause(ctx); cause != nil {
 			err = cause
 		}
 		return err
 	}
+	whole = true
 	d.came.Add(b.Len)
 	return nil
 }
@@ -226,7 +245,7 @@ func (d *bulkData) fill(ctx context.Context, k *tenantPeers, w *workerProcess, b
 func (d *bulkData) run(ctx context.Context, from peer.Node, t *bulk.Transfer) error {
 	for {
 		missing := t.Missing()
-		err := d.client.Run(ctx, t, from.Name)
+		err := d.client.RunReferred(ctx, t, from.Name)
 		switch {
 		case err == nil, ctx.Err() != nil:
 			return err
@@ -272,4 +291,5 @@ func (d *bulkData) forget(node string) {
 	defer d.mu.Unlock()
 	delete(d.from, node) // whose transfers end
 	delete(d.failed, node)
+	d.refers.Forget(node)
 }
