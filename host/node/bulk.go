@@ -227,7 +227,7 @@ func (d *bulkData) fill(ctx context.Context, k *tenantPeers, w *workerProcess, b
 	}
 	defer release()
 	whole := false
-	over := d.relay(w, name, t, files[0])
+	over := d.relay(k, w, name, t, files[0])
 	defer func() { over(whole) }() // before the worker hears, whose memory it is
 	if err := d.run(ctx, at, t); err != nil {
 		if cause := context.Cause(ctx); cause != nil {

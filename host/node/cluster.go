@@ -32,6 +32,11 @@ func (n *Node) Join(ctx context.Context, c member.Config) error {
 		c.Offer.Capacity.Memory = worker.DefaultMemory()
 	}
 	n.peers = newPeering(n)
+	n.mu.Lock()
+	for _, t := range n.tenants { // the node's own was there before
+		t.peers = n.peers.of(t)
+	}
+	n.mu.Unlock()
 	c.Handler, c.Blob, c.Drain = n.peers, n.peers.blob, n.retire
 	c.Protocols = map[string]func(context.Context, *rpc.Conn){bulk.Protocol: n.peers.bulk.accept}
 	c.Jobs = jobsForOthers{n}

@@ -18,6 +18,7 @@ import (
 
 // relay is a large payload that comes to a worker here, or came lately.
 type relay struct {
+	k    *tenantPeers
 	w    *workerProcess
 	size int64
 	live *bulk.Relay // gives what has come, until the transfer is over
@@ -45,11 +46,11 @@ func (d *bulkData) refer(from string, name []byte, length int64, without []strin
 
 // relay lets others have what comes to a worker here, until over is called, and
 // after it of the worker, if the whole has come.
-func (d *bulkData) relay(w *workerProcess, name []byte, t *bulk.Transfer, f *os.File) (over func(whole bool)) {
+func (d *bulkData) relay(k *tenantPeers, w *workerProcess, name []byte, t *bulk.Transfer, f *os.File) (over func(whole bool)) {
 	if t.Length() < bulk.ReferMin {
 		return func(bool) {}
 	}
-	r := &relay{w: w, size: t.Length(), live: bulk.NewRelay(t, f)}
+	r := &relay{k: k, w: w, size: t.Length(), live: bulk.NewRelay(t, f)}
 	key := string(name)
 	d.mu.Lock()
 	defer d.mu.Unlock()
@@ -93,11 +94,14 @@ func (d *bulkData) openRelay(from string, name []byte) (bulk.Object, error) {
 		r = nil
 	}
 	d.mu.Unlock()
+	if r == nil {
+		return nil, errors.New("the worker that had the object is not here")
+	}
 	d.p.mu.Lock()
-	id := d.p.ownID
+	id := r.k.ownID
 	d.p.mu.Unlock()
-	if r == nil || d.readBy(from, id) != r.w {
-		return nil, errors.New("the worker that had the object is gone, or who asks has none")
+	if d.readBy(from, id) != r.w {
+		return nil, errors.New("the worker that fetched the object is gone, or who asks has none of its tenant")
 	}
 	return &relayed{d: d, r: r, name: name}, nil
 }

@@ -107,3 +107,23 @@ func (h *host) mute(to *host) (unmute func()) {
 func (h *host) command(name string, args ...string) *exec.Cmd {
 	return exec.Command("nsenter", append([]string{"--net=/run/netns/" + h.ns, name}, args...)...)
 }
+
+// sent is how many bytes have left the host.
+func (h *host) sent() int64 {
+	h.net.t.Helper()
+	out, err := h.command("cat", "/proc/net/dev").Output()
+	if err != nil {
+		h.net.t.Fatal(err)
+	}
+	for line := range strings.Lines(string(out)) {
+		if rest, ok := strings.CutPrefix(strings.TrimSpace(line), "eth0:"); ok {
+			n, err := strconv.ParseInt(strings.Fields(rest)[8], 10, 64)
+			if err != nil {
+				h.net.t.Fatal(err)
+			}
+			return n
+		}
+	}
+	h.net.t.Fatalf("eth0 is not in:\n%s", out)
+	return 0
+}

@@ -123,3 +123,32 @@ func BenchmarkTransfer(b *testing.B) {
 	b.ReportMetric(mib/bare.Seconds(), "bare-MiB/s")
 	b.ReportMetric(100*bare.Seconds()/objects.Seconds(), "%-of-bare")
 }
+
+// BenchmarkBroadcast has tasks on eight hosts read one value of the driver's at one
+// time, and says how often it left the driver's host.
+func BenchmarkBroadcast(b *testing.B) {
+	const size = 256 << 20
+	names := []string{"head", "driver"}
+	for i := range 8 {
+		names = append(names, fmt.Sprintf("n%d", i))
+	}
+	c := newCluster(b, names...)
+	j := c.begin("broadcast", size)
+	j.round(nil) // compiles
+	var took time.Duration
+	var sent int64
+	for b.Loop() {
+		before := c.driver.host.sent()
+		j.tell("on")
+		j.round(nil)
+		sent += c.driver.host.sent() - before
+		ns := int64(0)
+		if _, err := fmt.Sscanf(j.said, "ns=%d", &ns); err != nil {
+			b.Fatal(err, j.said)
+		}
+		took += time.Duration(ns)
+	}
+	j.tell("end")
+	b.ReportMetric(float64(sent)/size/float64(b.N), "copies-out")
+	b.ReportMetric(took.Seconds()/float64(b.N), "s/broadcast")
+}

@@ -51,6 +51,8 @@ func run(ctx context.Context) error {
 		w = &borrowing{seed: seed}
 	case "transfer": // of SEED bytes
 		w = transfer{seed}
+	case "broadcast": // of SEED bytes, to eight nodes
+		w = broadcast{seed, 8}
 	default:
 		return fmt.Errorf("there is no workload %q", os.Args[1])
 	}
