@@ -57,7 +57,7 @@ func (n *node) start() {
 	n.c.t.Helper()
 	cmd := n.host.command(wray, append([]string{"start", "--name", n.name, "--listen", n.host.addr + ":7420", "--cpus", "2",
 		"--cluster-dir", filepath.Join(n.c.dir, n.name), "--spill-dir", filepath.Join(n.c.dir, n.name+".spill"),
-		"--object-store-memory", "256MiB", "--socket", strings.TrimPrefix(n.address, "unix://")}, n.args...)...)
+		"--object-store-memory", storeSize, "--socket", strings.TrimPrefix(n.address, "unix://")}, n.args...)...)
 	cmd.Env = append(os.Environ(), n.env...)
 	cmd.Stderr = n.said
 	out, err := cmd.StdoutPipe()
@@ -91,6 +91,9 @@ func (n *node) start() {
 		n.c.t.Fatalf("node %s does not listen:\n%s", n.name, n.said)
 	}
 }
+
+// storeSize is what each node has for objects: little, so that some spill.
+var storeSize = "256MiB"
 
 // stop has the node end by a signal, and waits for that.
 func (n *node) stop(sig syscall.Signal) {

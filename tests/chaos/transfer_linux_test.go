@@ -128,6 +128,8 @@ func BenchmarkTransfer(b *testing.B) {
 // time, and says how often it left the driver's host.
 func BenchmarkBroadcast(b *testing.B) {
 	const size = 256 << 20
+	defer func(before string) { storeSize = before }(storeSize)
+	storeSize = "600MiB"
 	names := []string{"head", "driver"}
 	for i := range 8 {
 		names = append(names, fmt.Sprintf("n%d", i))
