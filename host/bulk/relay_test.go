@@ -205,7 +205,12 @@ func TestRelayOver(t *testing.T) {
 		case <-time.After(time.Millisecond):
 		}
 	}
+	told := make(chan error, 1)
+	go func() { told <- first.relay.Await(context.Background(), 0, 1) }()
 	first.relay.Close()
+	if err := <-told; !errors.Is(err, ErrOver) {
+		t.Errorf("who waits at a relay that is over: %v", err)
+	}
 	c.check(second, <-done)
 	if _, err := first.relay.ReadAt(make([]byte, 1), 0); !errors.Is(err, ErrOver) {
 		t.Errorf("a relay that is over gives %v", err)
