@@ -260,7 +260,7 @@ func jobEnd(info *clientwire.JobInfo) error {
 	}
 	text := info.Error
 	if info.Trace != "" {
-		text += "\nthe guest's stack:\n" + indent(info.Trace)
+		text += "\n" + clientwire.TraceHeading(line(info.TraceOf)) + "\n" + indent(info.Trace)
 	}
 	err := errors.New(text)
 	if info.Hint != "" {
@@ -464,6 +464,6 @@ func printJob(out io.Writer, j *clientwire.JobInfo) error {
 	if err := w.Flush(); err != nil || j.Trace == "" {
 		return err
 	}
-	_, err := fmt.Fprintf(out, "the guest's stack:\n%s\n", indent(string(plain.Text([]byte(j.Trace)))))
+	_, err := fmt.Fprintf(out, "%s\n%s\n", clientwire.TraceHeading(line(j.TraceOf)), indent(string(plain.Text([]byte(j.Trace)))))
 	return err
 }

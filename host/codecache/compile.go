@@ -21,11 +21,20 @@ const (
 )
 
 // compile compiles a module in a process of its own and keeps the result, or
-// that it was refused. The caller holds the unit's lock.
+// that it was refused. A compiler that was killed from outside is followed by one
+// more. The caller holds the unit's lock.
 func (c *Cache) compile(ctx context.Context, u unit, module []byte) (Entry, error) {
+	e, killed, err := c.compileOnce(ctx, u, module)
+	if killed && ctx.Err() == nil {
+		e, _, err = c.compileOnce(ctx, u, module)
+	}
+	return e, err
+}
+
+func (c *Cache) compileOnce(ctx context.Context, u unit, module []byte) (e Entry, killed bool, err error) {
 	out, err := os.MkdirTemp(u.dir, "compile-")
 	if err != nil {
-		return Entry{}, fmt.Errorf("compile: %w", err)
+		return e, false, fmt.Errorf("compile: %w", err)
 	}
 	defer os.RemoveAll(out)
 	if c.watch.compiling != nil {
@@ -36,12 +45,13 @@ func (c *Cache) compile(ctx context.Context, u unit, module []byte) (Entry, erro
 			m := c.manifestOf(u)
 			m.Refused, m.Program = v.refused, c.program
 			if err := c.writeManifest(u, m); err != nil {
-				return Entry{}, err
+				return e, false, err
 			}
 		}
-		return Entry{}, v.err
+		return e, v.killed, v.err
 	}
-	return c.install(u, out)
+	e, err = c.install(u, out)
+	return e, false, err
 }
 
 // install moves what a compiler left into the cache. The compiler is dead, so

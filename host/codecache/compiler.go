@@ -36,6 +36,9 @@ const linkFD = 3
 // exitJail is the exit status of a compiler that did not come to compiling.
 const exitJail = 70
 
+// exitBudget is that of one that has used up its processor time.
+const exitBudget = 71
+
 // lastBreath is how long a process may take to end after its link has.
 const lastBreath = time.Second
 
@@ -58,6 +61,9 @@ type verdict struct {
 	// refused is set when compiling the module again would end the same: the
 	// module is at fault, not the machine or the moment.
 	refused *wray.Error
+	// killed is set when somebody else ended the compiler: a kernel short of
+	// memory, or a person.
+	killed bool
 }
 
 func refuse(e *wray.Error) verdict { return verdict{err: e, refused: e} }
@@ -118,12 +124,14 @@ func (c Compiler) run(ctx context.Context, module []byte, out string) verdict {
 	late := wall.Err() != nil
 	cancel()
 	m.CloseFiles()
+	lingers := false
 	if errors.Is(err, link.ErrClosed) && !late {
 		// It is dying, and how it dies is the verdict; one that only closed its
 		// link is not waited for.
 		select {
 		case <-proc.Done():
 		case <-time.After(lastBreath):
+			lingers = true
 		}
 	}
 	proc.Kill()
@@ -137,6 +145,9 @@ func (c Compiler) run(ctx context.Context, module []byte, out string) verdict {
 		return verdict{err: &wray.Error{Code: wray.CodeCanceled, Message: "compilation was canceled"}}
 	case late:
 		return verdict{err: overloaded(10*budget + 10*time.Second)}
+	case lingers:
+		return verdict{err: &wray.Error{Code: wray.CodeInternal, Message: "the compiler was killed, as it closed its link and did not end",
+			Hint: "the module may have taken the compiler over: keep it, and do not run it again"}}
 	case errors.Is(err, link.ErrClosed):
 		return died(exit, proc.Stderr(), budget)
 	}
@@ -170,8 +181,8 @@ func died(exit jail.Exit, stderr string, budget time.Duration) verdict {
 	switch {
 	case exit.Code == exitJail:
 		return verdict{err: fmt.Errorf("start a compiler: %s", strings.TrimPrefix(stderr, "wray: "))}
-	// The kernel counts in ticks, so the limit strikes a little early or late.
-	case exit.Killed() && exit.CPU >= budget*7/10:
+	// Killed so late it did not end when it was told to.
+	case exit.Code == exitBudget, exit.Killed() && exit.CPU >= budget:
 		return refuse(&wray.Error{
 			Code:    wray.CodeLimitExceeded,
 			Message: fmt.Sprintf("compiling the module takes too long: the compiler was stopped after %v of processor time", exit.CPU.Round(10*time.Millisecond)),
@@ -179,9 +190,9 @@ func died(exit jail.Exit, stderr string, budget time.Duration) verdict {
 			Hint:    "split the largest functions of the module",
 		})
 	case exit.Killed():
-		return verdict{err: &wray.Error{
+		return verdict{killed: true, err: &wray.Error{
 			Code:    wray.CodeInternal,
-			Message: fmt.Sprintf("the compiler was killed after %v of processor time", exit.CPU.Round(10*time.Millisecond)),
+			Message: fmt.Sprintf("the compiler was killed twice, the second time after %v of processor time", exit.CPU.Round(10*time.Millisecond)),
 			Hint:    "the machine may be short of memory: free some and try again",
 		}}
 	// The Go runtime says so when a mapping fails, and there is no other sign.
@@ -232,6 +243,7 @@ func RunCompiler(args []string, compile func(ctx context.Context, module []byte,
 }
 
 func runCompiler(args []string, compile func(ctx context.Context, module []byte, dir string) error) error {
+	endOverBudget()
 	if len(args) < 2 {
 		return errors.New("a compiler needs its output directory and its budget")
 	}

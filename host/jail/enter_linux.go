@@ -152,9 +152,15 @@ func (l rlimit) set() error {
 	if err := unix.Prlimit(0, l.resource, nil, &old); err != nil {
 		return err
 	}
-	v := min(l.value, old.Max)
-	return unix.Prlimit(0, l.resource, &unix.Rlimit{Cur: v, Max: v}, nil)
+	v, most := min(l.value, old.Max), min(l.value, old.Max)
+	if l.resource == unix.RLIMIT_CPU { // SIGXCPU comes first
+		most = min(v+cpuGrace, old.Max)
+	}
+	return unix.Prlimit(0, l.resource, &unix.Rlimit{Cur: v, Max: most}, nil)
 }
+
+// cpuGrace is how many seconds of processor time a process has after SIGXCPU.
+const cpuGrace = 1
 
 func rlimits(l Limits, newUser bool) []rlimit {
 	ls := []rlimit{{"CORE", unix.RLIMIT_CORE, 0}}
@@ -168,7 +174,8 @@ func rlimits(l Limits, newUser bool) []rlimit {
 	}
 	add("NOFILE", unix.RLIMIT_NOFILE, l.OpenFiles)
 	add("FSIZE", unix.RLIMIT_FSIZE, l.FileSize)
-	// Whole seconds, and the kernel kills when the hard limit is reached.
+	// Whole seconds. The kernel sends SIGXCPU, which Go's runtime ignores unless
+	// somebody waits for it, and kills who does not end by it a little later.
 	add("CPU", unix.RLIMIT_CPU, int64((l.CPU+time.Second-1)/time.Second))
 	if newUser {
 		add("NPROC", unix.RLIMIT_NPROC, l.Threads)

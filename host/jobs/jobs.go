@@ -321,7 +321,7 @@ func (j *Jobs) run(ctx context.Context, b *job, run Run, release func()) {
 		i.State, i.Error, i.Hint = clientwire.JobFailed, "its node was stopped, and the job with it", "submit it again"
 	default:
 		i.State = clientwire.JobFailed
-		i.Error, i.Hint, i.Trace = describe(err)
+		describe(i, err)
 	}
 	j.keepLocked(b)
 	b.output.end() // who has read all of it finds how the job ended
@@ -329,17 +329,18 @@ func (j *Jobs) run(ctx context.Context, b *job, run Run, release func()) {
 }
 
 // describe takes an error apart for who reads it elsewhere.
-func describe(err error) (text, hint, trace string) {
-	text = bounded(err.Error())
+func describe(i *clientwire.JobInfo, err error) {
+	i.Error = bounded(err.Error())
 	e := (*wray.Error)(nil)
 	if !errors.As(err, &e) {
-		return text, "", ""
+		return
 	}
 	for c := e; c != nil; c = c.Cause {
-		hint = cmp.Or(hint, c.Hint)
-		trace = cmp.Or(trace, c.Trace)
+		i.Hint = cmp.Or(i.Hint, bounded(c.Hint))
+		if i.Trace == "" && c.Trace != "" {
+			i.Trace, i.TraceOf = bounded(c.Trace), clientwire.TraceOf(c.Code)
+		}
 	}
-	return text, bounded(hint), bounded(trace)
 }
 
 // maxText bounds what a job's record has of an error, in bytes.

@@ -452,3 +452,19 @@ func TestTenants(t *testing.T) {
 		t.Errorf("a has %v in the next process", list)
 	}
 }
+
+// TestWhoseTrace holds that what a process of wray said in the end is told from
+// a guest's stack.
+func TestWhoseTrace(t *testing.T) {
+	for of, e := range map[string]*wray.Error{
+		"":         {Code: wray.CodeDependencyFailed, Cause: &wray.Error{Code: wray.CodePanic, Trace: "goroutine 1"}},
+		"worker":   {Code: wray.CodeDependencyFailed, Cause: &wray.Error{Code: wray.CodeWorkerDied, Trace: "goroutine 1"}},
+		"compiler": {Code: wray.CodeInvalidModule, Trace: "goroutine 1"},
+	} {
+		var i clientwire.JobInfo
+		describe(&i, e)
+		if i.Trace != "goroutine 1" || i.TraceOf != of {
+			t.Errorf("%v: trace %q of %q", e, i.Trace, i.TraceOf)
+		}
+	}
+}

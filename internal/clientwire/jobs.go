@@ -3,6 +3,7 @@ package clientwire
 import (
 	"unicode/utf8"
 
+	"github.com/wray-project/wray"
 	"github.com/wray-project/wray/internal/link"
 )
 
@@ -44,10 +45,31 @@ type JobInfo struct {
 	ExitCode  int      `cbor:"9,keyasint,omitempty" json:"exit_code"` // of the driver, of a job that has ended
 	Error     string   `cbor:"10,keyasint,omitempty" json:"error,omitempty"`
 	Hint      string   `cbor:"11,keyasint,omitempty" json:"hint,omitempty"`
-	Trace     string   `cbor:"12,keyasint,omitempty" json:"trace,omitempty"` // the guest's stack
+	Trace     string   `cbor:"12,keyasint,omitempty" json:"trace,omitempty"` // the guest's stack, or what TraceOf says
 	Note      string   `cbor:"13,keyasint,omitempty" json:"note,omitempty"`  // what else there is to say, such as lost output
 	By        string   `cbor:"14,keyasint,omitempty" json:"by,omitempty"`    // who submitted it, of those who come over the network
 	Tenant    string   `cbor:"15,keyasint,omitempty" json:"tenant,omitempty"`
+	TraceOf   string   `cbor:"16,keyasint,omitempty" json:"trace_of,omitempty"` // which process of wray said what is in Trace; empty: the guest
+}
+
+// TraceOf says which process of wray has said what a failure of that code has as
+// its trace: a worker, or a compiler, that died. Empty: it is a guest's stack.
+func TraceOf(c wray.Code) string {
+	switch c {
+	case wray.CodeWorkerDied:
+		return "worker"
+	case wray.CodeInvalidModule:
+		return "compiler"
+	}
+	return ""
+}
+
+// TraceHeading is what a person reads above a trace, of what TraceOf says.
+func TraceHeading(of string) string {
+	if of == "" {
+		return "the guest's stack:"
+	}
+	return "what the " + of + " process said in the end:"
 }
 
 // JobList is the jobs that a node knows of, the newest first.
