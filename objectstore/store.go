@@ -53,7 +53,7 @@ const (
 	Align = abi.MapAlign
 
 	// MaxPayload is the greatest length in bytes of a payload.
-	MaxPayload = 1 << 40
+	MaxPayload = abi.MaxPayload
 
 	// MaxRefs is the greatest number of references in one value.
 	MaxRefs = 1 << 20

@@ -24,7 +24,7 @@ var (
 		UTF8:             cbor.UTF8DecodeInvalid,
 		MaxArrayElements: math.MaxInt32,
 		MaxMapPairs:      math.MaxInt32,
-		MaxNestedLevels:  256,
+		MaxNestedLevels:  maxNesting,
 		DefaultMapType:   reflect.TypeFor[map[string]any](),
 	}.DecMode())
 )

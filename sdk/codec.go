@@ -103,6 +103,8 @@ type class struct {
 	kind kind
 	elem abi.Elem
 	refs bool // a value may hold a Ref
+	// nests is set where nothing but the value says how deep it nests.
+	nests bool
 }
 
 var classes sync.Map // reflect.Type to class
@@ -163,6 +165,7 @@ func classify(t reflect.Type) class {
 		c.kind = kindRefs
 	}
 	c.refs = (c.kind == kindCBOR || c.kind == kindRefs) && mayHoldRefs(t, nil)
+	c.nests = c.kind == kindCBOR && nests(t)
 	classes.Store(t, c)
 	return c
 }
@@ -266,7 +269,13 @@ func encode[T any](v *T, buf []byte, out *rt.Value) ([]byte, error) {
 		c := *v // only here must the value be in the heap
 		var err error
 		out.Encoding, out.Elem = abi.EncodingCBOR, 0
-		out.Data, out.Refs, err = marshalCBOR(&c, classify(reflect.TypeFor[T]()).refs)
+		cl := classify(reflect.TypeFor[T]())
+		if cl.nests {
+			if err := checkDepth(reflect.ValueOf(&c).Elem()); err != nil {
+				return buf, err
+			}
+		}
+		out.Data, out.Refs, err = marshalCBOR(&c, cl.refs)
 		return buf, err
 	}
 	out.Encoding, out.Elem, out.Data = abi.EncodingCBOR, 0, buf[start:len(buf):len(buf)]

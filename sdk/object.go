@@ -118,8 +118,9 @@ type Builder struct {
 // NewBuilder returns a Builder for a value of at most size bytes, all of which
 // count as taken in the object store from now on. It waits while that is full.
 func NewBuilder(ctx context.Context, size int64) (*Builder, error) {
-	if size < 0 {
-		return nil, wray.Errorf(wray.CodeBadArgument, "a value of %d bytes cannot be", size)
+	if size < 0 || size > abi.MaxPayload {
+		return nil, &wray.Error{Code: wray.CodeBadArgument, Message: fmt.Sprintf("a value of %d bytes cannot be: values have 0 to %d", size, int64(abi.MaxPayload)),
+			Hint: "give sdk.NewBuilder the most that the value can have"}
 	}
 	b, err := rt.NewBuilder(ctx, size)
 	if err != nil {

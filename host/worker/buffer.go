@@ -45,7 +45,7 @@ func bufferOpen(g *guest, v view, s []uint64) abi.Errno {
 	case !ok:
 		return abi.EFAULT
 	case n <= 0 || n > objectstore.MaxPayload:
-		return abi.EINVAL
+		return g.refuse(wray.Errorf(wray.CodeBadArgument, "a value of %d bytes cannot be: a buffer has 1 to %d", s[0], int64(objectstore.MaxPayload)), abi.EINVAL)
 	case n < objectstore.InlineMax:
 		return abi.ENOTSUP // it would have no pages of its own
 	}

@@ -575,8 +575,13 @@ func taskFail(g *guest, v view, s []uint64) abi.Errno {
 	if e != abi.Success {
 		return e
 	}
-	if gv.encoding != abi.EncodingError || len(gv.payload) > maxFailure {
+	if gv.encoding != abi.EncodingError {
 		return abi.EINVAL
+	}
+	if n := len(gv.payload); n > abi.MaxFailure {
+		t.failure = &wray.Error{Code: wray.CodeUserError, Message: fmt.Sprintf("the task failed with an error of %d bytes, of which nothing is read as it has more than %d", n, abi.MaxFailure),
+			Hint: "have it say less, and print the rest"}
+		return abi.Success
 	}
 	g.copied(10 * len(gv.payload)) // decoding takes longer
 	err := objectstore.DecodeFailure(gv.payload)
@@ -593,9 +598,6 @@ func taskFail(g *guest, v view, s []uint64) abi.Errno {
 
 // maxMemory is where the addresses of a wasm32 module end.
 const maxMemory = 4 << 30
-
-// maxFailure bounds what a guest may say of a failure.
-const maxFailure = 1 << 20
 
 func taskYield(g *guest, v view, s []uint64) abi.Errno {
 	g.wantsRoom = false

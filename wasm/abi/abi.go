@@ -246,6 +246,12 @@ const StatAway = 2
 // FlagWatch asks object_get and stream_next for an event.
 const FlagWatch = 1
 
+// Bounds in bytes: of a value, and of what is read of a failure that task_fail tells.
+const (
+	MaxPayload = 1 << 40
+	MaxFailure = 1 << 20
+)
+
 // MapAlign is the alignment of addresses and offsets of object_map.
 const MapAlign = 64 << 10
 

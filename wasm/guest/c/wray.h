@@ -952,7 +952,7 @@ static void wray_fail_code_(wray_call *call, uint32_t code, const char *name, co
 	}
 	wray_value v = wray_cbor_value(&c);
 	v.encoding = WRAY_ERROR;
-	if (wray_v1_task_fail(&v) != WRAY_SUCCESS) { /* a cause of a megabyte, or none at all */
+	if (wray_v1_task_fail(&v) != WRAY_SUCCESS) { /* no error that the host takes */
 		fprintf(stderr, "wray: %s\n", message);
 		abort();
 	}
