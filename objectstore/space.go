@@ -203,11 +203,9 @@ func (s *Store) Progress() Progress {
 // FullError is what to tell the user of a put that will not wait longer for
 // room.
 func (s *Store) FullError(size Size) *wray.Error {
-	st := s.Stats()
 	e := &wray.Error{
 		Code: wray.CodeStoreFull,
-		Message: fmt.Sprintf("no room for an object of %d bytes: %d objects hold %d of %d bytes and none is dropped",
-			size.Payload, st.Objects, st.Used, st.Capacity),
+		Message: fmt.Sprintf("no room for an object of %d bytes: %s and none is dropped", size.Payload, s.FullOf()),
 		Limit: &wray.Limit{Name: "object store memory", Value: s.cfg.Capacity, Unit: "bytes", Flag: CapacityFlag},
 		Hint:  "drop references that are no longer needed, or give the store more memory with " + CapacityFlag,
 	}
@@ -225,6 +223,12 @@ func (s *Store) FullError(size Size) *wray.Error {
 		e.Message += "; what is left in memory is in use, and cannot be moved to disk"
 	}
 	return e
+}
+
+// FullOf says, for a person, what the store is full of.
+func (s *Store) FullOf() string {
+	st := s.Stats()
+	return fmt.Sprintf("%d objects hold %d of %d bytes", st.Objects, st.Used, st.Capacity)
 }
 
 // OnSpace has told called, once, with room reserved for size: at once, mostly

@@ -90,6 +90,8 @@ type job struct {
 
 	queued queue   // calls of actors that wait
 	out    *output // nil where nobody reads it
+	// fullTold is set when the job was told that it waits for room in the store.
+	fullTold atomic.Bool
 	mirror *mirror // where it is the job of another worker
 	// bound are the *functions that have run into what only this node has.
 	bound sync.Map

@@ -80,8 +80,9 @@ func (r *rooms) why(g *guest) string {
 func (r *rooms) watch() {
 	tick := time.NewTicker(max(r.w.cfg.FullAfter/8, time.Millisecond))
 	defer tick.Stop()
-	var seen objectstore.Progress
+	var seen, moved objectstore.Progress
 	since := time.Now()
+	still := since // moved is as it was then
 	for {
 		select {
 		case <-r.ctx.Done():
@@ -96,6 +97,11 @@ func (r *rooms) watch() {
 			return
 		}
 		r.mu.Unlock()
+		if now := r.w.store.Progress(); now != moved {
+			moved, still = now, time.Now()
+		} else if time.Since(still) >= r.w.cfg.FullAfter/4 {
+			r.tell()
+		}
 		if now := r.w.store.Progress(); now != seen || r.w.busy() {
 			seen, since = now, time.Now()
 			continue
@@ -107,6 +113,30 @@ func (r *rooms) watch() {
 		if w := r.pick(); w != nil {
 			w.refuse()
 		}
+	}
+}
+
+// tell says to the jobs of those who wait, once to each, what they wait for. It
+// may be for long: a task that runs may yet drop something, so nobody is refused.
+func (r *rooms) tell() {
+	waits := map[*job]int{}
+	r.mu.Lock()
+	for w := range r.waits {
+		if j := w.g.job; j.out != nil && !j.fullTold.Load() {
+			waits[j]++
+		}
+	}
+	r.mu.Unlock()
+	for j, n := range waits {
+		if j.fullTold.Swap(true) {
+			continue
+		}
+		who := "a sandbox waits"
+		if n > 1 {
+			who = fmt.Sprintf("%d sandboxes wait", n)
+		}
+		full := r.w.store.FullError(objectstore.Size{})
+		j.out.put("", Notice, fmt.Appendf(nil, "%s for room in the object store, in which nothing moves: %s; %s; wray explain and wray memory say who holds what\n", who, r.w.store.FullOf(), full.Hint))
 	}
 }
 

@@ -259,3 +259,34 @@ func TestRoomExplained(t *testing.T) {
 		t.Error(err)
 	}
 }
+
+// TestFullTold: a job whose sandboxes wait for room in a store in which nothing
+// moves is told so on its standard error, once, with the flags that help.
+func TestFullTold(t *testing.T) {
+	c := newCrowd(t)
+	g, stop := c.start(t)
+	said := make(chan string, 10)
+	g.job.out = newOutput(func(_ string, s Stream, p []byte) {
+		if s == Notice {
+			said <- string(p)
+		}
+	})
+	refused := make(chan bool, 2)
+	c.w.room.add(g, func() { refused <- true })
+	if s := <-said; !strings.Contains(s, "a sandbox waits for room in the object store") || !strings.Contains(s, "of 4194304 bytes") ||
+		!strings.Contains(s, objectstore.CapacityFlag) {
+		t.Errorf("it is told %q", s)
+	}
+	<-refused
+	c.w.room.add(g, func() { refused <- true })
+	<-refused // longer than it took to be told
+	g.job.out.close()
+	g.job.out = nil
+	if len(said) != 0 {
+		t.Errorf("it is told again: %q", <-said)
+	}
+	c.release(t)
+	if err := stop(); err != nil {
+		t.Error(err)
+	}
+}
