@@ -204,10 +204,10 @@ func (s *Store) Progress() Progress {
 // room.
 func (s *Store) FullError(size Size) *wray.Error {
 	e := &wray.Error{
-		Code: wray.CodeStoreFull,
+		Code:    wray.CodeStoreFull,
 		Message: fmt.Sprintf("no room for an object of %d bytes: %s and none is dropped", size.Payload, s.FullOf()),
-		Limit: &wray.Limit{Name: "object store memory", Value: s.cfg.Capacity, Unit: "bytes", Flag: CapacityFlag},
-		Hint:  "drop references that are no longer needed, or give the store more memory with " + CapacityFlag,
+		Limit:   &wray.Limit{Name: "object store memory", Value: s.cfg.Capacity, Unit: "bytes", Flag: CapacityFlag},
+		Hint:    "drop references that are no longer needed, or give the store more memory with " + CapacityFlag,
 	}
 	if s.cfg.Disk == nil {
 		e.Hint += ", or a disk with " + SpillDirFlag

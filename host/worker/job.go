@@ -92,7 +92,7 @@ type job struct {
 	out    *output // nil where nobody reads it
 	// fullTold is set when the job was told that it waits for room in the store.
 	fullTold atomic.Bool
-	mirror *mirror // where it is the job of another worker
+	mirror   *mirror // where it is the job of another worker
 	// bound are the *functions that have run into what only this node has.
 	bound sync.Map
 
