@@ -34,6 +34,7 @@ type clusterOptions struct {
 	advertise string
 	alone     bool
 	noToken   bool
+	httpHosts []string
 	etcd      etcdOptions
 }
 
@@ -45,14 +46,15 @@ func (o *clusterOptions) flags(f *pflag.FlagSet) {
 	f.StringVar(&o.dir, "cluster-dir", "", "`DIR` that keeps the node's keys, and a head's control state (default cluster/NAME in $XDG_STATE_HOME/wray)")
 	f.StringVar(&o.listen, "listen", "", "`IP:PORT` for other nodes, of TCP and UDP (default as the last time, or "+member.DefaultListen+")")
 	f.StringVar(&o.advertise, "advertise", "", "`HOST:PORT` at which other nodes reach this one (default what --listen says)")
-	f.BoolVar(&o.noToken, "no-token", false, "as a head, print no join token: for one whose output is kept")
+	f.BoolVar(&o.noToken, "no-token", false, "as a head, print no token: for one whose output is kept; the first admin's is written to a file in --cluster-dir")
+	f.StringSliceVar(&o.httpHosts, "http-host", nil, "`NAME` by which HTTP is asked beside addresses, localhost and that of --advertise; may be repeated")
 	o.etcd.flags(f)
 	f.BoolVar(&o.alone, "alone", false, "take part in no cluster, also where this node has joined one")
 }
 
 // tokenEnv is the variable that has a join token, which is a secret: others see
 // a command line.
-const tokenEnv = "WRAY_TOKEN"
+const tokenEnv = "WRAY_JOIN_TOKEN"
 
 // asked reports whether the flags say that the node is to take part in a cluster.
 func (o *clusterOptions) asked() bool {
@@ -174,6 +176,9 @@ func (o *clusterOptions) config() (member.Config, error) {
 	token := o.token
 	if token == "" && o.address != "" {
 		token = os.Getenv(tokenEnv)
+		if _, err := auth.ParseToken(os.Getenv(userTokenEnv)); token == "" && err == nil {
+			return c, &usageError{withHint(fmt.Errorf("$%s is for users' tokens, and has one with which nodes join", userTokenEnv), "give that in $%s", tokenEnv)}
+		}
 	}
 	if path, ok := strings.CutPrefix(token, "@"); ok {
 		b, err := os.ReadFile(path)
@@ -183,7 +188,7 @@ func (o *clusterOptions) config() (member.Config, error) {
 		token = strings.TrimSpace(string(b))
 	}
 	log := slog.New(slog.NewTextHandler(os.Stderr, &slog.HandlerOptions{Level: slog.LevelWarn}))
-	c = member.Config{Name: name, Dir: dir, Listen: o.listen, Advertise: o.advertise, Join: o.address, Token: token,
+	c = member.Config{Name: name, Dir: dir, Listen: o.listen, Advertise: o.advertise, Join: o.address, Token: token, HTTPHosts: o.httpHosts,
 		Offer: directory.Node{Version: programVersion()}, Log: log}
 	if o.head && o.etcd.asked() {
 		c.Outside = true
@@ -230,8 +235,8 @@ func (o *clusterOptions) join(cmd *cobra.Command, n *node.Node) error {
 		return nil
 	}
 	if o.noToken {
-		fmt.Fprintf(out, "wray: node %s is a head, at %s; a token for others: wray token\n", m.Self().Name, m.Self().Addr)
-		return nil
+		fmt.Fprintf(out, "wray: node %s is a head, at %s; a token for others: wray node token\n", m.Self().Name, m.Self().Addr)
+		return o.firstAdmin(cmd, m, c.Dir)
 	}
 	t, err := n.NewToken(cmd.Context(), auth.TokenOptions{})
 	if err != nil {
@@ -242,7 +247,37 @@ func (o *clusterOptions) join(cmd *cobra.Command, n *node.Node) error {
 	if loopback(m.Self().Addr) {
 		fmt.Fprintf(out, "wray: only this machine reaches that address; listen at another with --listen\n")
 	}
-	return nil
+	return o.firstAdmin(cmd, m, c.Dir)
+}
+
+// adminFile has the first admin's token, where that is not printed.
+const adminFile = "admin.token"
+
+// firstAdmin makes the first user of a cluster that this head begins, and prints
+// its token, or keeps it in a file.
+func (o *clusterOptions) firstAdmin(cmd *cobra.Command, m *member.Member, dir string) error {
+	p, err := m.People()
+	if err != nil {
+		return err
+	}
+	t, begun, err := p.Begin(cmd.Context())
+	if err != nil {
+		return fmt.Errorf("make the first admin: %w", err)
+	}
+	if !begun {
+		return nil
+	}
+	out := cmd.OutOrStdout()
+	if o.noToken {
+		path := filepath.Join(dir, adminFile)
+		if err := auth.WriteFile(path, []byte(t.Reveal()+"\n")); err != nil {
+			return err
+		}
+		_, err := fmt.Fprintf(out, "wray: the first admin's token is in %s: take it from there, and remove the file\n", path)
+		return err
+	}
+	_, err = fmt.Fprintf(out, "wray: the first admin's token, which is shown this once:\n  %s\nwray: who has it runs the cluster; keep it with: wray login --address %s\n", t.Reveal(), m.Self().Addr)
+	return err
 }
 
 // joinCommand is what a person types on the machine that joins.
@@ -268,17 +303,17 @@ func loopback(addr string) bool {
 func clusterHint(err error, c member.Config) error {
 	switch {
 	case errors.Is(err, auth.ErrExpired):
-		return withHint(err, "start it with the address of a head and a new token: wray token")
+		return withHint(err, "start it with the address of a head and a new token: wray node token")
 	case errors.Is(err, member.ErrTokenNeeded):
-		return withHint(err, "a head prints a token: wray token")
+		return withHint(err, "a head prints a token: wray node token")
 	case errors.Is(err, auth.ErrPin), errors.Is(err, auth.ErrToken):
-		return withHint(err, "take a token of the cluster at %s: wray token", c.Join)
+		return withHint(err, "take a token of the cluster at %s: wray node token", c.Join)
 	case errors.Is(err, auth.ErrTokenUsed), errors.Is(err, auth.ErrTokenExpired):
-		return withHint(err, "make another on a head: wray token")
+		return withHint(err, "make another on a head: wray node token")
 	case errors.Is(err, auth.ErrNotHead):
-		return withHint(err, "make a token for heads, and join with it from an empty --cluster-dir: wray token --head")
+		return withHint(err, "make a token for heads, and join with it from an empty --cluster-dir: wray node token --head")
 	case errors.Is(err, auth.ErrNameTaken):
-		return withHint(err, "give the node another name with --name; or, if it lost its --cluster-dir, make a token for that name: wray token --name %s", c.Name)
+		return withHint(err, "give the node another name with --name; or, if it lost its --cluster-dir, make a token for that name: wray node token --name %s", c.Name)
 	case errors.Is(err, directory.ErrCondemned), errors.Is(err, directory.ErrSuperseded):
 		return withHint(err, "start it again")
 	}

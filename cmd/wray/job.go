@@ -8,7 +8,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"net"
 	"os"
 	"strings"
 	"text/tabwriter"
@@ -44,7 +43,7 @@ type nodeFlags struct {
 
 func (o *nodeFlags) flags(cmd *cobra.Command) {
 	f := cmd.Flags()
-	f.StringVar(&o.address, "address", "", "the node at this `ADDRESS`: as wray start prints it, or HOST:PORT of a cluster's, with a credential (default your node's)")
+	f.StringVar(&o.address, "address", "", "the node at this `ADDRESS`: as wray start prints it, or HOST:PORT of a cluster's, with a token (wray login) or a credential (default your node's)")
 	f.StringVar(&o.credential, "credential", "", "`FILE` that wray operator made, for an address HOST:PORT (default $"+credentialEnv+")")
 	f.BoolVar(&o.asJSON, "json", false, "print JSON, one object a line")
 }
@@ -54,13 +53,24 @@ const credentialEnv = "WRAY_CREDENTIAL"
 
 func (o *nodeFlags) dial(ctx context.Context) (jobsClient, error) {
 	address := cmp.Or(o.address, os.Getenv(nodeaddr.Env))
-	if host, _, err := net.SplitHostPort(address); err != nil || host == "" || strings.ContainsAny(address, "/@") {
+	if !overNetwork(address) {
 		return dialNode(ctx, o.address)
 	}
 	file := cmp.Or(o.credential, os.Getenv(credentialEnv))
 	if file == "" {
-		return nil, &usageError{withHint(fmt.Errorf("--address %s is a cluster's, where only those with a credential are heard", address),
-			"have one made on a head, with wray operator, and name its file with --credential")}
+		t, ok, err := userToken(address)
+		if err != nil {
+			return nil, err
+		}
+		if !ok {
+			return nil, &usageError{withHint(fmt.Errorf("--address %s is a cluster's, where only those with a token or a credential are heard", address),
+				"have a token made on a head, with wray token create, and log in: wray login --address %s", address)}
+		}
+		c, err := rpc.NewUser(t, address)
+		if err != nil {
+			return nil, err
+		}
+		return &operatorClient{c, address}, nil
 	}
 	cred, err := auth.OpenOperator(file)
 	if err != nil {
@@ -119,7 +129,7 @@ func (c *operatorClient) JobLogs(ctx context.Context, id string, offset int64, w
 // explain says what to do about a node that is not reached.
 func (c *operatorClient) explain(err error) error {
 	if errors.Is(err, rpc.ErrUnavailable) {
-		return withHint(fmt.Errorf("the node at %s: %w", c.address, err), "see whether it runs and whether the credential is of its cluster and not revoked; any node of the cluster answers")
+		return withHint(fmt.Errorf("the node at %s: %w", c.address, err), "see whether it runs and whether the token or the credential is of its cluster and not revoked; any node of the cluster answers")
 	}
 	return err
 }

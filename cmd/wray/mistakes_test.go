@@ -206,7 +206,7 @@ func TestHomeless(t *testing.T) {
 		}
 	}
 	program := t.TempDir()
-	for _, args := range [][]string{{"run", program}, {"start"}, {"job", "submit", program}, {"job", "list"}, {"status"}, {"explain"}, {"memory"}, {"node", "drain", "a"}, {"token"}} {
+	for _, args := range [][]string{{"run", program}, {"start"}, {"job", "submit", program}, {"job", "list"}, {"status"}, {"explain"}, {"memory"}, {"node", "drain", "a"}, {"node", "token"}, {"user", "list"}, {"token", "list"}} {
 		try(args...)
 	}
 	t.Setenv("WRAY_CACHE", t.TempDir())

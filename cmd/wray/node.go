@@ -1,6 +1,7 @@
 package main
 
 import (
+	"encoding/json"
 	"fmt"
 	"time"
 
@@ -13,7 +14,7 @@ import (
 
 func newNode() *cobra.Command {
 	cmd := &cobra.Command{
-		Use: "node", Short: "Drain, revoke and remove nodes of the cluster", Args: cobra.NoArgs,
+		Use: "node", Short: "Let in, drain, revoke and remove nodes of the cluster", Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
 	}
 	cmd.AddCommand(newNodeDrain(),
@@ -23,7 +24,7 @@ head. A head has the cluster's authority: revoking one helps only against one th
 does no harm.`, "was revoked", false),
 		newNodeRemove("remove NAME", "Revoke a node that is gone for good, head or not", `Remove is revoke of a node that does not come back. If it is a head, the others
 keep the control state without it from then on: remove a head that is lost before
-another is. Ask a head.`, "was removed", true), newNodeRekey())
+another is. Ask a head.`, "was removed", true), newNodeRekey(), newNodeToken())
 	return cmd
 }
 
@@ -111,5 +112,39 @@ was. Ask a head.`,
 		},
 	}
 	cmd.Flags().StringVar(&address, "address", "", "ask the head at this `ADDRESS`, as wray start prints it (default your node's)")
+	return cmd
+}
+
+func newNodeToken() *cobra.Command {
+	var address, name string
+	var uses count
+	var life span
+	var asJSON, head bool
+	cmd := &cobra.Command{
+		Use: "token", Short: "Make a token with which nodes join the cluster", Args: cobra.NoArgs,
+		Long: `Token asks a head of yours on this machine for a token, and prints the command with
+which another node joins. It is a secret: whoever has it joins. With --head it lets in
+further heads, which are given the cluster's authority: whoever has such a token
+has the cluster.`,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			var t clientwire.Token
+			body := clientwire.TokenBody{Uses: int(uses), Life: int64(life), Name: name, Head: head}
+			if err := ask(cmd, address, clientwire.KindToken, body, &t); err != nil {
+				return err
+			}
+			if asJSON {
+				return json.NewEncoder(cmd.OutOrStdout()).Encode(t)
+			}
+			_, err := fmt.Fprintln(cmd.OutOrStdout(), joinCommand(t.Token, t.Addr, head))
+			return err
+		},
+	}
+	f := cmd.Flags()
+	f.StringVar(&address, "address", "", "ask the head at this `ADDRESS`, as wray start prints it (default your node's)")
+	f.Var(&uses, "uses", "how many nodes it lets in (default 1)")
+	f.Var(&life, "valid", "for how long it is good (default 1h)")
+	f.BoolVar(&head, "head", false, "let in further heads")
+	f.StringVar(&name, "name", "", "let in the node of this name alone, also one that lost its keys")
+	f.BoolVar(&asJSON, "json", false, "print one JSON object")
 	return cmd
 }

@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"log/slog"
 	"os"
 	"path/filepath"
 	"syscall"
@@ -14,6 +15,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"github.com/wray-project/wray/host/audit"
 	"github.com/wray-project/wray/host/cluster/directory"
 	"github.com/wray-project/wray/host/node"
 	"github.com/wray-project/wray/host/worker"
@@ -48,6 +50,7 @@ drained: see wray node drain. On an interrupt it leaves at once.`,
 	f.StringVar(&j.socket, "socket", "", "listen at this `PATH` (default wray/node.sock in $XDG_RUNTIME_DIR, or run/node.sock in the cache)")
 	f.StringVar(&j.dir, "jobs-dir", "", "`DIR` that keeps submitted jobs and what they print (default jobs in --cluster-dir, or in $XDG_STATE_HOME/wray)")
 	f.Var(bounded{&j.log, 1 << 20, 1 << 40, "a job's log"}, "job-log-limit", "bytes kept of what a submitted job prints, the newest (default 16MiB)")
+	f.StringVar(&j.audit, "audit-dir", "", "`DIR` that keeps the log of what was done and refused (default audit beside what --jobs-dir names)")
 	f.Var(&drainFor, "drain", "on SIGTERM, how long what runs has to end before the node leaves its cluster")
 	f.StringVar(&groups, "autoscale", "", "as a head, start and remove nodes by what waits: `FILE` has the groups of nodes (default as the last time; none: --autoscale=)")
 	o.flags(f)
@@ -60,6 +63,7 @@ type jobsOptions struct {
 	socket string
 	dir    string
 	log    size
+	audit  string
 }
 
 // keep is where they are kept.
@@ -78,6 +82,25 @@ func (j *jobsOptions) keep(c *clusterOptions, socket string) (string, error) {
 	// Nodes that are alone are told apart by their sockets.
 	sum := sha256.Sum256([]byte(socket))
 	return filepath.Join(state, "jobs", hex.EncodeToString(sum[:8])), nil
+}
+
+// openAudit opens the audit log: beside the jobs, which are kept at a path.
+func (j *jobsOptions) openAudit(c *clusterOptions, jobs string) (*audit.Log, error) {
+	dir := j.audit
+	switch {
+	case dir != "":
+	case j.dir != "":
+		dir = filepath.Clean(jobs) + "-audit"
+	case c.wanted(): // they are in the cluster's directory
+		dir = filepath.Join(filepath.Dir(jobs), "audit")
+	default: // they are told apart by the socket
+		dir = filepath.Join(filepath.Dir(filepath.Dir(jobs)), "audit", filepath.Base(jobs))
+	}
+	l, err := audit.Open(dir, audit.Options{Warn: slog.Default()})
+	if err != nil {
+		return nil, withHint(fmt.Errorf("the audit log: %w", err), "a node runs already and keeps its log there, or the log was changed, which wray audit verify %s says; name another place with --audit-dir", dir)
+	}
+	return l, nil
 }
 
 func start(cmd *cobra.Command, o *nodeOptions, c *clusterOptions, j *jobsOptions, groups string, drainFor time.Duration) error {
@@ -113,6 +136,17 @@ func start(cmd *cobra.Command, o *nodeOptions, c *clusterOptions, j *jobsOptions
 		_, err := c.config()
 		return err
 	}
+	dir, err := j.keep(c, socket)
+	if err != nil {
+		return err
+	}
+	log, err := j.openAudit(c, dir)
+	if err != nil {
+		return err
+	}
+	// It is closed when the node is, which records to its end.
+	defer func() { errors.Join(n.Close(), log.Close()) }()
+	n.Audit(log)
 	if c.wanted() {
 		if err := c.join(cmd, n); err != nil {
 			return err
@@ -120,10 +154,6 @@ func start(cmd *cobra.Command, o *nodeOptions, c *clusterOptions, j *jobsOptions
 		if err := scale.remember(); err != nil {
 			return fmt.Errorf("keep which groups of nodes there are: %w", err)
 		}
-	}
-	dir, err := j.keep(c, socket)
-	if err != nil {
-		return err
 	}
 	if err := n.TakeJobs(dir, int64(j.log)); err != nil {
 		return fmt.Errorf("--jobs-dir %s: %w", dir, err)

@@ -73,40 +73,6 @@ func unready(s clientwire.Status) error {
 	return fmt.Errorf("node %s is not ready: %s", line(s.Node), line(why))
 }
 
-func newToken() *cobra.Command {
-	var address, name string
-	var uses count
-	var life span
-	var asJSON, head bool
-	cmd := &cobra.Command{
-		Use: "token", Short: "Make a token with which nodes join the cluster", Args: cobra.NoArgs,
-		Long: `Token asks a head of yours on this machine for a token, and prints the command with
-which another node joins. It is a secret: whoever has it joins. With --head it lets in
-further heads, which are given the cluster's authority: whoever has such a token
-has the cluster.`,
-		RunE: func(cmd *cobra.Command, _ []string) error {
-			var t clientwire.Token
-			body := clientwire.TokenBody{Uses: int(uses), Life: int64(life), Name: name, Head: head}
-			if err := ask(cmd, address, clientwire.KindToken, body, &t); err != nil {
-				return err
-			}
-			if asJSON {
-				return json.NewEncoder(cmd.OutOrStdout()).Encode(t)
-			}
-			_, err := fmt.Fprintln(cmd.OutOrStdout(), joinCommand(t.Token, t.Addr, head))
-			return err
-		},
-	}
-	f := cmd.Flags()
-	f.StringVar(&address, "address", "", "ask the head at this `ADDRESS`, as wray start prints it (default your node's)")
-	f.Var(&uses, "uses", "how many nodes it lets in (default 1)")
-	f.Var(&life, "valid", "for how long it is good (default 1h)")
-	f.BoolVar(&head, "head", false, "let in further heads")
-	f.StringVar(&name, "name", "", "let in the node of this name alone, also one that lost its keys")
-	f.BoolVar(&asJSON, "json", false, "print one JSON object")
-	return cmd
-}
-
 func newOperator() *cobra.Command {
 	var address, out string
 	var life span

@@ -12,6 +12,7 @@ import (
 	"log/slog"
 	"path/filepath"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -27,13 +28,16 @@ type world struct {
 	store *control.Memory
 	p     *People
 	c     *Checker
+
+	mu     sync.Mutex
+	logins []string // guarded by mu
 }
 
 func newWorld(t testing.TB, now func() time.Time) *world {
 	w := &world{t: t, store: control.NewMemory(control.MemoryOptions{})}
 	t.Cleanup(func() { w.store.Close() })
 	w.p = &People{Store: w.store, Now: now}
-	w.c = NewChecker(w.store, now)
+	w.c = NewChecker(w.store, CheckerOptions{Now: now, Login: func(p Principal) { w.mu.Lock(); defer w.mu.Unlock(); w.logins = append(w.logins, p.Name) }})
 	t.Cleanup(func() { w.c.Close() })
 	<-w.c.Ready()
 	return w
@@ -87,6 +91,11 @@ func TestTokens(t *testing.T) {
 	}
 	w.await(whole, ann)
 	w.await(viewer, as(viewer, Viewer))
+	w.await(whole, ann) // which is no news any more
+	if w.mu.Lock(); len(w.logins) != 2 || w.logins[0] != "ann" {
+		t.Errorf("logins: %q", w.logins)
+	}
+	w.mu.Unlock()
 	w.await(more, as(more, Operator))
 
 	// The user changes, and tokens with it.

@@ -20,6 +20,7 @@ import (
 type Checker struct {
 	store control.Store
 	now   func() time.Time
+	login func(Principal)
 	stop  context.CancelFunc
 	wg    sync.WaitGroup
 	ready chan struct{} // closed when all was read once
@@ -52,13 +53,26 @@ type holding struct {
 	timer  *time.Timer
 }
 
-// NewChecker begins to follow the users and tokens of a store. now nil is
-// time.Now.
-func NewChecker(store control.Store, now func() time.Time) *Checker {
-	if now == nil {
-		now = time.Now
+// CheckerOptions are a checker's; the zero one works.
+type CheckerOptions struct {
+	Now func() time.Time // nil is time.Now
+	// Login is told of a token that is used here after it was not for loginAfter.
+	// It may be nil.
+	Login func(Principal)
+}
+
+// loginAfter is how long a token is not used before its next use is news.
+const loginAfter = time.Hour
+
+// NewChecker begins to follow the users and tokens of a store.
+func NewChecker(store control.Store, o CheckerOptions) *Checker {
+	if o.Now == nil {
+		o.Now = time.Now
 	}
-	c := &Checker{store: store, now: now, ready: make(chan struct{}), users: map[string]user{}, tokens: map[string]*known{}, held: map[string]map[*holding]bool{}}
+	if o.Login == nil {
+		o.Login = func(Principal) {}
+	}
+	c := &Checker{store: store, now: o.Now, login: o.Login, ready: make(chan struct{}), users: map[string]user{}, tokens: map[string]*known{}, held: map[string]map[*holding]bool{}}
 	ctx, stop := context.WithCancel(context.Background())
 	c.stop = stop
 	var both sync.WaitGroup
@@ -236,23 +250,32 @@ func (c *Checker) Verify(text string) (Principal, error) {
 	if err != nil {
 		return Principal{}, ErrUnknown
 	}
+	p, news, err := c.verify(s)
+	if news {
+		c.login(p)
+	}
+	return p, err
+}
+
+// verify is Verify, and reports whether it is news that the token is used.
+func (c *Checker) verify(s Secret) (p Principal, news bool, err error) {
 	c.mu.RLock()
 	defer c.mu.RUnlock()
 	k := c.tokens[s.id]
 	if k == nil {
 		var none [sha256.Size]byte
 		_ = s.is(none[:]) // as long as it takes for one that is there
-		return Principal{}, ErrUnknown
+		return Principal{}, false, ErrUnknown
 	}
 	if !s.is(k.rec.Hash) {
-		return Principal{}, ErrUnknown
+		return Principal{}, false, ErrUnknown
 	}
 	p, ok := c.principalLocked(s.id, k)
 	if !ok {
-		return Principal{}, ErrUnknown
+		return Principal{}, false, ErrUnknown
 	}
-	k.used.Store(c.now().UnixMilli())
-	return p, nil
+	now := c.now().UnixMilli()
+	return p, now-k.used.Swap(now) > loginAfter.Milliseconds(), nil
 }
 
 // principalLocked is whose a token is; false for one that is no good now.

@@ -24,7 +24,6 @@ const (
 	NodeInvite  Action = "node.invite"   // make join tokens, and credentials of operators
 	PeopleRead  Action = "people.read"   // list users and tokens
 	PeopleWrite Action = "people.manage" // make, change and remove users and tokens
-	WhoAmI      Action = "self.read"     // ask who one is
 )
 
 // Rule says who may call something.
@@ -70,22 +69,30 @@ var table = map[string]Rule{
 	"POST /v1/jobs/{id}/stop": {Action: JobStop, Least: Developer},
 	"GET /v1/jobs/{id}/logs":  {Action: JobRead, Least: Viewer},
 
-	Message(clientwire.KindRun):       {Action: JobSubmit, Least: Developer},
-	Message(clientwire.KindMemory):    {Action: NodeRead, Least: Viewer},
-	Message(clientwire.KindStats):     {Action: NodeRead, Least: Viewer},
-	Message(clientwire.KindStatus):    {Action: NodeRead, Least: Viewer},
-	Message(clientwire.KindExplain):   {Action: NodeRead, Least: Viewer},
-	Message(clientwire.KindPing):      {Action: NodeRead, Least: Viewer},
-	Message(clientwire.KindJobSubmit): {Action: JobSubmit, Least: Developer},
-	Message(clientwire.KindJobs):      {Action: JobRead, Least: Viewer},
-	Message(clientwire.KindJob):       {Action: JobRead, Least: Viewer},
-	Message(clientwire.KindJobStop):   {Action: JobStop, Least: Developer},
-	Message(clientwire.KindJobLogs):   {Action: JobRead, Least: Viewer},
-	Message(clientwire.KindToken):     {Action: NodeInvite, Least: Admin, Cluster: true},
-	Message(clientwire.KindOperator):  {Action: NodeInvite, Least: Admin, Cluster: true},
-	Message(clientwire.KindDrain):     {Action: NodeOperate, Least: Operator, Cluster: true},
-	Message(clientwire.KindRemove):    {Action: NodeOperate, Least: Operator, Cluster: true},
-	Message(clientwire.KindRekey):     {Action: NodeOperate, Least: Operator, Cluster: true},
+	Message(clientwire.KindRun):         {Action: JobSubmit, Least: Developer},
+	Message(clientwire.KindMemory):      {Action: NodeRead, Least: Viewer},
+	Message(clientwire.KindStats):       {Action: NodeRead, Least: Viewer},
+	Message(clientwire.KindStatus):      {Action: NodeRead, Least: Viewer},
+	Message(clientwire.KindExplain):     {Action: NodeRead, Least: Viewer},
+	Message(clientwire.KindPing):        {Action: NodeRead, Least: Viewer},
+	Message(clientwire.KindJobSubmit):   {Action: JobSubmit, Least: Developer},
+	Message(clientwire.KindJobs):        {Action: JobRead, Least: Viewer},
+	Message(clientwire.KindJob):         {Action: JobRead, Least: Viewer},
+	Message(clientwire.KindJobStop):     {Action: JobStop, Least: Developer},
+	Message(clientwire.KindJobLogs):     {Action: JobRead, Least: Viewer},
+	Message(clientwire.KindUserList):    {Action: PeopleRead, Least: Admin},
+	Message(clientwire.KindUserAdd):     {Action: PeopleWrite, Least: Admin},
+	Message(clientwire.KindUserSet):     {Action: PeopleWrite, Least: Admin},
+	Message(clientwire.KindUserRemove):  {Action: PeopleWrite, Least: Admin},
+	Message(clientwire.KindTokenList):   {Action: PeopleRead, Least: Admin},
+	Message(clientwire.KindTokenCreate): {Action: PeopleWrite, Least: Admin},
+	Message(clientwire.KindTokenRevoke): {Action: PeopleWrite, Least: Admin},
+
+	Message(clientwire.KindToken):    {Action: NodeInvite, Least: Admin, Cluster: true},
+	Message(clientwire.KindOperator): {Action: NodeInvite, Least: Admin, Cluster: true},
+	Message(clientwire.KindDrain):    {Action: NodeOperate, Least: Operator, Cluster: true},
+	Message(clientwire.KindRemove):   {Action: NodeOperate, Least: Operator, Cluster: true},
+	Message(clientwire.KindRekey):    {Action: NodeOperate, Least: Operator, Cluster: true},
 }
 
 // Message is how a message at the Unix socket stands in the table.

@@ -48,7 +48,7 @@ func (r *Registrar) MayHead(ctx context.Context, who Identity) error {
 		has = has || bytes.Equal(l.Serial, serial)
 	}
 	if !id.Value.Head || id.Value.Revoked || !has {
-		return fmt.Errorf("node %s: %w; make a token for heads, with wray token --head", who.Name, ErrNotHead)
+		return fmt.Errorf("node %s: %w; make a token for heads, with wray node token --head", who.Name, ErrNotHead)
 	}
 	return nil
 }

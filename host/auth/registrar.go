@@ -212,7 +212,7 @@ func (r *Registrar) join(ctx context.Context, token Token, req request) (Grant, 
 	}
 	got := sha256.Sum256(token.Secret[:])
 	if subtle.ConstantTimeCompare(got[:], want) != 1 || missing {
-		return Grant{}, fmt.Errorf("%w: make one on a head, with wray token", ErrToken)
+		return Grant{}, fmt.Errorf("%w: make one on a head, with wray node token", ErrToken)
 	}
 	if now.UnixMilli() >= tok.Value.Expires {
 		return Grant{}, fmt.Errorf("%w, at %s: make another one on a head", ErrTokenExpired, time.UnixMilli(tok.Value.Expires).UTC().Format(time.RFC3339))

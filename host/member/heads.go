@@ -266,7 +266,7 @@ func (m *Member) CheckRetire(ctx context.Context) error {
 		}
 	}
 	return &wray.Error{Code: wray.CodeBadArgument, Node: m.cfg.Name, Message: "this is the only head: without it there is no cluster",
-		Hint: "let another node be a head first (wray token --head), or stop this one with a signal: it may come back"}
+		Hint: "let another node be a head first (wray node token --head), or stop this one with a signal: it may come back"}
 }
 
 // otherHeads are the heads that are there to stay.

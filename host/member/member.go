@@ -76,7 +76,8 @@ type Config struct {
 	HTTP      *http.ServeMux
 	HTTPHosts []string
 	Denied    func(p access.Principal, call, from string)
-	Log       *slog.Logger // nil drops what it says
+	Login     func(access.Principal) // told of a token that is used again: see access.CheckerOptions
+	Log       *slog.Logger           // nil drops what it says
 }
 
 // Member is a node that takes part. Its methods may be called by any number of
@@ -163,7 +164,7 @@ func Start(ctx context.Context, cfg Config) (_ *Member, err error) {
 		return nil, fmt.Errorf("read what is revoked: %w", err)
 	}
 	m.closers = append(m.closers, m.guard.Close)
-	m.check = access.NewChecker(m.store, nil)
+	m.check = access.NewChecker(m.store, access.CheckerOptions{Login: cfg.Login})
 	m.closers = append(m.closers, m.check.Close)
 	options.Access, options.Denied = m.check, cfg.Denied
 	if m.head != nil {

@@ -112,7 +112,9 @@ func (s *Server) jobs(ctx context.Context, m link.Message) (any, error) {
 		if err != nil {
 			return nil, err
 		}
-		return s.n.SubmitJob(j, "", free)
+		info, err := s.n.SubmitJob(j, "", free)
+		about(ctx, "%s %s", info.ID, j.Name)
+		return info, err
 	case clientwire.KindJobs:
 		return s.n.Jobs(ctx, s.n.cfg.Tenant)
 	case clientwire.KindJobLogs:
@@ -127,6 +129,7 @@ func (s *Server) jobs(ctx context.Context, m link.Message) (any, error) {
 		return nil, err
 	}
 	if m.Kind == clientwire.KindJobStop {
+		about(ctx, "%s", b.ID)
 		return s.n.StopJob(ctx, s.n.cfg.Tenant, b.ID)
 	}
 	return s.n.Job(ctx, s.n.cfg.Tenant, b.ID)

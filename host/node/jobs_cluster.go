@@ -411,7 +411,9 @@ func (j jobsForOthers) StopJob(ctx context.Context, from access.Principal, id st
 	if kept, only := j.mine(from); only {
 		return noJob(kept.Stop(ctx, "", id))
 	}
-	return noJob(j.n.StopJob(ctx, from.Tenant, id))
+	info, err := j.n.StopJob(ctx, from.Tenant, id)
+	j.n.done(from, access.JobStop, id, err)
+	return noJob(info, err)
 }
 
 func (j jobsForOthers) JobLogs(ctx context.Context, from access.Principal, id string, offset int64, wait bool) (clientwire.JobLogs, error) {
@@ -447,7 +449,9 @@ func (j jobsForOthers) SubmitJob(ctx context.Context, from access.Principal, spe
 		return none, err
 	}
 	job.Tenant, job.Name, job.Modules, job.Compiled = from.Tenant, mods[0].Name, mods, give
-	return n.SubmitJob(job, by, give)
+	info, err := n.SubmitJob(job, by, give)
+	n.done(from, access.JobSubmit, info.ID+" "+job.Name, err)
+	return info, err
 }
 
 // jobOf makes a job of what came over the network.

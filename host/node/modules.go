@@ -90,6 +90,7 @@ func (k *tenantPeers) module(ctx context.Context, w *workerProcess, b *worker.Pe
 		return link.Message{}, err
 	}
 	entry, err := k.n.cache.Get(ctx, k.t.name, wasm.Bytes())
+	k.n.admitted(k.t.name, "of another node", b.Hash, nil, err)
 	if err != nil {
 		return link.Message{}, err
 	}

@@ -16,6 +16,7 @@ import (
 	"time"
 
 	"github.com/wray-project/wray"
+	"github.com/wray-project/wray/host/audit"
 	"github.com/wray-project/wray/host/child"
 	"github.com/wray-project/wray/host/codecache"
 	"github.com/wray-project/wray/host/jobs"
@@ -63,6 +64,8 @@ type Node struct {
 
 	jobs    atomic.Pointer[jobs.Jobs] // nil: none are submitted
 	publish *publisher                // nil of a node that is alone; set by TakeJobs
+
+	auditLog *audit.Log // nil: nothing is recorded
 
 	mu      sync.Mutex
 	tenants map[string]*tenant // guarded by mu, as are their workers
@@ -319,6 +322,7 @@ func (n *Node) Run(ctx context.Context, j Job) (int, error) {
 	var cerr error
 	for i, m := range j.Modules {
 		e, err := n.cache.Get(ctx, t.name, m.Wasm)
+		n.admitted(t.name, m.Name, hashes[i], m.Wasm, err)
 		if err != nil {
 			cerr = err
 			break

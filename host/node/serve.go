@@ -219,15 +219,19 @@ func (s *Server) client(c *net.UnixConn) {
 	})
 }
 
-func (s *Server) handle(ctx context.Context, conn *link.Conn, m link.Message) (link.Message, error) {
+func (s *Server) handle(ctx context.Context, conn *link.Conn, m link.Message) (_ link.Message, failed error) {
 	var out any
 	// Clients are of the node's user: see checkPeer.
 	who := access.LocalUser(os.Geteuid())
-	_, err := access.Decide(who, access.Message(m.Kind))
+	rule, err := access.Decide(who, access.Message(m.Kind))
 	if err != nil {
+		s.n.denied(who, access.Message(m.Kind), "")
 		return link.Message{}, err
 	}
-	ctx = access.With(ctx, who)
+	ctx, object := withObject(access.With(ctx, who))
+	if audited(rule.Action) && m.Kind != clientwire.KindRun { // which is recorded when it begins
+		defer func() { s.n.done(who, rule.Action, *object, failed) }()
+	}
 	switch {
 	case m.Kind == clientwire.KindRun && !s.inspect:
 		out, err = s.run(ctx, conn, m)
@@ -251,22 +255,28 @@ func (s *Server) handle(ctx context.Context, conn *link.Conn, m link.Message) (l
 		out, err = s.n.Status(ctx, s.n.cfg.Tenant)
 	case m.Kind >= clientwire.KindJobSubmit && m.Kind <= clientwire.KindJobLogs && !s.inspect:
 		out, err = s.jobs(ctx, m)
+	case m.Kind >= clientwire.KindUserList && m.Kind <= clientwire.KindTokenRevoke && !s.inspect:
+		out, err = s.people(ctx, m)
 	case m.Kind == clientwire.KindDrain && !s.inspect:
 		var b clientwire.DrainBody
 		if err = link.Unmarshal(m.Body, &b); err == nil {
+			about(ctx, "drain node %s", b.Name)
 			out, err = struct{}{}, s.n.DrainNode(ctx, b.Name, time.Duration(b.Within))
 		}
 	case m.Kind == clientwire.KindRekey && !s.inspect:
+		about(ctx, "the key of gossip")
 		out, err = struct{}{}, s.n.Rekey(ctx)
 	case m.Kind == clientwire.KindRemove && !s.inspect:
 		var b clientwire.RemoveBody
 		if err = link.Unmarshal(m.Body, &b); err == nil {
+			about(ctx, "remove node %s", b.Name)
 			out, err = struct{}{}, s.n.RemoveNode(ctx, b.Name, b.Why, b.Head)
 		}
 	case m.Kind == clientwire.KindToken && !s.inspect:
 		var b clientwire.TokenBody
 		if err = link.Unmarshal(m.Body, &b); err == nil {
 			var t auth.Token
+			about(ctx, "join token for %d nodes, name %q, head %v", max(b.Uses, 1), b.Name, b.Head)
 			t, err = s.n.NewToken(ctx, auth.TokenOptions{Uses: b.Uses, Life: time.Duration(b.Life), Name: b.Name, Head: b.Head})
 			if err == nil {
 				out = clientwire.Token{Token: t.Reveal(), Addr: s.n.Member().Self().Addr}
@@ -277,6 +287,7 @@ func (s *Server) handle(ctx context.Context, conn *link.Conn, m link.Message) (l
 		if err = link.Unmarshal(m.Body, &b); err != nil {
 			break
 		}
+		about(ctx, "credential of operator %s, revoked %v", b.Name, b.Revoke)
 		if b.Revoke {
 			out, err = clientwire.Operator{}, s.n.RevokeOperator(ctx, b.Name)
 			break
@@ -306,6 +317,7 @@ func (s *Server) run(ctx context.Context, conn *link.Conn, m link.Message) (any,
 		return nil, err
 	}
 	defer free()
+	s.n.done(access.From(ctx), access.JobSubmit, j.Name+", for as long as its client is there", nil)
 	if b.Session {
 		if err := checkSocket(j.Client); err != nil {
 			return nil, err

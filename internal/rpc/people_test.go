@@ -49,7 +49,7 @@ func newPeople(t *testing.T, o Options) (*world, map[string]person) {
 	ctx := context.Background()
 	store := control.NewMemory(control.MemoryOptions{})
 	t.Cleanup(func() { store.Close() })
-	check := access.NewChecker(store, nil)
+	check := access.NewChecker(store, access.CheckerOptions{})
 	t.Cleanup(func() { check.Close() })
 	o.Access = check
 	w := newWorld(t, o)
@@ -142,7 +142,7 @@ func TestUser(t *testing.T) {
 	f := &fakeJobs{prints: make(chan string), follows: make(chan struct{}, 1)}
 	store := control.NewMemory(control.MemoryOptions{})
 	defer store.Close()
-	check := access.NewChecker(store, nil)
+	check := access.NewChecker(store, access.CheckerOptions{})
 	defer check.Close()
 	mux := http.NewServeMux()
 	mux.HandleFunc("GET /v1/jobs", func(rw http.ResponseWriter, r *http.Request) {
@@ -242,7 +242,7 @@ func TestUser(t *testing.T) {
 func TestBearerNeedsTLS(t *testing.T) {
 	store := control.NewMemory(control.MemoryOptions{})
 	defer store.Close()
-	check := access.NewChecker(store, nil)
+	check := access.NewChecker(store, access.CheckerOptions{})
 	defer check.Close()
 	w := newWorld(t, Options{Access: check, Protocols: map[string]func(context.Context, *Conn){"bulk": func(context.Context, *Conn) { t.Error("served") }}})
 	c, err := tls.Dial("tcp", w.addr(), auth.PeopleConfig(w.auth.Trust.Pin(), "bulk", nil))

@@ -66,7 +66,7 @@ func setUp(m *testing.M) int {
 	}
 	os.Setenv("WRAY_CACHE", filepath.Join(dir, "cache"))
 	os.Setenv("XDG_STATE_HOME", filepath.Join(dir, "state"))
-	os.Unsetenv("WRAY_TOKEN")
+	os.Unsetenv("WRAY_JOIN_TOKEN")
 	os.Unsetenv("WRAY_ADDRESS")
 	return m.Run()
 }

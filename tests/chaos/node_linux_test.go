@@ -257,7 +257,7 @@ func newCluster(t testing.TB, names ...string) *cluster {
 			c.others = append(c.others, n)
 		}
 		n.args = append(n.args, "--address", c.head.host.addr+":7420")
-		n.env = []string{"WRAY_TOKEN=" + c.token()}
+		n.env = []string{"WRAY_JOIN_TOKEN=" + c.token()}
 		n.start()
 		n.env = nil
 	}
@@ -271,7 +271,7 @@ func newCluster(t testing.TB, names ...string) *cluster {
 func (c *cluster) token() string {
 	c.t.Helper()
 	var out struct{ Token string }
-	c.eventually(patience, func() error { return c.head.ask(&out, "token") })
+	c.eventually(patience, func() error { return c.head.ask(&out, "node", "token") })
 	return out.Token
 }
 

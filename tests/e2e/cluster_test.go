@@ -84,11 +84,11 @@ func clusterNode(t *testing.T, dir, name string, args ...string) (p *process, ad
 // returns the address that it said.
 func invited(t *testing.T, said string) (address string) {
 	t.Helper()
-	m := regexp.MustCompile(`WRAY_TOKEN=(\S+) wray start --address (\S+)`).FindStringSubmatch(said)
+	m := regexp.MustCompile(`WRAY_JOIN_TOKEN=(\S+) wray start --address (\S+)`).FindStringSubmatch(said)
 	if m == nil {
 		t.Fatalf("the head does not say how to join: %s", said)
 	}
-	t.Setenv("WRAY_TOKEN", m[1])
+	t.Setenv("WRAY_JOIN_TOKEN", m[1])
 	return m[2]
 }
 
@@ -113,12 +113,12 @@ func TestCluster(t *testing.T) {
 	if err == nil || !strings.Contains(string(out), "token is used up") || !strings.Contains(string(out), "hint: ") {
 		t.Errorf("a node with a used token: %v, %s", err, out)
 	}
-	os.Unsetenv("WRAY_TOKEN")
-	if r := run(t, "", "token", "--address", atTwo); r.code == 0 || !strings.Contains(r.stderr, "no head") {
+	os.Unsetenv("WRAY_JOIN_TOKEN")
+	if r := run(t, "", "node", "token", "--address", atTwo); r.code == 0 || !strings.Contains(r.stderr, "no head") {
 		t.Errorf("a token of a node that is no head: %d, %s", r.code, r.stderr)
 	}
-	if r := run(t, "", "token", "--address", atHead, "--uses", "2", "--valid", "10m"); r.code != 0 || !strings.Contains(r.stdout, "--address "+join) {
-		t.Errorf("wray token: %d, %s%s", r.code, r.stdout, r.stderr)
+	if r := run(t, "", "node", "token", "--address", atHead, "--uses", "2", "--valid", "10m"); r.code != 0 || !strings.Contains(r.stdout, "--address "+join) {
+		t.Errorf("wray node token: %d, %s%s", r.code, r.stdout, r.stderr)
 	}
 
 	if err := two.cmd.Process.Kill(); err != nil {
@@ -241,7 +241,7 @@ func TestClusterActors(t *testing.T) {
 		t.Errorf("%d tasks run on node two, where an actor is to live", n)
 	}
 	token, _ := tokenOf(t, atOne)
-	t.Setenv("WRAY_TOKEN", token)
+	t.Setenv("WRAY_JOIN_TOKEN", token)
 	_, atThree, _ := clusterNode(t, dir, "three", "--address", join, "--cpus", "1")
 	awaitStatus(t, atOne, "three", "alive")
 	if err := two.cmd.Process.Kill(); err != nil {
@@ -312,7 +312,7 @@ func TestDrain(t *testing.T) {
 	_, atOne, said := clusterNode(t, dir, "one", "--head", "--cpus", "1")
 	join := invited(t, said)
 	two, atTwo, _ := clusterNode(t, dir, "two", "--address", join, "--cpus", "1")
-	os.Unsetenv("WRAY_TOKEN")
+	os.Unsetenv("WRAY_JOIN_TOKEN")
 	for _, by := range []string{"command", "signal"} {
 		awaitStatus(t, atOne, "two", "alive")
 		ended := make(chan result, 1)

@@ -53,15 +53,15 @@ func TestEtcd(t *testing.T) {
 	one, atOne, said := head("one")
 	addr := invited(t, said)
 	_, atWorker, _ := clusterNode(t, dir, "worker", "--address", addr, "--cpus", "1")
-	os.Unsetenv("WRAY_TOKEN")
+	os.Unsetenv("WRAY_JOIN_TOKEN")
 
 	refused("other", "the control state is another cluster's", etcd...)
 	token, _ := tokenOf(t, atOne, "--head", "--uses", "9")
-	t.Setenv("WRAY_TOKEN", token)
+	t.Setenv("WRAY_JOIN_TOKEN", token)
 	refused("two", "in an etcd of its own", "--address", addr)
 	refused("two", "not the one of the cluster", append([]string{"--address", addr, "--etcd-prefix", "else/"}, etcd...)...)
 	two, atTwo, _ := head("two", "--address", addr)
-	os.Unsetenv("WRAY_TOKEN")
+	os.Unsetenv("WRAY_JOIN_TOKEN")
 	awaitVotes(t, atOne, "one", "two")
 
 	// The first is killed: the other writes, and is who the worker asks.

@@ -105,7 +105,7 @@ together: true
 		t.Errorf("wray status does not show the group: %s%s", r.stdout, r.stderr)
 	}
 	token, _ := tokenOf(t, atOne)
-	t.Setenv("WRAY_TOKEN", token)
+	t.Setenv("WRAY_JOIN_TOKEN", token)
 	clusterNode(t, dir, "three", "--address", join, "--cpus", "2")
 	awaitStatus(t, atOne, "three", "alive")
 	if err := two.cmd.Process.Kill(); err != nil {

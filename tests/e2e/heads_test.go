@@ -15,10 +15,10 @@ import (
 // tokenOf has a head make a token, and returns it and the head's address.
 func tokenOf(t *testing.T, address string, args ...string) (token, addr string) {
 	t.Helper()
-	r := run(t, "", append([]string{"token", "--json", "--address", address}, args...)...)
+	r := run(t, "", append([]string{"node", "token", "--json", "--address", address}, args...)...)
 	var out struct{ Token, Address string }
 	if err := json.Unmarshal([]byte(r.stdout), &out); r.code != 0 || err != nil {
-		t.Fatalf("wray token: %d, %v, %s%s", r.code, err, r.stdout, r.stderr)
+		t.Fatalf("wray node token: %d, %v, %s%s", r.code, err, r.stdout, r.stderr)
 	}
 	return out.Token, out.Address
 }
@@ -51,7 +51,7 @@ func awaitWrite(t *testing.T, address string) time.Duration {
 	t.Helper()
 	begun := time.Now()
 	for {
-		r := run(t, "", "token", "--address", address)
+		r := run(t, "", "node", "token", "--address", address)
 		if r.code == 0 {
 			return time.Since(begun)
 		}
@@ -66,14 +66,14 @@ func awaitWrite(t *testing.T, address string) time.Duration {
 func TestHeads(t *testing.T) {
 	dir := t.TempDir()
 	one, atOne, said := clusterNode(t, dir, "one", "--head", "--no-token", "--cpus", "1")
-	if strings.Contains(said, "WRAY_TOKEN") {
+	if strings.Contains(said, "WRAY_JOIN_TOKEN") {
 		t.Errorf("a head with --no-token printed one: %s", said)
 	}
 	if r := run(t, "", "status", "--ready", "--address", atOne); r.code != 0 || r.stdout != "" {
 		t.Errorf("wray status --ready: %d, %s%s", r.code, r.stdout, r.stderr)
 	}
 	plain, addr := tokenOf(t, atOne, "--uses", "2")
-	t.Setenv("WRAY_TOKEN", plain)
+	t.Setenv("WRAY_JOIN_TOKEN", plain)
 	_, atWorker, _ := clusterNode(t, dir, "worker", "--address", addr, "--cpus", "1")
 	// A token for nodes makes no heads, and no authority is given away.
 	late := run(t, "", "start", "--head", "--name", "late", "--cluster-dir", filepath.Join(dir, "late"), "--address", addr,
@@ -82,10 +82,10 @@ func TestHeads(t *testing.T) {
 		t.Errorf("a head with a token for nodes: %d, %s", late.code, late.stderr)
 	}
 	forHeads, _ := tokenOf(t, atOne, "--head", "--uses", "2")
-	t.Setenv("WRAY_TOKEN", forHeads)
+	t.Setenv("WRAY_JOIN_TOKEN", forHeads)
 	_, atTwo, _ := clusterNode(t, dir, "two", "--head", "--address", addr, "--cpus", "1")
 	three, atThree, _ := clusterNode(t, dir, "three", "--head", "--address", addr, "--cpus", "1")
-	os.Unsetenv("WRAY_TOKEN")
+	os.Unsetenv("WRAY_JOIN_TOKEN")
 	awaitVotes(t, atTwo, "one", "two", "three")
 	for name, want := range map[string]bool{"one": true, "two": true, "three": true, "worker": false, "late": false} {
 		info, err := os.Stat(filepath.Join(dir, name, "authority.pem"))
@@ -175,10 +175,10 @@ func TestOnlyHead(t *testing.T) {
 	dir := t.TempDir()
 	one, atOne, _ := clusterNode(t, dir, "one", "--head", "--cpus", "1")
 	token, addr := tokenOf(t, atOne, "--uses", "2")
-	t.Setenv("WRAY_TOKEN", token)
+	t.Setenv("WRAY_JOIN_TOKEN", token)
 	_, atTwo, _ := clusterNode(t, dir, "two", "--address", addr, "--cpus", "1")
 	_, atThree, _ := clusterNode(t, dir, "three", "--address", addr, "--cpus", "1")
-	os.Unsetenv("WRAY_TOKEN")
+	os.Unsetenv("WRAY_JOIN_TOKEN")
 	awaitStatus(t, atTwo, "three", "alive")
 	awaitStatus(t, atThree, "two", "alive")
 	began := map[string]int{}
@@ -218,7 +218,7 @@ func TestPlainStart(t *testing.T) {
 	_, atHead, _ := clusterNode(t, dir, "one", "--head", "--cpus", "1")
 	token, addr := tokenOf(t, atHead)
 	t.Setenv("XDG_STATE_HOME", filepath.Join(dir, "state"))
-	t.Setenv("WRAY_TOKEN", token)
+	t.Setenv("WRAY_JOIN_TOKEN", token)
 	socket := filepath.Join(dir, "plain.sock")
 	start := func(want string, args ...string) (p *process, said string) {
 		t.Helper()
@@ -240,7 +240,7 @@ func TestPlainStart(t *testing.T) {
 	}
 	p, _ := start("is in the cluster", "--address", addr, "--listen", "127.0.0.2:0")
 	kill(p)
-	os.Unsetenv("WRAY_TOKEN")
+	os.Unsetenv("WRAY_JOIN_TOKEN")
 	p, said := start("is in the cluster")
 	if !strings.Contains(said, "at 127.0.0.2:") {
 		t.Errorf("the node is back elsewhere: %s", said)

@@ -246,7 +246,7 @@ func TestClusterJobs(t *testing.T) {
 	head, atHead, said := clusterNode(t, dir, "one", "--head")
 	join := invited(t, said)
 	two, atTwo, saidTwo := clusterNode(t, dir, "two", "--address", join)
-	os.Unsetenv("WRAY_TOKEN")
+	os.Unsetenv("WRAY_JOIN_TOKEN")
 	addr := regexp.MustCompile(`node two is in the cluster, at (\S+)`).FindStringSubmatch(saidTwo)
 	if addr == nil {
 		t.Fatalf("node two does not say where it is: %s", saidTwo)
@@ -255,7 +255,7 @@ func TestClusterJobs(t *testing.T) {
 	awaitStatus(t, atTwo, "one", "alive")
 
 	// Nobody is heard without a credential, and no node but a head makes one.
-	if r := run(t, "", "job", "list", "--address", addr[1]); r.code != 2 || !strings.Contains(r.stderr, "wray operator") {
+	if r := run(t, "", "job", "list", "--address", addr[1]); r.code != 2 || !strings.Contains(r.stderr, "wray login --address") {
 		t.Errorf("without a credential: %d, %s", r.code, r.stderr)
 	}
 	key := filepath.Join(dir, "alice.pem")

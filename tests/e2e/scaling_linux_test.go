@@ -171,10 +171,10 @@ func TestScalingHeads(t *testing.T) {
 	// It leads, as it is alone.
 	awaitGroups(t, atOne, "a node", func(g groupsOf) bool { return g.of("kept", 1) })
 	token, addr := tokenOf(t, atOne, "--head", "--uses", "2")
-	t.Setenv("WRAY_TOKEN", token)
+	t.Setenv("WRAY_JOIN_TOKEN", token)
 	_, atTwo := head("two", "--address", addr)
 	_, atThree := head("three", "--address", addr)
-	os.Unsetenv("WRAY_TOKEN")
+	os.Unsetenv("WRAY_JOIN_TOKEN")
 	awaitVotes(t, atTwo, "one", "two", "three")
 	for _, at := range []string{atTwo, atThree} {
 		awaitGroups(t, at, "told of one node, and no other", func(g groupsOf) bool { return g.of("kept", 1) })

@@ -142,7 +142,7 @@ func TestUp(t *testing.T) {
 	}
 	token, _ := tokenOf(t, atOne)
 	form := regexp.MustCompile(`wray1[a-z2-7]{20}`)
-	if !form.MatchString(token) || form.Match(commands) || strings.Contains(string(commands), "WRAY_TOKEN=") {
+	if !form.MatchString(token) || form.Match(commands) || strings.Contains(string(commands), "WRAY_JOIN_TOKEN=") {
 		t.Errorf("a token in a command or a log, or tokens have another form:\n%s", commands)
 	}
 }

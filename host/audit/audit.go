@@ -1,0 +1,503 @@
+// Package audit is a log of decisions that matter: who did what to what, and
+// whether it was allowed. Records are lines of JSON, each with the hash of the
+// line before it, so that none can be changed, removed or put in between without
+// all that follow it being written again. The log is a directory of files; the
+// chain goes on from each to the next.
+//
+// What is cut off at the end of the newest file cannot be told from what was
+// never written: who must be sure of that keeps the hash of a later record
+// elsewhere, which [Verify] gives.
+package audit
+
+import (
+	"bytes"
+	"crypto/sha256"
+	"encoding/hex"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"log/slog"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"sync"
+	"time"
+	"unicode/utf8"
+
+	"github.com/wray-project/wray/internal/fd"
+)
+
+// Decisions.
+const (
+	Allowed = "allowed"
+	Denied  = "denied"
+	Failed  = "failed" // it was allowed, and did not happen
+)
+
+// Event is what is recorded. None of its fields may have a secret.
+type Event struct {
+	Who      string `json:"who"`              // a principal, as package access names it
+	Tenant   string `json:"tenant,omitempty"` // of whom
+	Token    string `json:"token,omitempty"`  // the ID of the token it was known by
+	From     string `json:"from,omitempty"`   // an address
+	Action   string `json:"action"`
+	Object   string `json:"object,omitempty"`
+	Decision string `json:"decision"`
+	Why      string `json:"why,omitempty"`
+}
+
+// Record is a line of the log.
+type Record struct {
+	Seq  uint64 `json:"seq"`  // from 1, without gaps
+	Time string `json:"time"` // RFC 3339, UTC, with microseconds
+	Event
+	// Dropped is how many denied requests are not recorded since the last record,
+	// because there were too many.
+	Dropped uint64 `json:"dropped,omitempty"`
+	// Prev is the SHA-256 of the line before, in hexadecimal; of zeros in the first.
+	Prev string `json:"prev"`
+}
+
+// Bounds.
+const (
+	// MaxLine is the bytes of a line, its end included.
+	MaxLine = 64 << 10
+	// maxField is the bytes kept of a field of an event.
+	maxField = 1 << 10
+	// DefaultFile is the bytes after which a file is followed by another.
+	DefaultFile = 64 << 20
+)
+
+// first is the Prev of the first record.
+var first = strings.Repeat("0", 2*sha256.Size)
+
+// Options say how a log is kept.
+type Options struct {
+	// File is the bytes after which another file is begun; 0 is DefaultFile.
+	File int64
+	// Denials is how many denied requests are recorded in each second, beyond which
+	// they are counted; 0 is 20.
+	Denials int
+	// SyncEach has each record on stable storage before Write returns. Else that is
+	// so within SyncWithin, but for records of what was allowed or failed, which
+	// are synced at once: denials are many, and lose little.
+	SyncEach bool
+	Now      func() time.Time // nil is time.Now
+	Warn     *slog.Logger     // nil drops what it says
+}
+
+// SyncWithin is how long a record of a denial may take to be on stable storage.
+const SyncWithin = time.Second
+
+// Log is a log that is written. Its methods may be called by any number of
+// goroutines. A nil one records nothing.
+type Log struct {
+	dir  string
+	o    Options
+	lock *os.File
+
+	mu      sync.Mutex
+	f       *os.File // guarded by mu, as is all that follows
+	size    int64    // of f
+	seq     uint64   // of the last record
+	prev    string   // its hash
+	left    int      // denials that are yet recorded in this second
+	second  int64    // this second
+	dropped uint64
+	dirty   bool // f has what is not synced
+	failed  error
+	timer   *time.Timer // that syncs, and records what was dropped; nil: not under way
+	closed  bool
+}
+
+// fileName is the name of the file whose first record has a number. Names sort as
+// numbers do.
+func fileName(seq uint64) string { return fmt.Sprintf("audit-%020d.jsonl", seq) }
+
+// Open opens the log in a directory, which is made, for this user alone, and goes
+// on where it was. A line that was cut off, as by a crash, is removed and said.
+// A log that does not hold together in its newest file is refused: move it away
+// and keep it.
+func Open(dir string, o Options) (_ *Log, err error) {
+	if o.File <= 0 {
+		o.File = DefaultFile
+	}
+	if o.Denials <= 0 {
+		o.Denials = 20
+	}
+	if o.Now == nil {
+		o.Now = time.Now
+	}
+	if o.Warn == nil {
+		o.Warn = slog.New(slog.DiscardHandler)
+	}
+	if err := os.MkdirAll(dir, 0o700); err != nil {
+		return nil, err
+	}
+	l := &Log{dir: dir, o: o, prev: first}
+	if l.lock, err = os.OpenFile(filepath.Join(dir, "lock"), os.O_CREATE|os.O_RDWR, 0o600); err != nil {
+		return nil, err
+	}
+	defer func() {
+		if err != nil {
+			l.lock.Close()
+		}
+	}()
+	if err := fd.TryLock(l.lock); err != nil && !errors.Is(err, errors.ErrUnsupported) {
+		return nil, fmt.Errorf("audit log %s: another process writes it: %w", dir, err)
+	}
+	names, err := files(dir)
+	if err != nil {
+		return nil, err
+	}
+	if len(names) == 0 {
+		return l, l.begin()
+	}
+	return l, l.resume(names[len(names)-1])
+}
+
+// files are the names of a log's files, in order.
+func files(dir string) ([]string, error) {
+	entries, err := os.ReadDir(dir)
+	if err != nil {
+		return nil, err
+	}
+	var names []string
+	for _, e := range entries {
+		if strings.HasPrefix(e.Name(), "audit-") && strings.HasSuffix(e.Name(), ".jsonl") && len(e.Name()) == len(fileName(0)) {
+			names = append(names, e.Name())
+		}
+	}
+	slices.Sort(names)
+	return names, nil
+}
+
+// resume goes on in the newest file.
+func (l *Log) resume(name string) error {
+	path := filepath.Join(l.dir, name)
+	f, err := os.OpenFile(path, os.O_RDWR|os.O_APPEND, 0o600)
+	if err != nil {
+		return err
+	}
+	c := &chain{}
+	good, torn, err := c.read(f, nil)
+	if err != nil {
+		f.Close()
+		return fmt.Errorf("audit log %s: %w: move the directory away and keep it, and another is begun", path, err)
+	}
+	if c.last == 0 { // it was begun, and nothing was written
+		var seq uint64
+		if _, err := fmt.Sscanf(name, "audit-%d.jsonl", &seq); err != nil || seq == 0 {
+			f.Close()
+			return fmt.Errorf("audit log %s: that is no name of a log's file", path)
+		}
+		if seq > 1 {
+			if c.last, c.prev, err = l.lastBefore(name); err != nil || c.last != seq-1 {
+				f.Close()
+				return fmt.Errorf("audit log %s: the file before it ends at %d: %w", path, c.last, errors.Join(errBroken, err))
+			}
+		}
+	}
+	if torn > 0 {
+		l.o.Warn.Warn("the audit log ended in the middle of a record, which was removed", "file", path, "bytes", torn, "after", c.last)
+		if err := errors.Join(f.Truncate(good), f.Sync()); err != nil {
+			f.Close()
+			return err
+		}
+	}
+	l.f, l.size, l.seq, l.prev = f, good, c.last, c.prev
+	if l.prev == "" {
+		l.prev = first
+	}
+	if torn > 0 {
+		return l.Write(Event{Who: "this log", Action: "audit.repair", Object: name, Decision: Allowed, Why: fmt.Sprintf("%d bytes of a record that was cut off were removed", torn)})
+	}
+	return nil
+}
+
+// lastBefore is the number and the hash of the last record before a file.
+func (l *Log) lastBefore(name string) (uint64, string, error) {
+	names, err := files(l.dir)
+	if err != nil {
+		return 0, "", err
+	}
+	i := slices.Index(names, name)
+	if i < 1 {
+		return 0, "", errors.New("there is none")
+	}
+	f, err := os.Open(filepath.Join(l.dir, names[i-1]))
+	if err != nil {
+		return 0, "", err
+	}
+	defer f.Close()
+	c := &chain{}
+	_, torn, err := c.read(f, nil)
+	if err == nil && torn > 0 {
+		err = errors.New("it ends in the middle of a record")
+	}
+	return c.last, c.prev, err
+}
+
+// begin begins a file with the next record.
+func (l *Log) begin() error {
+	f, err := os.OpenFile(filepath.Join(l.dir, fileName(l.seq+1)), os.O_CREATE|os.O_EXCL|os.O_WRONLY|os.O_APPEND, 0o600)
+	if err != nil {
+		return err
+	}
+	if err := syncDir(l.dir); err != nil {
+		f.Close()
+		return err
+	}
+	l.f, l.size = f, 0
+	return nil
+}
+
+// syncDir has the names in a directory on stable storage, where the system can.
+func syncDir(dir string) error {
+	d, err := os.Open(dir)
+	if err != nil {
+		return err
+	}
+	defer d.Close()
+	if err := d.Sync(); err != nil && !errors.Is(err, fs.ErrInvalid) && !errors.Is(err, fs.ErrPermission) && !errors.Is(err, errors.ErrUnsupported) {
+		return err
+	}
+	return nil
+}
+
+// clean is a field as it is kept.
+func clean(s string) string {
+	s = strings.ToValidUTF8(s, "\uFFFD")
+	if len(s) > maxField {
+		cut := maxField
+		for !utf8.RuneStart(s[cut]) {
+			cut--
+		}
+		s = s[:cut] + "…"
+	}
+	return s
+}
+
+// Write records an event. What is denied may be counted in place of that: see
+// Options. After an error nothing more is recorded, and each Write fails: whoever
+// must not act without a record of it looks at the error before.
+func (l *Log) Write(e Event) error {
+	if l == nil {
+		return nil
+	}
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.closed || l.f == nil {
+		return fs.ErrClosed
+	}
+	if l.failed != nil {
+		return l.failed
+	}
+	now := l.o.Now()
+	if e.Decision == Denied {
+		if s := now.Unix(); s != l.second {
+			l.second, l.left = s, l.o.Denials
+		}
+		if l.left == 0 {
+			l.dropped++
+			l.laterLocked()
+			return nil
+		}
+		l.left--
+	}
+	return l.writeLocked(e, now)
+}
+
+func (l *Log) writeLocked(e Event, now time.Time) error {
+	for _, s := range []*string{&e.Who, &e.Tenant, &e.Token, &e.From, &e.Action, &e.Object, &e.Decision, &e.Why} {
+		*s = clean(*s)
+	}
+	line, err := json.Marshal(Record{Seq: l.seq + 1, Time: now.UTC().Format("2006-01-02T15:04:05.000000Z"), Event: e, Dropped: l.dropped, Prev: l.prev})
+	if err != nil {
+		return err
+	}
+	line = append(line, '\n')
+	if l.size > 0 && l.size+int64(len(line)) > l.o.File {
+		if err := errors.Join(l.f.Sync(), l.f.Close()); err != nil {
+			return l.failLocked(err)
+		}
+		if err := l.begin(); err != nil {
+			return l.failLocked(err)
+		}
+		l.dirty = false
+	}
+	n, err := l.f.Write(line)
+	l.size += int64(n)
+	if err != nil {
+		// What was written of it is cut off, so that a later record does not stand
+		// behind half of one.
+		return l.failLocked(errors.Join(err, l.f.Truncate(l.size-int64(n))))
+	}
+	l.seq++
+	l.prev = hashOf(line)
+	l.dropped = 0
+	l.dirty = true
+	if l.o.SyncEach || e.Decision != Denied {
+		if err := l.f.Sync(); err != nil {
+			return l.failLocked(err)
+		}
+		l.dirty = false
+		return nil
+	}
+	l.laterLocked()
+	return nil
+}
+
+func (l *Log) failLocked(err error) error {
+	l.failed = fmt.Errorf("audit log %s: %w", l.dir, err)
+	l.o.Warn.Error("nothing more is recorded in the audit log, until the node is started again", "err", l.failed)
+	return l.failed
+}
+
+// laterLocked has settle called within SyncWithin.
+func (l *Log) laterLocked() {
+	if l.timer == nil {
+		l.timer = time.AfterFunc(SyncWithin, l.settle)
+	}
+}
+
+// settle syncs, and records how many denials were dropped.
+func (l *Log) settle() {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.timer = nil
+	if !l.closed && l.failed == nil {
+		_ = l.settleLocked() // which is in failed
+	}
+}
+
+func (l *Log) settleLocked() error {
+	if l.dropped > 0 {
+		return l.writeLocked(Event{Who: "this log", Action: "audit.dropped", Decision: Allowed, Why: "more requests were denied than are recorded"}, l.o.Now())
+	}
+	if l.dirty {
+		if err := l.f.Sync(); err != nil {
+			return l.failLocked(err)
+		}
+		l.dirty = false
+	}
+	return nil
+}
+
+// Last is the number and the hash of the last record; 0 where there is none.
+func (l *Log) Last() (uint64, string) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.seq, l.prev
+}
+
+// Close has all on stable storage, and ends the log. It may be called more than
+// once.
+func (l *Log) Close() error {
+	if l == nil {
+		return nil
+	}
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.closed {
+		return nil
+	}
+	var err error
+	if l.failed == nil {
+		err = l.settleLocked()
+	}
+	l.closed = true
+	if l.timer != nil {
+		l.timer.Stop()
+	}
+	return errors.Join(err, l.f.Close(), l.lock.Close())
+}
+
+func hashOf(line []byte) string {
+	h := sha256.Sum256(line)
+	return hex.EncodeToString(h[:])
+}
+
+var errBroken = errors.New("the chain is broken")
+
+// chain is the state of who reads records and checks that each follows from the
+// one before.
+type chain struct {
+	last uint64 // the number of the last record; 0: there was none
+	prev string // its hash
+}
+
+// read reads lines to their end. good is how many bytes are whole and right, torn
+// how many are of a line that has no end, which is the last. Where a line is
+// wrong, the error says which, counted from 1.
+func (c *chain) read(r io.Reader, each func(Record, []byte) error) (good, torn int64, err error) {
+	in := newLines(r)
+	for n := 1; ; n++ {
+		line, err := in.next()
+		if err == io.EOF {
+			return good, int64(len(line)), nil
+		}
+		if err != nil {
+			return good, 0, &LineError{Line: n, Why: err}
+		}
+		rec, err := c.add(line)
+		if err != nil {
+			return good, 0, &LineError{Line: n, Seq: rec.Seq, Why: err}
+		}
+		if each != nil {
+			if err := each(rec, line); err != nil {
+				return good, 0, err
+			}
+		}
+		good += int64(len(line))
+	}
+}
+
+// add checks one line.
+func (c *chain) add(line []byte) (Record, error) {
+	var r Record
+	d := json.NewDecoder(bytes.NewReader(line))
+	d.DisallowUnknownFields()
+	if err := d.Decode(&r); err != nil {
+		return Record{}, fmt.Errorf("it is no record: %w", err)
+	}
+	// A record has one text: what decodes to the same is not what was written.
+	if again, err := json.Marshal(r); err != nil || !bytes.Equal(append(again, '\n'), line) {
+		return r, errors.New("it is not as a record is written")
+	}
+	switch {
+	case r.Seq == 0:
+		return r, errors.New("it has no number")
+	case c.last == 0 && r.Seq == 1 && r.Prev != first:
+		return r, fmt.Errorf("%w: record %d is not the first of a log", errBroken, r.Seq)
+	case c.last != 0 && r.Seq != c.last+1:
+		return r, fmt.Errorf("%w: record %d follows record %d", errBroken, r.Seq, c.last)
+	case c.last != 0 && r.Prev != c.prev:
+		return r, fmt.Errorf("%w: record %d does not follow from the one before it, or that was changed", errBroken, r.Seq)
+	}
+	c.last, c.prev = r.Seq, hashOf(line)
+	return r, nil
+}
+
+// LineError says which line of a file is wrong.
+type LineError struct {
+	File string
+	Line int    // from 1
+	Seq  uint64 // of the record that it seems to be, or 0
+	Why  error
+}
+
+// Error implements error.
+func (e *LineError) Error() string {
+	at := fmt.Sprintf("line %d", e.Line)
+	if e.File != "" {
+		at = e.File + ", " + at
+	}
+	return fmt.Sprintf("%s: %v", at, e.Why)
+}
+
+// Unwrap is the reason.
+func (e *LineError) Unwrap() error { return e.Why }

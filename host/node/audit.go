@@ -1,0 +1,83 @@
+package node
+
+import (
+	"context"
+	"crypto/sha256"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"strings"
+
+	"github.com/wray-project/wray/host/access"
+	"github.com/wray-project/wray/host/audit"
+)
+
+// Audit has what is decided recorded in a log, which is closed after the node. It
+// is called once, before Join and Serve.
+func (n *Node) Audit(l *audit.Log) { n.auditLog = l }
+
+// record writes an event of somebody. What cannot be recorded is said by the log,
+// and done all the same.
+func (n *Node) record(p access.Principal, e audit.Event) {
+	e.Who, e.Tenant, e.Token = p.String(), p.Tenant, p.Token
+	_ = n.auditLog.Write(e)
+}
+
+// denied records a request that was refused.
+func (n *Node) denied(p access.Principal, call, from string) {
+	action := "unknown"
+	if r, ok := access.Find(call); ok {
+		action = string(r.Action)
+	}
+	n.record(p, audit.Event{From: from, Action: action, Object: call, Decision: audit.Denied})
+}
+
+// login records that a token is used, after a while in which it was not.
+func (n *Node) login(p access.Principal) {
+	n.record(p, audit.Event{Action: "self.login", Decision: audit.Allowed})
+}
+
+// done records what became of something that was allowed.
+func (n *Node) done(p access.Principal, action access.Action, object string, err error) {
+	e := audit.Event{Action: string(action), Object: object, Decision: audit.Allowed}
+	if err != nil {
+		e.Decision, e.Why = audit.Failed, err.Error()
+	}
+	n.record(p, e)
+}
+
+// admitted records that a tenant's module was let in, or why not. hash is that of
+// its bytes, in hexadecimal, or empty where it is not known yet.
+func (n *Node) admitted(tenant, name, hash string, wasm []byte, err error) {
+	if n.auditLog == nil || errors.Is(err, context.Canceled) {
+		return
+	}
+	if hash == "" {
+		sum := sha256.Sum256(wasm)
+		hash = hex.EncodeToString(sum[:])
+	}
+	e := audit.Event{Who: "tenant " + tenant, Tenant: tenant, Action: "module.admit", Object: name + " sha256:" + hash, Decision: audit.Allowed}
+	if err != nil {
+		e.Decision, e.Why = audit.Failed, err.Error()
+	}
+	_ = n.auditLog.Write(e)
+}
+
+// audited reports whether what an action does is recorded, and not only that it is
+// refused: all but reading.
+func audited(a access.Action) bool { return !strings.HasSuffix(string(a), ".read") }
+
+type objectKey struct{}
+
+// withObject returns a context in which about notes what a request is about.
+func withObject(ctx context.Context) (context.Context, *string) {
+	s := new(string)
+	return context.WithValue(ctx, objectKey{}, s), s
+}
+
+// about notes what a request is about, for the audit log.
+func about(ctx context.Context, format string, args ...any) {
+	if s, ok := ctx.Value(objectKey{}).(*string); ok {
+		*s = fmt.Sprintf(format, args...)
+	}
+}
