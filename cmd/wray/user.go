@@ -1,15 +1,22 @@
 package main
 
 import (
+	"cmp"
 	"encoding/json"
 	"fmt"
 	"io"
+	"net/http"
+	"os"
 	"text/tabwriter"
 	"time"
 
 	"github.com/spf13/cobra"
 
+	"github.com/wray-project/wray/host/auth"
 	"github.com/wray-project/wray/internal/clientwire"
+	"github.com/wray-project/wray/internal/link"
+	"github.com/wray-project/wray/internal/nodeaddr"
+	"github.com/wray-project/wray/internal/peoplehttp"
 )
 
 // peopleFlags say which head is asked, about which tenant.
@@ -20,12 +27,35 @@ type peopleFlags struct {
 
 func (p *peopleFlags) flags(cmd *cobra.Command, lists bool) {
 	f := cmd.Flags()
-	f.StringVar(&p.address, "address", "", "ask the head at this `ADDRESS`, as wray start prints it (default your node's)")
+	f.StringVar(&p.address, "address", "", "ask the head at this `ADDRESS`: as wray start prints it, or HOST:PORT after wray login (default your node's)")
 	f.StringVar(&p.tenant, "tenant", "", "the `TENANT` that it is about (default your own)")
 	if lists {
 		f.BoolVar(&p.all, "all-tenants", false, "list those of all tenants")
 		f.BoolVar(&p.asJSON, "json", false, "print JSON, one object a line")
 	}
+}
+
+// ask asks a head of the user's, or over the network one at HOST:PORT.
+func (p *peopleFlags) ask(cmd *cobra.Command, kind link.Kind, b clientwire.PeopleBody, out any) error {
+	address := cmp.Or(p.address, os.Getenv(nodeaddr.Env))
+	if !overNetwork(address) {
+		return ask(cmd, p.address, kind, b, out)
+	}
+	t, ok, err := userToken(address)
+	if err != nil {
+		return err
+	}
+	if !ok {
+		return &usageError{withHint(fmt.Errorf("no token is kept for %s", address), "log in: wray login --address %s", address)}
+	}
+	pin, ok := t.Pin()
+	if !ok {
+		return &usageError{fmt.Errorf("the token for %s names no cluster", address)}
+	}
+	tr := &http.Transport{TLSClientConfig: auth.PeopleConfig(pin, "http/1.1", nil)}
+	defer tr.CloseIdleConnections()
+	client := &http.Client{Transport: tr, Timeout: time.Minute, CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse }}
+	return peoplehttp.Do(cmd.Context(), client, address, http.Header{"Authorization": {"Bearer " + t.Reveal()}}, kind, b, out)
 }
 
 // group is a command that has commands below it and does nothing.
@@ -61,7 +91,7 @@ func newUserAdd() *cobra.Command {
 		Example: "  wray user add ann --role developer\n  wray user add ci --service --role developer --tenant acme",
 		RunE: func(cmd *cobra.Command, args []string) error {
 			b.User, b.Tenant = args[0], p.tenant
-			if err := ask(cmd, p.address, clientwire.KindUserAdd, b, &struct{}{}); err != nil {
+			if err := p.ask(cmd, clientwire.KindUserAdd, b, &struct{}{}); err != nil {
 				return err
 			}
 			_, err := fmt.Fprintf(cmd.OutOrStdout(), "user %s, %s; a token for it: wray token create %s%s\n", line(args[0]), line(b.Role), line(args[0]), tenantFlag(p.tenant))
@@ -98,7 +128,7 @@ it may do no more ends.`,
 				b.Disabled = &disable
 			}
 			b.User, b.Tenant = args[0], p.tenant
-			return ask(cmd, p.address, clientwire.KindUserSet, b, &struct{}{})
+			return p.ask(cmd, clientwire.KindUserSet, b, &struct{}{})
 		},
 	}
 	p.flags(cmd, false)
@@ -114,7 +144,7 @@ func newUserRemove() *cobra.Command {
 	cmd := &cobra.Command{
 		Use: "remove NAME", Short: "Remove a user and its tokens", Args: cobra.ExactArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
-			return ask(cmd, p.address, clientwire.KindUserRemove, clientwire.PeopleBody{User: args[0], Tenant: p.tenant}, &struct{}{})
+			return p.ask(cmd, clientwire.KindUserRemove, clientwire.PeopleBody{User: args[0], Tenant: p.tenant}, &struct{}{})
 		},
 	}
 	p.flags(cmd, false)
@@ -127,7 +157,7 @@ func newUserList() *cobra.Command {
 		Use: "list", Short: "List users", Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			var l clientwire.Users
-			if err := ask(cmd, p.address, clientwire.KindUserList, clientwire.PeopleBody{Tenant: p.tenant, All: p.all}, &l); err != nil {
+			if err := p.ask(cmd, clientwire.KindUserList, clientwire.PeopleBody{Tenant: p.tenant, All: p.all}, &l); err != nil {
 				return err
 			}
 			out := cmd.OutOrStdout()
@@ -196,7 +226,7 @@ yet, for you alone.`,
 			b.User, b.Tenant, b.Life = args[0], p.tenant, int64(life)
 			var t clientwire.UserToken
 			make := func() ([]byte, error) {
-				err := ask(cmd, p.address, clientwire.KindTokenCreate, b, &t)
+				err := p.ask(cmd, clientwire.KindTokenCreate, b, &t)
 				return []byte(t.Text + "\n"), err
 			}
 			w := cmd.OutOrStdout()
@@ -238,7 +268,7 @@ func newTokenList() *cobra.Command {
 		Use: "list", Short: "List tokens, which are not shown", Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			var l clientwire.UserTokens
-			if err := ask(cmd, p.address, clientwire.KindTokenList, clientwire.PeopleBody{Tenant: p.tenant, All: p.all, User: user}, &l); err != nil {
+			if err := p.ask(cmd, clientwire.KindTokenList, clientwire.PeopleBody{Tenant: p.tenant, All: p.all, User: user}, &l); err != nil {
 				return err
 			}
 			out := cmd.OutOrStdout()
@@ -273,7 +303,7 @@ func newTokenRevoke() *cobra.Command {
 		Long: `Revoke makes a token worthless, everywhere at once, and ends what is done with it then.
 The ID is the second part of the token, and is no secret.`,
 		RunE: func(cmd *cobra.Command, args []string) error {
-			return ask(cmd, p.address, clientwire.KindTokenRevoke, clientwire.PeopleBody{Token: args[0], Tenant: p.tenant}, &struct{}{})
+			return p.ask(cmd, clientwire.KindTokenRevoke, clientwire.PeopleBody{Token: args[0], Tenant: p.tenant}, &struct{}{})
 		},
 	}
 	p.flags(cmd, false)

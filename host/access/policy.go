@@ -69,6 +69,14 @@ var table = map[string]Rule{
 	"POST /v1/jobs/{id}/stop": {Action: JobStop, Least: Developer},
 	"GET /v1/jobs/{id}/logs":  {Action: JobRead, Least: Viewer},
 
+	"GET /v1/users":            {Action: PeopleRead, Least: Admin},
+	"POST /v1/users":           {Action: PeopleWrite, Least: Admin},
+	"PATCH /v1/users/{name}":   {Action: PeopleWrite, Least: Admin},
+	"DELETE /v1/users/{name}":  {Action: PeopleWrite, Least: Admin},
+	"GET /v1/tokens":           {Action: PeopleRead, Least: Admin},
+	"POST /v1/tokens":          {Action: PeopleWrite, Least: Admin},
+	"DELETE /v1/tokens/{name}": {Action: PeopleWrite, Least: Admin},
+
 	Message(clientwire.KindRun):         {Action: JobSubmit, Least: Developer},
 	Message(clientwire.KindMemory):      {Action: NodeRead, Least: Viewer},
 	Message(clientwire.KindStats):       {Action: NodeRead, Least: Viewer},

@@ -14,6 +14,7 @@ import (
 	"github.com/wray-project/wray/host/worker"
 	"github.com/wray-project/wray/internal/clientwire"
 	"github.com/wray-project/wray/internal/jobhttp"
+	"github.com/wray-project/wray/internal/peoplehttp"
 	"github.com/wray-project/wray/internal/rpc"
 )
 
@@ -42,6 +43,7 @@ func (n *Node) Join(ctx context.Context, c member.Config) error {
 	c.Jobs = jobsForOthers{n}
 	c.Denied, c.Login = n.denied, n.login
 	c.HTTP = jobhttp.New(c.Jobs)
+	peoplehttp.Mount(c.HTTP, n.people)
 	m, err := member.Start(ctx, c)
 	n.peers.joined(m)
 	if err != nil {

@@ -12,13 +12,19 @@ import (
 	"github.com/wray-project/wray/internal/link"
 )
 
-// people serves a message about users and tokens, of who may send it.
+// people serves a message about users and tokens.
 func (s *Server) people(ctx context.Context, m link.Message) (any, error) {
 	var b clientwire.PeopleBody
 	if err := link.Unmarshal(m.Body, &b); err != nil {
 		return nil, err
 	}
-	mem := s.n.Member()
+	return s.n.people(ctx, m.Kind, b)
+}
+
+// people does what a message about users and tokens asks, of who may send it, and
+// records it.
+func (n *Node) people(ctx context.Context, kind link.Kind, b clientwire.PeopleBody) (any, error) {
+	mem := n.Member()
 	if mem == nil {
 		return nil, errAlone
 	}
@@ -31,7 +37,7 @@ func (s *Server) people(ctx context.Context, m link.Message) (any, error) {
 	if err != nil {
 		return nil, err
 	}
-	switch m.Kind {
+	switch kind {
 	case clientwire.KindUserList:
 		list, err := p.ListUsers(ctx, tenant)
 		return users(list), err
@@ -43,7 +49,7 @@ func (s *Server) people(ctx context.Context, m link.Message) (any, error) {
 		return nil, wray.Errorf(wray.CodeBadArgument, "name one tenant")
 	}
 	out, object, err := any(struct{}{}), fmt.Sprintf("user %s of tenant %s", b.User, tenant), error(nil)
-	switch m.Kind {
+	switch kind {
 	case clientwire.KindUserAdd:
 		var role access.Role
 		if role, err = access.ParseRole(b.Role); err == nil {
@@ -74,9 +80,9 @@ func (s *Server) people(ctx context.Context, m link.Message) (any, error) {
 		t.Addr, out = mem.Self().Addr, t
 		object = fmt.Sprintf("token %s of user %s of tenant %s", t.ID, b.User, tenant)
 	default:
-		return nil, fmt.Errorf("%w: message %d", link.ErrProtocol, m.Kind)
+		return nil, fmt.Errorf("%w: message %d", link.ErrProtocol, kind)
 	}
-	about(ctx, "%s", object)
+	n.done(who, access.PeopleWrite, object, err)
 	return out, err
 }
 

@@ -229,7 +229,7 @@ func (s *Server) handle(ctx context.Context, conn *link.Conn, m link.Message) (_
 		return link.Message{}, err
 	}
 	ctx, object := withObject(access.With(ctx, who))
-	if audited(rule.Action) && m.Kind != clientwire.KindRun { // which is recorded when it begins
+	if audited(rule.Action) && rule.Action != access.PeopleWrite && m.Kind != clientwire.KindRun { // which record themselves
 		defer func() { s.n.done(who, rule.Action, *object, failed) }()
 	}
 	switch {

@@ -16,15 +16,15 @@ const (
 // PeopleBody says what is asked about users and tokens. Each message looks at
 // some fields.
 type PeopleBody struct {
-	Tenant   string `cbor:"1,keyasint,omitempty"` // empty is that of who asks
-	All      bool   `cbor:"2,keyasint,omitempty"` // of all tenants
-	User     string `cbor:"3,keyasint,omitempty"`
-	Role     string `cbor:"4,keyasint,omitempty"` // of a user; of a token the most that it may
-	Service  bool   `cbor:"5,keyasint,omitempty"`
-	Disabled *bool  `cbor:"6,keyasint,omitempty"` // nil leaves it as it is
-	Token    string `cbor:"7,keyasint,omitempty"` // an ID
-	Life     int64  `cbor:"8,keyasint,omitempty"` // nanoseconds
-	Note     string `cbor:"9,keyasint,omitempty"`
+	Tenant   string `cbor:"1,keyasint,omitempty" json:"tenant,omitempty"` // empty is that of who asks
+	All      bool   `cbor:"2,keyasint,omitempty" json:"all,omitempty"`    // of all tenants
+	User     string `cbor:"3,keyasint,omitempty" json:"user,omitempty"`
+	Role     string `cbor:"4,keyasint,omitempty" json:"role,omitempty"` // of a user; of a token the most that it may
+	Service  bool   `cbor:"5,keyasint,omitempty" json:"service,omitempty"`
+	Disabled *bool  `cbor:"6,keyasint,omitempty" json:"disabled,omitempty"` // nil leaves it as it is
+	Token    string `cbor:"7,keyasint,omitempty" json:"token,omitempty"`    // an ID
+	Life     int64  `cbor:"8,keyasint,omitempty" json:"life_ns,omitempty"`  // nanoseconds
+	Note     string `cbor:"9,keyasint,omitempty" json:"note,omitempty"`
 }
 
 // User is a user. Times are Unix milliseconds.
@@ -40,7 +40,7 @@ type User struct {
 
 // Users is a list of users.
 type Users struct {
-	Users []User `cbor:"1,keyasint"`
+	Users []User `cbor:"1,keyasint" json:"users"`
 }
 
 // UserToken is a token of a user. Only who made it has its text, once.
@@ -60,5 +60,5 @@ type UserToken struct {
 
 // UserTokens is a list of tokens.
 type UserTokens struct {
-	Tokens []UserToken `cbor:"1,keyasint"`
+	Tokens []UserToken `cbor:"1,keyasint" json:"tokens"`
 }

@@ -141,7 +141,7 @@ func TestMatrix(t *testing.T) {
 		}
 	}
 	for _, c := range access.Calls() {
-		if verb, _, _ := strings.Cut(c, " "); verb == strings.ToUpper(verb) && verb != "" && !strings.HasPrefix(c, "/") && !known[c] {
+		if verb, _, _ := strings.Cut(c, " "); verb == strings.ToUpper(verb) && verb != "" && strings.Contains(c, " /v1/jobs") && !known[c] {
 			t.Errorf("%s stands in access, and is not served", c)
 		}
 	}

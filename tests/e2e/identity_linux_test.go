@@ -92,7 +92,13 @@ func TestIdentity(t *testing.T) {
 		os.Remove(file)
 		return strings.TrimSpace(string(b))
 	}
-	people("user", "add", "eve", "--role", "viewer")
+	// The admin sees to them at the head's socket, or over the network.
+	if r := run(t, "", "user", "add", "eve", "--role", "viewer", "--address", where[1]); r.code != 0 {
+		t.Fatalf("wray user add over the network: %d, %s", r.code, r.stderr)
+	}
+	if r := run(t, "", "user", "list", "--address", where[1]); r.code != 0 || !strings.Contains(r.stdout, "eve") || !strings.Contains(r.stdout, "user admin of tenant local") {
+		t.Errorf("wray user list over the network: %d, %s%s", r.code, r.stdout, r.stderr)
+	}
 	people("user", "add", "dev", "--service")
 	eve, dev := token("eve", "--note", "laptop"), token("dev")
 	as := func(who string, args ...string) result {
@@ -118,12 +124,15 @@ func TestIdentity(t *testing.T) {
 	if r := as(eve, "job", "status", id); r.code != 0 || !strings.Contains(r.stdout, "service dev") {
 		t.Errorf("a viewer looks at it: %d, %s%s", r.code, r.stdout, r.stderr)
 	}
+	if r := as(dev, "user", "list"); r.code != 1 || !strings.Contains(r.stderr, "is not for who calls") {
+		t.Errorf("a developer lists users: %d, %s%s", r.code, r.stdout, r.stderr)
+	}
 	if r := as(eve, "job", "stop", id); r.code != 1 {
 		t.Errorf("a viewer stops it: %d, %s", r.code, r.stdout)
 	}
 
 	// The same over HTTP, where a page of a browser and a wrong name get nothing.
-	tr := &http.Transport{TLSClientConfig: &tls.Config{InsecureSkipVerify: true}}
+	tr := &http.Transport{TLSClientConfig: &tls.Config{InsecureSkipVerify: true, NextProtos: []string{"h2", "http/1.1"}}}
 	defer tr.CloseIdleConnections()
 	get := func(token string, change func(*http.Request)) int {
 		req, err := http.NewRequest("GET", "https://"+far+"/v1/jobs", nil)
