@@ -29,6 +29,8 @@ type Options struct {
 	Hosts []string
 	// MaxBody is the most bytes of a request's body; 0 is no bound.
 	MaxBody int64
+	// Known is told of requests that show a good token. It may be nil.
+	Known func(*http.Request)
 	// Denied is told of requests that were refused. It may be nil.
 	Denied func(p access.Principal, call, from string)
 }
@@ -84,7 +86,13 @@ func (g *gate) hostAllowed(host string) bool {
 
 // ServeHTTP implements http.Handler.
 func (g *gate) ServeHTTP(w http.ResponseWriter, req *http.Request) {
-	call := "HTTP " + req.Method
+	// What was asked for, as it is recorded: what a path has that is served by no
+	// route may be anything, a secret as well.
+	_, pattern := g.mux.Handler(req)
+	call := pattern
+	if pattern == "" || pattern == "/" {
+		call = "HTTP " + req.Method
+	}
 	refuse := func(p access.Principal, status int, err error) {
 		if g.o.Denied != nil {
 			g.o.Denied(p, call, req.RemoteAddr)
@@ -98,7 +106,10 @@ func (g *gate) ServeHTTP(w http.ResponseWriter, req *http.Request) {
 	p := g.o.Certified(req)
 	byCertificate := p.Kind != access.Nobody
 	if !byCertificate {
-		p, _ = g.o.Check.Bearer(req.Header.Get("Authorization"))
+		var err error
+		if p, err = g.o.Check.Bearer(req.Header.Get("Authorization")); err == nil && g.o.Known != nil {
+			g.o.Known(req)
+		}
 	}
 	// A browser that has the certificate shows it for every page; a token it shows
 	// for none, so that only what a page of this server does with it is left.
@@ -117,12 +128,10 @@ func (g *gate) ServeHTTP(w http.ResponseWriter, req *http.Request) {
 		refuse(p, http.StatusUnauthorized, denied(access.ErrUnknown.Error(), "send a token as Authorization: Bearer TOKEN, or a certificate"))
 		return
 	}
-	_, pattern := g.mux.Handler(req)
 	if pattern == "" || pattern == "/" { // there is no such route, and all may know which there are
 		g.mux.ServeHTTP(w, req)
 		return
 	}
-	call = pattern
 	if _, err := access.Decide(p, pattern); err != nil {
 		refuse(p, http.StatusForbidden, err)
 		return

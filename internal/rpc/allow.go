@@ -30,7 +30,12 @@ func (d *door) principal(ctx context.Context) access.Principal {
 	}
 	if md, ok := metadata.FromIncomingContext(ctx); ok && d.bears {
 		if values := md.Get("authorization"); len(values) == 1 {
-			p, _ := d.s.opt.Access.Bearer(values[0]) // nobody, where it is none
+			p, err := d.s.opt.Access.Bearer(values[0]) // nobody, where it is none
+			if at, ok := peer.FromContext(ctx); ok && err == nil {
+				if i, ok := at.AuthInfo.(info); ok {
+					vouched(i.conn)
+				}
+			}
 			return p
 		}
 	}

@@ -23,6 +23,7 @@ type Conn struct {
 	id      auth.Identity // zero for a machine that joins
 	release func()
 	once    sync.Once
+	vouch   func() // says that who is there has shown a token; nil where a certificate did
 }
 
 // Identity says who is at the other end.
@@ -79,6 +80,7 @@ type info struct {
 	credentials.CommonAuthInfo
 	id    auth.Identity
 	known bool
+	conn  *Conn // nil at clients
 }
 
 func (info) AuthType() string { return "wray" }
@@ -86,6 +88,17 @@ func (info) AuthType() string { return "wray" }
 func newInfo(id auth.Identity, known bool) info {
 	return info{CommonAuthInfo: credentials.CommonAuthInfo{SecurityLevel: credentials.PrivacyAndIntegrity}, id: id, known: known}
 }
+
+// vouched notes that who calls by a connection is known by a token: it does not
+// make room for strangers any more.
+func vouched(c *Conn) {
+	if c != nil && c.vouch != nil {
+		c.vouch()
+	}
+}
+
+// connKey is where the context of an HTTP request has its connection.
+type connKey struct{}
 
 // callerKey is where the context of an HTTP request has who makes it.
 type callerKey struct{}
@@ -170,7 +183,9 @@ func (serverCreds) ServerHandshake(raw net.Conn) (net.Conn, credentials.AuthInfo
 	if !ok {
 		return nil, nil, errors.New("BUG: a connection without a handshake")
 	}
-	return c, newInfo(c.id, c.id.Name != ""), nil
+	i := newInfo(c.id, c.id.Name != "")
+	i.conn = c
+	return c, i, nil
 }
 
 func (serverCreds) ClientHandshake(context.Context, string, net.Conn) (net.Conn, credentials.AuthInfo, error) {

@@ -209,6 +209,26 @@ func TestUser(t *testing.T) {
 			t.Errorf("HTTP with %.12q: %d", wrong, code)
 		}
 	}
+	// Both connections are those of known users, and make no room for strangers.
+	w.srv.people.mu.Lock()
+	if n := len(w.srv.people.held); n != 0 {
+		t.Errorf("%d connections of known users may be closed for strangers", n)
+	}
+	w.srv.people.mu.Unlock()
+	stranger, err := tls.Dial("tcp", w.addr(), auth.PeopleConfig(pin, protoGRPC, nil))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer stranger.Close()
+	_ = stranger.SetReadDeadline(time.Now().Add(time.Minute))
+	if _, err := stranger.Read(make([]byte, 1)); err != nil { // the server's settings: it is there
+		t.Fatal(err)
+	}
+	w.srv.people.mu.Lock()
+	if n := len(w.srv.people.held); n != 1 {
+		t.Errorf("%d connections of strangers are counted, of 1", n)
+	}
+	w.srv.people.mu.Unlock()
 	// A cluster that the token is not for sees none of it.
 	other := newWorld(t, Options{Jobs: f, Access: check})
 	oc, err := NewUser(s, other.addr())

@@ -285,6 +285,10 @@ func (s *Server) serveOperators() {
 	}
 	s.http = &http.Server{
 		Handler: httpgate.New(mux, httpgate.Options{Check: s.opt.Access, Hosts: s.opt.HTTPHosts, Denied: s.opt.Denied, MaxBody: maxHTTPBody,
+			Known: func(req *http.Request) {
+				c, _ := req.Context().Value(connKey{}).(*Conn)
+				vouched(c)
+			},
 			Certified: func(req *http.Request) access.Principal {
 				id, _ := Caller(req.Context())
 				return access.Certified(id)
@@ -293,8 +297,11 @@ func (s *Server) serveOperators() {
 		MaxHeaderBytes: 16 << 10,
 		ErrorLog:       slog.NewLogLogger(slog.DiscardHandler, slog.LevelError), // what callers do is answered, and not logged
 		ConnContext: func(ctx context.Context, c net.Conn) context.Context {
-			if c, ok := c.(*Conn); ok && c.id.Name != "" {
-				ctx = WithCaller(ctx, c.id)
+			if c, ok := c.(*Conn); ok {
+				ctx = context.WithValue(ctx, connKey{}, c)
+				if c.id.Name != "" {
+					ctx = WithCaller(ctx, c.id)
+				}
 			}
 			return ctx
 		},
@@ -381,9 +388,9 @@ func (s *Server) begin(c net.Conn, done func()) {
 		switch {
 		case !ok:
 		case proto == protoHTTP:
-			s.toHTTP.put(&Conn{Conn: t, release: leave})
+			s.toHTTP.put(&Conn{Conn: t, release: leave, vouch: leave})
 		default:
-			s.toOperators.put(&Conn{Conn: t, release: leave})
+			s.toOperators.put(&Conn{Conn: t, release: leave, vouch: leave})
 		}
 		return
 	}

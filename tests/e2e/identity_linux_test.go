@@ -159,6 +159,11 @@ func TestIdentity(t *testing.T) {
 			t.Errorf("HTTP: want %s, it is %d", name, got)
 		}
 	}
+	for !strings.Contains(as(eve, "job", "logs", id).stdout, "ready") { // it runs, in a worker
+		if t.Context().Err() != nil {
+			t.Fatal("the job does not run")
+		}
+	}
 	environs(t, admin, eve, dev)
 	if r := as(dev, "job", "stop", id); r.code != 0 {
 		t.Errorf("a developer stops it: %d, %s", r.code, r.stderr)
@@ -295,5 +300,36 @@ func TestAdminFile(t *testing.T) {
 	_, _, said = clusterNode(t, dir, "one")
 	if again, err := os.ReadFile(path); err != nil || string(again) != string(first) || strings.Contains(said, "admin") || strings.Contains(said, "wrayu1_") {
 		t.Errorf("the second start: %v, %s", err, said)
+	}
+}
+
+// TestAloneListensNowhere holds that a node without a cluster, which has neither TLS
+// nor tokens, has no port.
+func TestAloneListensNowhere(t *testing.T) {
+	dir := t.TempDir()
+	p := begin(t, "listens at unix://", wray, "start", "--alone", "--socket", filepath.Join(dir, "n.sock"), "--jobs-dir", filepath.Join(dir, "jobs"))
+	inodes := map[string]bool{}
+	fds, err := filepath.Glob(fmt.Sprintf("/proc/%d/fd/*", p.cmd.Process.Pid))
+	if err != nil || len(fds) == 0 {
+		t.Fatalf("%d descriptors, %v", len(fds), err)
+	}
+	for _, fd := range fds {
+		if at, err := os.Readlink(fd); err == nil && strings.HasPrefix(at, "socket:[") {
+			inodes[strings.Trim(at, "socket:[]")] = true
+		}
+	}
+	if len(inodes) == 0 {
+		t.Fatal("not even its own socket is seen")
+	}
+	for _, proto := range []string{"tcp", "tcp6", "udp", "udp6"} {
+		b, err := os.ReadFile(fmt.Sprintf("/proc/%d/net/%s", p.cmd.Process.Pid, proto))
+		if err != nil {
+			continue // this machine has none of that
+		}
+		for _, line := range strings.Split(string(b), "\n") {
+			if f := strings.Fields(line); len(f) > 9 && inodes[f[9]] {
+				t.Errorf("it has a socket of %s: %s", proto, line)
+			}
+		}
 	}
 }
