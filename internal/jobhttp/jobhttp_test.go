@@ -227,8 +227,8 @@ func TestStrangers(t *testing.T) {
 // every path, with each origin and each claim of a client that a guard has fallen
 // for, and holds that nothing is done for them.
 func TestBrowsers(t *testing.T) {
-	f := &fakeJobs{}
-	h := New(f)
+	// The browser has an operator's certificate, and shows it for every page.
+	h := httpgate.New(New(&fakeJobs{}), httpgate.Options{Certified: func(*http.Request) access.Principal { return operator }})
 	tried, served := 0, 0
 	for _, r := range routes {
 		target := strings.ReplaceAll(r.path, "{id}", "job-1")

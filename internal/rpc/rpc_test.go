@@ -27,6 +27,7 @@ import (
 	"github.com/wray-project/wray/host/auth"
 	"github.com/wray-project/wray/host/control"
 	"github.com/wray-project/wray/internal/rpc/internal/nodepb"
+	"github.com/wray-project/wray/internal/testenv"
 )
 
 // world is a cluster with a head that serves.
@@ -331,6 +332,7 @@ func TestAccess(t *testing.T) {
 	for m := range served {
 		methods = append(methods, m)
 	}
+	tried, through := 0, 0
 	for _, m := range methods {
 		rule, _ := access.Find(m)
 		if got := call(other, m); got != codes.Unavailable {
@@ -347,6 +349,11 @@ func TestAccess(t *testing.T) {
 		}
 		for who, c := range people {
 			got := call(c.conn, m)
+			if c.role < rule.Least || rule.Least == access.NoRole {
+				if tried++; got != codes.Unauthenticated && got != codes.PermissionDenied {
+					through++
+				}
+			}
 			switch {
 			case c.role == access.NoRole: // none of them is told from another
 				if got != codes.Unauthenticated {
@@ -362,6 +369,7 @@ func TestAccess(t *testing.T) {
 			}
 		}
 	}
+	testenv.Bar(t, 9, through, fmt.Sprintf("of %d calls by who may not, of %d methods, are let through", tried, len(methods)), through == 0 && tried > 100)
 	if call(node, nodepb.Identity_Renew_FullMethodName) == codes.PermissionDenied || call(joiner, nodepb.Join_Join_FullMethodName) == codes.PermissionDenied {
 		t.Error("nobody may call anything")
 	}

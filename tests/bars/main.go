@@ -38,7 +38,8 @@ var sources = []source{
 	{[]int{14}, "./host/jail", "^(TestWorkerCanDoNothing|TestEnterReports|TestWorkerCanWork)$"},
 	{[]int{13}, "./host/jail", "^TestNoNetwork$"},
 	{[]int{14}, "./host/codecache", "^TestSubvertedCompiler$"},
-	{[]int{10}, "./internal/jobhttp", "^TestBrowsers$"},
+	{[]int{9, 10}, "./internal/jobhttp", "^(TestMatrix|TestBrowsers|TestPages)$"},
+	{[]int{9}, "./internal/rpc", "^TestAccess$"},
 	{[]int{20}, "./host/cluster/gossip", "^TestBar20$"},
 
 	{[]int{15}, "./internal/rpc", "^TestBombs$"},
