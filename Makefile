@@ -7,11 +7,11 @@ VERSION ?=
 
 # Packages whose full tests compute for minutes. Under the race detector, which
 # makes them 5 to 20 times slower, they run with -short; without it, in full.
-HEAVY := $(wildcard tests/spec tests/hostile tests/isolation wasm/rewrite)
+HEAVY := $(wildcard tests/spec tests/hostile tests/isolation tests/conformance wasm/rewrite)
 HEAVY_PKGS := $(addprefix ./,$(HEAVY))
 # The hostile guests run through real processes with real deadlines, which the
 # race detector makes them miss: they run without it.
-RACE_HEAVY_PKGS := $(filter-out ./tests/isolation,$(HEAVY_PKGS))
+RACE_HEAVY_PKGS := $(filter-out ./tests/isolation ./tests/conformance,$(HEAVY_PKGS))
 # The race detector, but not in what computes machine code: it is wazero's, works
 # on its own data alone, and takes most of the tests' time when it is watched.
 # Two of its packages are watched: they instantiate the methods of sync.Map, and
@@ -24,7 +24,7 @@ LONGEST_PKGS := $(addprefix ./,$(wildcard tests/e2e host/worker host/node))
 GUEST_PKGS := $(addsuffix /...,$(addprefix ./,$(wildcard wasm/abi wasm/guest wasm/rewrite sdk examples)))
 
 .PHONY: all test check build clean help
-.PHONY: bars bench-ray chaos fuzz fmt vet staticcheck tidy generated race-tools wasi-tools s3-server netns-tools deploy-check unit invariants
+.PHONY: bars conformance bench-ray chaos fuzz fmt vet staticcheck tidy generated race-tools wasi-tools s3-server netns-tools deploy-check unit invariants
 
 all: build
 
@@ -35,6 +35,7 @@ help:
 	@echo 'make fuzz     every fuzz target for FUZZTIME (60s); FUZZ=name for some'
 	@echo 'make chaos    workloads while workers, nodes, heads and links fail: about an hour; CHAOS=flags'
 	@echo 'make bars     what the threat model promises, measured: about ten minutes; BARS="-bar 2" for one'
+	@echo 'make conformance  the tests of Go, WASI and Ruby in sandboxes, random modules: about half an hour'
 	@echo 'make bench-ray  Ray and wray in turn, into docs/BENCHMARKS.md; BENCH_RAY=flags'
 	@echo 'make build    bin/wray, and proof that arm64 builds'
 	@echo 'make clean    remove what was built'
@@ -110,9 +111,9 @@ race-tools:
 		{ apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -y -qq gcc libc6-dev; } >/dev/null 2>&1 || true; \
 	fi
 
-# The examples in C and Rust need compilers for WASI. Fetch them where that is
-# possible; without them their tests say that they were skipped.
-WASI_TOOLS := clang lld wasi-libc libclang-rt-dev-wasm32 rustc libstd-rust-dev-wasm32
+# The examples in C and Rust need compilers for WASI, and random modules binaryen.
+# Fetch them where that is possible; without them their tests say that they were skipped.
+WASI_TOOLS := clang lld wasi-libc libclang-rt-dev-wasm32 rustc libstd-rust-dev-wasm32 binaryen
 wasi-tools:
 	@if [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null && ! dpkg -s $(WASI_TOOLS) >/dev/null 2>&1; then \
 		echo '== install $(WASI_TOOLS), for the examples'; \
@@ -197,6 +198,15 @@ chaos: netns-tools
 # machine that does nothing else.
 bars:
 	@$(GO) run ./tests/bars $(BARS)
+
+# What others wrote to test runtimes, in sandboxes. WASI_TESTSUITE=DIR names a
+# checkout of the official suite of WASI, branch prod/testsuite-base: no registry
+# of packages has it.
+conformance: wasi-tools
+	@echo '== go test ./tests/spec -random.modules 2000'
+	@$(GO) test ./tests/spec -run '^TestRandomModules$$' -v -timeout 30m -random.modules 2000
+	@echo '== go test ./tests/conformance -conformance.full'
+	@$(GO) test ./tests/conformance -v -timeout 2h -conformance.full
 
 # Ray's microbenchmark and wray's cases of the same names, on this machine.
 bench-ray:

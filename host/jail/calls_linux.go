@@ -57,10 +57,13 @@ func workerCalls(pid int) []rule {
 		allow(unix.SYS_MEMFD_CREATE, []check{unset(1, ^memfdFlags)}), allow(unix.SYS_FTRUNCATE), allow(unix.SYS_FALLOCATE),
 		// Descriptors it has, and files it may read (landlock says which).
 		allow(unix.SYS_READ), allow(unix.SYS_WRITE), allow(unix.SYS_READV), allow(unix.SYS_WRITEV),
-		allow(unix.SYS_PREAD64), allow(unix.SYS_PWRITE64), allow(unix.SYS_LSEEK), allow(unix.SYS_FSYNC),
+		allow(unix.SYS_PREAD64), allow(unix.SYS_PWRITE64), allow(unix.SYS_LSEEK), allow(unix.SYS_FSYNC), allow(unix.SYS_FDATASYNC),
 		allow(unix.SYS_CLOSE), allow(unix.SYS_FSTAT), allow(sysNewfstatat), allow(unix.SYS_GETDENTS64),
 		allow(unix.SYS_OPENAT, []check{unset(2, writeFlags)}),
 		allow(unix.SYS_FCNTL, fcntlCommands()...),
+		// Advice about pages of files that it has open. What sets their times is not
+		// here: it needs no descriptor that may write.
+		allow(unix.SYS_FADVISE64),
 		// What a sandbox has written to, from the page map that the process opened
 		// before. It says nothing but that.
 		allow(unix.SYS_IOCTL, []check{is(1, pagemapScan)}),

@@ -146,6 +146,8 @@ func workChild(args []string) error {
 	fd, err := unix.MemfdCreate("object", unix.MFD_CLOEXEC|unix.MFD_ALLOW_SEALING)
 	check("memfd", err)
 	check("ftruncate", unix.Ftruncate(fd, 1<<20))
+	check("fdatasync", unix.Fdatasync(fd))
+	check("fadvise", unix.Fadvise(fd, 0, 4096, unix.FADV_NORMAL))
 	b, err := unix.Mmap(fd, 0, 1<<20, unix.PROT_READ|unix.PROT_WRITE, unix.MAP_SHARED)
 	check("mmap", err)
 	if err := unix.Madvise(b, unix.MADV_POPULATE_WRITE); err != unix.EINVAL { // since Linux 5.14
