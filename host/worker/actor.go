@@ -106,6 +106,8 @@ type actor struct {
 	doing *durableCall           // guarded by mu; the call of a durable actor that runs
 	acks  map[durable.UID]uint64 // guarded by mu; calls of others that need no reply any more, see durable.Record.Acknowledge
 
+	parking *parking // guarded by circles.mu; nil while it runs, or may yet go on
+
 	// Guarded by Worker.durableMu; see durable_waits.go.
 	waitsFor   map[*actor]int   // whose answers the running call waits for
 	askedBy    map[*effect]bool // effects of others that wait for this one

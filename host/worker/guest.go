@@ -341,30 +341,37 @@ func (g *guest) Park(_ *sandbox.Sandbox, timed bool) {
 		return
 	}
 	var on scheduler.Wait
+	var objects []wray.ID
 	if !timed {
-		on = g.waitsFor()
+		on, objects = g.waitsFor()
 	}
 	g.blocked = true
-	if a := g.holder.makes; a != nil {
+	a := g.holder.makes
+	if a != nil {
 		a.parked.Store(true)
 		g.w.residents.changed()
 	} else {
 		g.w.places.block(1)
 	}
 	g.w.blocked(g.holder, on)
+	if a != nil {
+		g.waitsLong(a, objects)
+	}
 }
 
-// waitsFor tells the scheduler what can end the guest's wait.
-func (g *guest) waitsFor() (on scheduler.Wait) {
+// waitsFor tells the scheduler what can end the guest's wait, and which objects
+// it waits for, whatever else it does.
+func (g *guest) waitsFor() (on scheduler.Wait, objects []wray.ID) {
 	g.watches = slices.DeleteFunc(g.watches, func(w *watch) bool { return w.done.Load() })
 	for _, w := range g.watches {
 		on.Objects = append(on.Objects, w.object)
 	}
+	objects = on.Objects
 	on.Space = g.wantsSpace
 	if g.wantsRoom || g.printing || g.fetching() || g.serves {
 		on = scheduler.Wait{} // a reader, the store or a caller decides
 	}
-	return on
+	return on, objects
 }
 
 // Unpark implements sandbox.Hooks: the task gets its CPU again before it runs.
@@ -375,6 +382,7 @@ func (g *guest) Unpark(*sandbox.Sandbox) {
 	g.blocked = false
 	if a := g.holder.makes; a != nil {
 		a.parked.Store(false)
+		g.w.waitsNoMore(a)
 	} else {
 		// Only when it has its CPU again: that may be held by a started task that
 		// waits for a place.

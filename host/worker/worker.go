@@ -79,6 +79,7 @@ type Worker struct {
 	room       rooms
 	hostWaits  atomic.Int64 // for payloads to come back, in tasks that run
 	calls      callTable    // calls of actors that are not done
+	circles    circles      // of actors that wait for each other
 	residents  *residents
 	begins     chan struct{} // one token for each actor that is given a sandbox
 	places     *places

@@ -112,6 +112,62 @@ var (
 	})
 )
 
+// A knot is an actor that is not durable and calls others.
+type knot struct{ calls int }
+
+// way is where a call goes on to, and how long it waits for that; 0: for ever.
+type way struct {
+	To   []sdk.Handle[knot]
+	Wait time.Duration
+}
+
+var (
+	knots = sdk.Actor("knot", func(context.Context, int) (*knot, error) { return &knot{}, nil })
+	pass  sdk.MethodOf1[knot, way, int]
+)
+
+func init() {
+	pass = sdk.Method(knots, "pass", func(k *knot, ctx context.Context, w way) (int, error) {
+		k.calls++
+		if len(w.To) == 0 {
+			return 1, nil
+		}
+		if w.Wait > 0 {
+			var cancel context.CancelFunc
+			ctx, cancel = context.WithTimeout(ctx, w.Wait)
+			defer cancel()
+		}
+		n, err := pass.Remote(ctx, w.To[0], way{w.To[1:], w.Wait}).Get(ctx)
+		return n + 1, err
+	})
+}
+
+// circle has n actors, each of which takes so many calls at once, call each other
+// in a circle.
+func circle(ctx context.Context, n, width int, wait, limit time.Duration) error {
+	var to []sdk.Handle[knot]
+	for i := range n {
+		to = append(to, knots.With(sdk.Name(fmt.Sprintf("knot %d", i)), sdk.MaxConcurrency(width)).New(ctx, 0))
+	}
+	call := pass
+	if limit > 0 {
+		call = call.With(sdk.Timeout(limit))
+	}
+	for range 2 { // who was in a circle goes on
+		got, err := call.Remote(ctx, to[0], way{append(to[1:n:n], to[0]), wait}).Get(ctx)
+		for e := new(wray.Error); errors.As(err, &e) && e.Cause != nil; {
+			err = e.Cause
+		}
+		fmt.Println(got, err)
+	}
+	for _, k := range to {
+		if err := k.Kill(); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
 func main() { sdk.Main(run) }
 
 func run(ctx context.Context) error {
@@ -209,6 +265,27 @@ func run(ctx context.Context) error {
 				return err
 			}
 			fmt.Println(n)
+		case "circle":
+			n, err := strconv.Atoi(os.Args[i+1])
+			if err != nil {
+				return err
+			}
+			width, err := strconv.Atoi(os.Args[i+2])
+			if err != nil {
+				return err
+			}
+			wait, err := time.ParseDuration(os.Args[i+3])
+			if err != nil {
+				return err
+			}
+			limit, err := time.ParseDuration(os.Args[i+4])
+			if err != nil {
+				return err
+			}
+			i += 4
+			if err := circle(ctx, n, width, wait, limit); err != nil {
+				return err
+			}
 		case "nested":
 			other := tallies.With(sdk.Durable(), sdk.Name("another")).New(ctx, 0)
 			_, err := nested.Remote(ctx, t, other).Get(ctx)
