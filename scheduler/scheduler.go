@@ -245,6 +245,9 @@ func (s *Scheduler) Tick(now int64) {
 	s.settle()
 }
 
+// Waiting reports whether some task waits for resources and nothing else.
+func (s *Scheduler) Waiting() bool { return len(s.active) > 0 }
+
 // NextDeadline returns the time at which the next Tick has something to do;
 // false when no passing of time alone changes anything. Events and Ready may
 // make it earlier.

@@ -342,7 +342,9 @@ func output[R any](c *rt.Call, r *R, parts int, err error) {
 	p := newPacket(0)
 	v := &p.args[0].Value
 	p.buf, err = encode(r, p.buf, v)
-	give(c, 0, v, err)
+	if err != nil || !c.Finish(v) {
+		give(c, 0, v, err)
+	}
 	p.free()
 }
 

@@ -48,11 +48,13 @@ func HostModule() sandbox.HostModule {
 	add("call_select", "I", tasks, none, cheap, false, callSelect)
 	add("call_end", "", tasks, none, object, false, callEnd)
 	add("task_input", "iii", tasks, maxInput, object, false, taskInput)
+	add("task_next", "iiii", tasks, maxValue, object, false, taskNext)
 	add("task_return", "ii", tasks, maxValue, object, false, taskReturn)
 	add("task_fail", "i", tasks, maxValue, object, false, taskFail)
 	add("task_yield", "i", tasks, maxValue, object, false, taskYield)
 	add("object_put", "ii", objects, maxValue, object, false, objectPut)
 	add("object_get", "iiiii", objects, maxValue, object, false, objectGet)
+	add("object_take", "iiiiii", objects, maxValue, object, false, objectTake)
 	add("object_refs", "iii", objects, maxValue, object, false, objectRefs)
 	add("object_watch", "ii", objects, maxValue, object, false, objectWatch)
 	add("object_wait", "iiiIi", objects, maxValue, object, true, objectWait)
@@ -407,16 +409,7 @@ func objectGet(g *guest, v view, s []uint64) abi.Errno {
 		}
 	}
 	i := o.Info()
-	putU32(info, abi.InfoEncoding, uint32(i.Encoding))
-	putU32(info, abi.InfoMeta, i.Meta)
-	putU64(info, abi.InfoLen, uint64(i.Len))
-	putU32(info, abi.InfoNrefs, uint32(i.Refs))
-	flags := uint32(0)
-	if i.Mappable {
-		flags = abi.InfoMappable
-	}
-	putU32(info, abi.InfoFlags, flags)
-	putU64(info, abi.InfoFlags+4, 0)
+	putInfo(info, &i)
 	if i.Len > int64(len(buf)) {
 		return abi.EOVERFLOW
 	}

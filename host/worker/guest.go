@@ -38,6 +38,9 @@ type guest struct {
 	durable *durableCall             // that it runs, of a durable actor
 	serves  bool                     // it runs the calls of an actor that takes several at once
 	held    *task                    // submitted and started, and not yet given to an executor
+	many    bool                     // it may go on with other tasks, see taskNext
+	over    *task                    // ended by taskNext, while the guest has not returned
+	next    *task                    // started, to be run when it has; belongs to the executor
 
 	watches    []*watch      // of objects that were not there
 	live       *atomic.Int64 // how many of them are under way; replaced by drop, nil before the first
@@ -326,6 +329,8 @@ func (g *guest) name() string {
 	switch {
 	case g.serves:
 		return g.holder.label() // which call prints only the guest knows
+	case g.over != nil:
+		return g.over.label()
 	case g.task == nil:
 		return ""
 	}

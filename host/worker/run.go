@@ -33,12 +33,18 @@ func (w *Worker) actLocked(self, holder *guest) (mine *task) {
 	// what it needs is taken out first. Most steps make one decision, or two.
 	var few [2]scheduler.Decision
 	acts := w.sched.Ready(few[:0])
+	var own *task
 	for i := range acts {
 		d := &acts[i]
 		t, _ := d.Value.(*task)
 		switch d.Kind {
 		case scheduler.Start:
 			t.attempt = d.Attempt
+			if own == nil && self != nil && self.fits(t) {
+				if own = t; self.many && !t.fresh() {
+					t.runner = self // which goes on with it at once
+				}
+			}
 		case scheduler.Lend:
 			t.attempt = d.Attempt
 			d.Value = w.lendLocked(t, d)
@@ -74,7 +80,7 @@ func (w *Worker) actLocked(self, holder *guest) (mine *task) {
 		switch d.Kind {
 		case scheduler.Start:
 			t := d.Value.(*task)
-			if mine == nil && self != nil && self.fits(t) {
+			if t == own {
 				mine = t
 			} else if holder != nil {
 				holder.hold(t)
@@ -444,14 +450,18 @@ func (m *module) executor(t *task) {
 			g.sb.Kill(wray.Errorf(stopped, "the task was stopped before it began"))
 		}
 		g.sb.KeepTurn()
-		err := g.execute(t)
+		last, over, err := g.executeMany(t)
+		next := g.next
+		g.next = nil
 		g.endTask()
 		if g.sb.Spoilt() && !g.reset() {
 			g.close()
 			g = nil
 		}
-		fresh := t.fresh()
-		t = w.finish(g, t, err)
+		fresh := last.fresh()
+		if t = next; !over {
+			t = w.finish(g, last, err)
+		}
 		if g != nil && (t == nil || t.fresh()) {
 			g.sb.ReleaseTurn()
 		}

@@ -7,6 +7,7 @@ import (
 	"io"
 	"io/fs"
 	"os"
+	"runtime/debug"
 	"sync"
 	"time"
 
@@ -23,6 +24,7 @@ import (
 // of conn asks for, until the link ends. jail says what the process has put
 // itself under, for the node to report.
 func Serve(ctx context.Context, conn *link.Conn, jail string) error {
+	debug.SetGCPercent(growth(0))
 	s := &server{conn: conn, jail: jail, loans: loans{ends: map[uint64]func(){}}}
 	err := conn.Serve(ctx, s.handle)
 	s.loans.close()

@@ -176,6 +176,8 @@ func (c *collector) stays(n int64) {
 // of processor time at 15%, 8 s at 30%, and a gigabyte less.
 func growth(stays int64) int {
 	switch {
+	case stays < 64<<20:
+		return 200 // a heap without actors is small, and what tasks leave in it much
 	case stays < 256<<20:
 		return 100
 	case stays < 1<<30:

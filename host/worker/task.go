@@ -164,6 +164,12 @@ func (t *task) fail(err *wray.Error) {
 
 // execute runs one attempt of a task in the guest and returns its failure.
 func (g *guest) execute(t *task) *wray.Error {
+	g.begin(t)
+	return g.outcome(t, g.enter(t))
+}
+
+// begin makes t the task that the guest runs.
+func (g *guest) begin(t *task) {
 	g.task = t
 	if t.actor == nil {
 		g.holder = t
@@ -174,12 +180,19 @@ func (g *guest) execute(t *task) *wray.Error {
 	if t.timeout > 0 {
 		g.sb.SetDeadline(t.timeout)
 	}
-	var err error
+}
+
+// enter has the guest run the task that it was given, and returns how that ended.
+func (g *guest) enter(t *task) error {
 	if t.fn.command {
-		err = g.executeCommand(t)
-	} else {
-		_, err = g.sb.Call(abi.OpTask, 0)
+		return g.executeCommand(t)
 	}
+	_, err := g.sb.Call(abi.OpTask, 0)
+	return err
+}
+
+// outcome returns the failure of an attempt of t whose call ended with err.
+func (g *guest) outcome(t *task, err error) *wray.Error {
 	err = g.ended(err)
 	if err == nil && t.failure == nil {
 		e := t.complete()

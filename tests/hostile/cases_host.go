@@ -196,6 +196,7 @@ var wrayFunctions = []struct{ name, params string }{
 	{"object_put", "ii"}, {"object_get", "iiiii"}, {"object_refs", "iii"}, {"object_watch", "ii"}, {"object_wait", "iiiIi"}, {"object_map", "iiiI"},
 	{"object_unmap", "ii"}, {"handle_dup", "ii"}, {"handle_drop", "ii"}, {"stream_next", "iii"}, {"event_open", "i"},
 	{"refusal", "iii"}, {"actor", "iii"}, {"kill", "ii"},
+	{"task_next", "iiii"}, {"object_take", "iiiiii"},
 	{"object_read", "iIiii"}, {"object_free", "i"}, {"object_stat", "iiii"}, {"buffer_open", "Ii"}, {"buffer_seal", "iiiIi"},
 }
 

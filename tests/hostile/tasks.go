@@ -55,3 +55,19 @@ func Tasks() []byte {
 	b.export("wray_call", b.fn([]byte{i32, i32}, []byte{i32}, nil, get(0), i32c(4), 0x46, cond(run), i32c(0)))
 	return b.bytes()
 }
+
+// Stays is a module with one function, "stays": it gives its result, asks for
+// another task, and where there is none stays in the call.
+func Stays() []byte {
+	const value, input, length, names = 1024, 2048, 2040, 8192
+	b := &builder{}
+	declare := b.imp("wray_v1", "declare", rep(4, i32), []byte{i32})
+	taskNext := b.imp("wray_v1", "task_next", rep(4, i32), []byte{i32})
+	b.mem(1)
+	b.data(names, "stays")
+	b.data(value, "\x02\x00\x00\x00\x00\x00\x00\x00\x00\x05\x00\x00\x01\x00\x00\x00") // CBOR of one byte at 1280
+	b.export("_initialize", b.proc(nil, dropped(i32c(names), i32c(5), i32c(0), i32c(0), call(declare))))
+	run := cat(dropped(i32c(value), i32c(input), i32c(4096), i32c(length), call(taskNext)), forever())
+	b.export("wray_call", b.fn([]byte{i32, i32}, []byte{i32}, nil, get(0), i32c(4), 0x46, cond(run), i32c(0)))
+	return b.bytes()
+}

@@ -60,6 +60,9 @@ func (f *hostFunc) null(sb *sandbox, s []uint64) bool {
 		b[0], b[8] = byte(abi.EncodingCBOR), 1
 		sb.mem.WriteByte(uint32(s[1]), 0)
 	case "task_return":
+	case "task_next":
+		s[0] = uint64(abi.ENOENT)
+		return true
 	case "task_input":
 		if sb.input == nil {
 			sb.host.mu.Lock()
@@ -227,6 +230,12 @@ func (h *fakeHost) imports() []hostFunc {
 		{"call_select", "I", func(*sandbox, []uint64) abi.Errno { return abi.EPERM }},
 		{"call_end", "", func(*sandbox, []uint64) abi.Errno { return abi.EPERM }},
 		{"task_input", "iii", taskInput},
+		{"task_next", "iiii", func(sb *sandbox, s []uint64) abi.Errno {
+			if s[0] != 0 {
+				h.seal(sb.task.results[0], sb.value(uint32(s[0])))
+			}
+			return abi.ENOENT
+		}},
 		{"task_return", "ii", func(sb *sandbox, s []uint64) abi.Errno {
 			h.seal(sb.task.results[s[0]], sb.value(uint32(s[1])))
 			return abi.Success
@@ -288,6 +297,32 @@ func (h *fakeHost) imports() []hostFunc {
 				return abi.EOVERFLOW
 			}
 			copy(sb.bytes(uint32(s[1]), uint32(s[2])), o.data)
+			return abi.Success
+		}},
+		{"object_take", "iiiiii", func(sb *sandbox, s []uint64) abi.Errno {
+			at, taken := uint32(s[3]), uint32(0)
+			for i := range s[1] {
+				n := sb.u32(uint32(s[0] + 4*i))
+				o := sb.handles[n]
+				if o == nil || !o.ready || len(o.data) > int(s[2]) || len(o.refs) > 0 || o.encoding == uint32(abi.EncodingError) {
+					break
+				}
+				size := uint32(abi.InfoSize+len(o.data)+7) &^ 7
+				if at+size > uint32(s[3]+s[4]) {
+					break
+				}
+				b := sb.bytes(at, size)
+				clear(b)
+				binary.LittleEndian.PutUint32(b, o.encoding)
+				binary.LittleEndian.PutUint32(b[4:], o.meta)
+				binary.LittleEndian.PutUint64(b[8:], uint64(len(o.data)))
+				copy(b[abi.InfoSize:], o.data)
+				delete(sb.handles, n)
+				h.handles--
+				h.release(o)
+				at, taken = at+size, taken+1
+			}
+			sb.put32(s[5], taken)
 			return abi.Success
 		}},
 		{"object_refs", "iii", func(sb *sandbox, s []uint64) abi.Errno {

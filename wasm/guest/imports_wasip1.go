@@ -40,6 +40,10 @@ func importCallEnd() uint32
 //go:noescape
 func importTaskInput(buf unsafe.Pointer, size uint32, length *uint32) uint32
 
+//go:wasmimport wray_v1 task_next
+//go:noescape
+func importTaskNext(v *rawValue, buf unsafe.Pointer, size uint32, length *uint32) uint32
+
 //go:wasmimport wray_v1 task_return
 //go:noescape
 func importTaskReturn(index uint32, v *rawValue) uint32
@@ -59,6 +63,10 @@ func importObjectPut(v *rawValue, handle *uint32) uint32
 //go:wasmimport wray_v1 object_get
 //go:noescape
 func importObjectGet(handle uint32, buf unsafe.Pointer, size uint32, info *rawInfo, flags uint32) uint32
+
+//go:wasmimport wray_v1 object_take
+//go:noescape
+func importObjectTake(handles *uint32, n, most uint32, buf unsafe.Pointer, size uint32, taken *uint32) uint32
 
 //go:wasmimport wray_v1 object_refs
 //go:noescape

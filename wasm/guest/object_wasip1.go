@@ -142,6 +142,10 @@ func (r *Ref) Get(ctx context.Context, v *Value, next []*Ref) error {
 			return err
 		}
 		s := takeScratch()
+		if len(next) > 0 && flag == 0 && s.takeMany(r, next) {
+			s.give()
+			continue
+		}
 		e := abi.Errno(importObjectGet(r.handle, unsafe.Pointer(&s.buf), scratchSize, &s.info, flag))
 		switch {
 		case e == abi.Success:
@@ -182,6 +186,54 @@ func (r *Ref) Get(ctx context.Context, v *Value, next []*Ref) error {
 			return refused(uint32(e))
 		}
 	}
+}
+
+// takeable reports whether r may become a Ref that holds its bytes, for all that
+// the guest knows.
+func (r *Ref) takeable() bool {
+	return r.flags&(refResult|refKept|refFailed|refWatched|refLate) == refResult && r.handle != 0 && r.task == taskNumber
+}
+
+// takeAfter is how many Gets do not try takeMany, since it has been in vain.
+var takeAfter int
+
+// takeMany reads r, and those of next that follow at once and are there, in one
+// host call, as far as they are small results. It reports whether it has read r.
+func (s *scratch) takeMany(r *Ref, next []*Ref) bool {
+	if takeAfter > 0 {
+		takeAfter--
+		return false
+	}
+	if !r.takeable() || !next[0].takeable() {
+		return false
+	}
+	s.waits[0] = r.handle
+	n := 1
+	for _, o := range next[:min(len(next), lingerMax-1)] {
+		if !o.takeable() {
+			break
+		}
+		s.waits[n] = o.handle
+		n++
+	}
+	// What is longer has to be allocated, and then another goroutine could see a Ref
+	// that has neither handle nor bytes.
+	if !ok(importObjectTake(&s.waits[0], uint32(n), smallMax, unsafe.Pointer(&s.buf), scratchSize, &s.out)) || s.out == 0 {
+		takeAfter = lingerMax / 4
+		return false
+	}
+	at := uint32(0)
+	for i := range int(s.out) {
+		o := r
+		if i > 0 {
+			o = next[i-1]
+		}
+		info := (*rawInfo)(unsafe.Pointer(&s.buf[at]))
+		end := at + abi.InfoSize + uint32(info.len)
+		o.taken(info, s.buf[at+abi.InfoSize:end])
+		at = (end + 7) &^ 7
+	}
+	return true
 }
 
 const (

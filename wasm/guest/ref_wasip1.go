@@ -123,6 +123,12 @@ func (r *Ref) keep(info *rawInfo, data []byte) {
 	if r.flags&refResult == 0 || len(data) > keptMax || info.nrefs != 0 || abi.Encoding(info.encoding) == abi.EncodingError {
 		return
 	}
+	r.hold(info, data)
+	r.release()
+}
+
+// hold copies the payload into r.
+func (r *Ref) hold(info *rawInfo, data []byte) {
 	if len(data) <= smallMax {
 		r.length = uint8(copy(r.small[:], data))
 	} else {
@@ -130,7 +136,15 @@ func (r *Ref) keep(info *rawInfo, data []byte) {
 	}
 	r.encoding, r.elem = uint8(info.encoding), uint8(info.meta)
 	r.flags |= refKept | refReady
-	r.release()
+}
+
+// taken is keep where the host has taken the handle back with the same call. data
+// has smallMax bytes at most.
+func (r *Ref) taken(info *rawInfo, data []byte) {
+	untrack(r)
+	disown(r.handle)
+	r.handle = 0
+	r.hold(info, data)
 }
 
 // payload returns the bytes that a kept r holds, which nobody changes.

@@ -3,6 +3,7 @@ package guest
 import (
 	"runtime"
 	"time"
+	"unsafe"
 
 	"github.com/wray-project/wray/wasm/abi"
 )
@@ -139,7 +140,7 @@ func (s *server) serve(number uint64) {
 	defer c.over() // a method may call runtime.Goexit
 	c.pick()
 	x := takeScratch()
-	e := c.read(x)
+	e := c.read(x, importTaskInput(unsafe.Pointer(&x.buf), inputMax, &x.out))
 	if ok(e) && c.input != nil {
 		// Many calls may wait, so none keeps a scratch.
 		into, own := s.buf[:0], false

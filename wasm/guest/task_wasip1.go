@@ -22,6 +22,9 @@ type Call struct {
 	input *scratch     // whose buf is, or nil
 	items uint64       // given so far, those of earlier attempts included
 
+	finished bool   // see Finish
+	follows  uint32 // what the host then said of the next task
+
 	number uint64 // among calls under way at once, where served
 	served bool   // see serve
 	at     int    // in serving.calls
@@ -72,13 +75,14 @@ const inputMax = scratchSize
 // own, since a goroutine may keep it.
 var call Call
 
-// runTask runs one task on the calling goroutine.
+// runTask runs a task on the calling goroutine, and then those that the host
+// has besides.
 func runTask() uint32 {
-	c := &call
-	*c = Call{}
 	s := takeScratch()
-	e := c.read(s)
-	if ok(e) {
+	call = Call{}
+	e := call.read(s, importTaskInput(unsafe.Pointer(&s.buf), inputMax, &s.out))
+	for ok(e) {
+		c := &call
 		if c.Stream() {
 			own := *c
 			c = &own
@@ -87,8 +91,22 @@ func runTask() uint32 {
 		begin(c, time.Duration(c.head.timeout))
 		c.invoke()
 		end()
+		finished, follows := c.finished, c.follows
+		c.buf, c.args, c.name = nil, nil, nil
+		if isActor {
+			break
+		}
+		call = Call{}
+		if e = follows; !finished {
+			e = importTaskNext(nil, unsafe.Pointer(&s.buf), inputMax, &s.out)
+		}
+		if abi.Errno(e) == abi.ENOENT {
+			e = uint32(abi.Success)
+			break
+		}
+		e = call.read(s, e)
 	}
-	c.buf, c.args, c.name = nil, nil, nil
+	call.buf, call.args, call.name = nil, nil, nil
 	s.give()
 	return e
 }
@@ -102,9 +120,9 @@ func (c *Call) invoke() {
 	}
 }
 
-// read reads what is to be done, into s where it fits.
-func (c *Call) read(s *scratch) uint32 {
-	e := importTaskInput(unsafe.Pointer(&s.buf), inputMax, &s.out)
+// read reads what is to be done, of which the host has copied to s what fits, and
+// said e.
+func (c *Call) read(s *scratch, e uint32) uint32 {
 	c.buf, c.input = s.buf[:min(s.out, inputMax)], s
 	for abi.Errno(e) == abi.EOVERFLOW {
 		n := s.out
@@ -176,6 +194,26 @@ func (c *Call) Return(i int, v *Value) error {
 	s.done()
 	s.give()
 	return err
+}
+
+// Finish gives the only result of a task, which has nothing else to do than to
+// return, together with asking for the next task. It reports false where that
+// cannot be: Return does it, and says why not. From its beginning to the host's
+// answer it makes no other call.
+func (c *Call) Finish(v *Value) bool {
+	s := c.input
+	if s == nil || c.served || isActor || c.head.nresults != 1 || c.head.flags&abi.CallStream != 0 || len(v.Data) >= mapMin || len(v.Refs) > 0 {
+		return false
+	}
+	returning = rawValue{encoding: uint32(v.Encoding), meta: uint32(v.Elem),
+		ptr: uint32(uintptr(unsafe.Pointer(unsafe.SliceData(v.Data)))), len: uint32(len(v.Data))}
+	// v may lie in the input, which the host has read by the time it writes the next.
+	e := importTaskNext(&returning, unsafe.Pointer(&s.buf), inputMax, &s.out)
+	switch abi.Errno(e) {
+	case abi.Success, abi.EOVERFLOW, abi.ENOENT:
+		c.finished, c.follows = true, e
+	}
+	return c.finished
 }
 
 // ErrStreamDropped is the failure of a Yield whose reader has gone.

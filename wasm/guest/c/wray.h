@@ -326,6 +326,7 @@ WRAY_IMPORT_(function)(const char *module, uint32_t module_len, const char *name
 WRAY_IMPORT_(submit)(wray_spec *specs, uint32_t n, uint32_t *done);
 WRAY_IMPORT_(cancel)(wray_handle h);
 WRAY_IMPORT_(task_input)(void *buf, uint32_t cap, uint32_t *len);
+WRAY_IMPORT_(task_next)(const void *value, void *buf, uint32_t cap, uint32_t *len);
 WRAY_IMPORT_(task_return)(uint32_t index, const wray_value *v);
 WRAY_IMPORT_(task_fail)(const wray_value *v);
 WRAY_IMPORT_(task_yield)(const wray_value *v);
@@ -1285,33 +1286,42 @@ static uint32_t wray_run_task_(void)
 	void *input = small, *large = NULL;
 	uint32_t len = 0;
 	wray_errno e = wray_v1_task_input(input, sizeof small, &len);
-	while (e == WRAY_EOVERFLOW) {
-		input = large = wray_grown_(large, len);
-		e = wray_v1_task_input(input, len, &len);
-	}
-	if (e != WRAY_SUCCESS) {
+	for (;;) {
+		while (e == WRAY_EOVERFLOW) {
+			input = large = wray_grown_(large, len);
+			e = wray_v1_task_input(input, len, &len);
+		}
+		if (e != WRAY_SUCCESS) {
+			free(large);
+			return e;
+		}
+		wray_call call;
+		memset(&call, 0, sizeof call);
+		call.head = (const struct wray_head_of_call_ *)input;
+		call.args = (const struct wray_call_arg_ *)(call.head + 1);
+		call.input = (const uint8_t *)input;
+		wray_current_ = &call;
+		wray_invoke_(&call);
+		fflush(NULL);
+		wray_current_ = NULL;
+		while (call.held != NULL) {
+			struct wray_held_ *held = call.held;
+			call.held = held->next;
+			wray_release(&held->object);
+			free(held);
+		}
+		for (uint32_t i = 0; i < call.head->nargs; i++)
+			wray_drop(call.args[i].handle);
+		bool actor = (call.head->flags & WRAY_CALL_ACTOR_) != 0;
 		free(large);
-		return e;
+		large = NULL;
+		input = small;
+		if (actor)
+			return 0;
+		e = wray_v1_task_next(NULL, input, sizeof small, &len);
+		if (e == WRAY_ENOENT)
+			return 0; /* there is no other task now */
 	}
-	wray_call call;
-	memset(&call, 0, sizeof call);
-	call.head = (const struct wray_head_of_call_ *)input;
-	call.args = (const struct wray_call_arg_ *)(call.head + 1);
-	call.input = (const uint8_t *)input;
-	wray_current_ = &call;
-	wray_invoke_(&call);
-	fflush(NULL);
-	wray_current_ = NULL;
-	while (call.held != NULL) {
-		struct wray_held_ *held = call.held;
-		call.held = held->next;
-		wray_release(&held->object);
-		free(held);
-	}
-	for (uint32_t i = 0; i < call.head->nargs; i++)
-		wray_drop(call.args[i].handle);
-	free(large);
-	return 0;
 }
 
 __attribute__((export_name("wray_call"))) uint32_t wray_entry_(uint32_t op, uint32_t arg)
