@@ -111,6 +111,15 @@ func TestChain(t *testing.T) {
 			t.Errorf("a line that is %s: %v", what, err)
 		}
 	}
+	// A record has one text: the last line too is as it was written, or none.
+	for _, odd := range []string{" {", "{ "} {
+		if err := os.WriteFile(path, bytes.Replace(all[0], []byte("{"), []byte(odd), 1), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		if _, err := Verify(path); err == nil {
+			t.Errorf("a record that begins with %q passes", odd)
+		}
+	}
 	if err := os.Remove(filepath.Join(dir, names[1])); err != nil {
 		t.Fatal(err)
 	}

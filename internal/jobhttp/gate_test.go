@@ -1,6 +1,7 @@
 package jobhttp
 
 import (
+	"bytes"
 	"context"
 	"fmt"
 	"net/http"
@@ -114,9 +115,17 @@ func TestMatrix(t *testing.T) {
 			t.Errorf("%s does not stand in access: nobody has said who may ask for it", pattern)
 		}
 		path := strings.ReplaceAll(r.path, "{id}", "job-1")
-		wrong := strings.Replace(g.tokens["admin"], "_", "_a", 1)
+		wrong := []byte(g.tokens["admin"]) // the text of a token, of another secret
+		if at := bytes.LastIndexByte(wrong, '_') + 1; wrong[at] == 'a' {
+			wrong[at] = 'b'
+		} else {
+			wrong[at] = 'a'
+		}
+		if _, err := access.ParseSecret(string(wrong)); err != nil {
+			t.Fatal(err)
+		}
 		var first string
-		for who, token := range map[string]string{"nobody": "", "garbage": "Bearer x", "another scheme": "Basic YTpi", "a wrong secret": "Bearer " + wrong,
+		for who, token := range map[string]string{"nobody": "", "garbage": "Bearer x", "another scheme": "Basic YTpi", "a wrong secret": "Bearer " + string(wrong),
 			"no scheme": g.tokens["admin"], "expired": "Bearer " + g.tokens["expired"], "revoked": "Bearer " + g.tokens["revoked"]} {
 			before, denied := g.reached, g.denied
 			w := g.do(r.method, path, token, nil)

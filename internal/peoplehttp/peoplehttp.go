@@ -115,6 +115,7 @@ func Do(ctx context.Context, client *http.Client, addr string, header http.Heade
 		path := r.Path
 		if r.field != nil {
 			path = strings.ReplaceAll(path, "{name}", url.PathEscape(*r.field(&b)))
+			*r.field(&b) = "" // it is not said twice
 		}
 		var body io.Reader
 		if r.Method == http.MethodGet {
