@@ -89,6 +89,9 @@ func loadProgram(ctx context.Context, arg, cacheDir string) (*program, error) {
 			return nil, withHint(fmt.Errorf("%s is not a WebAssembly module", arg),
 				"give a Go package directory, or a .wasm file built for WASI preview 1")
 		}
+		if b, err = withDetached(arg, b); err != nil {
+			return nil, err
+		}
 		return &program{name: strings.TrimSuffix(filepath.Base(arg), ".wasm"), wasm: b}, nil
 	}
 	return buildPackage(ctx, arg, cacheDir)

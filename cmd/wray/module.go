@@ -16,7 +16,7 @@ import (
 func newModule() *cobra.Command {
 	cmd := &cobra.Command{Use: "module", Short: "Look at and rewrite WebAssembly modules", Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error { return cmd.Help() }}
-	cmd.AddCommand(newInspect(), newRewrite())
+	cmd.AddCommand(newInspect(), newRewrite(), newKeygen(), newSign(), newVerify())
 	return cmd
 }
 
@@ -52,6 +52,12 @@ func printInspection(cmd *cobra.Command, i *sandbox.Inspection) error {
 	fmt.Fprintf(w, "kind\t%s\n", i.Kind)
 	fmt.Fprintf(w, "size\t%d bytes, %d functions\n", i.Size, i.Functions)
 	fmt.Fprintf(w, "memory\t%d to %d pages of 64 KiB\n", i.MemoryMin, i.MemoryMax)
+	if i.Signed == nil {
+		fmt.Fprintf(w, "signed\tby nobody\n")
+	}
+	for _, name := range i.Signed {
+		fmt.Fprintf(w, "signed\tby somebody who says to be %s; wray module verify knows\n", line(name))
+	}
 	reset := "in place, from memory and globals"
 	if !i.Resettable {
 		reset = "replaced after use: " + line(i.NotResettable)

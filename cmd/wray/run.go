@@ -33,6 +33,7 @@ type nodeOptions struct {
 	cpus      cores
 	resources []string
 	labels    []string
+	trust     []string
 	weak      bool
 }
 
@@ -49,6 +50,7 @@ func (o *nodeOptions) flags(f *pflag.FlagSet) {
 	f.Var(&o.cpus, "cpus", "cores that tasks may hold (default all)")
 	f.StringArrayVar(&o.resources, "resource", nil, "what tasks may hold of a resource of any name, as `NAME=AMOUNT`; tasks ask for it with sdk.Resource")
 	f.StringArrayVar(&o.labels, "labels", nil, "what tasks may ask for of the node that they run on, as `KEY=VALUE,...`; tasks ask with sdk.Labels")
+	f.StringArrayVar(&o.trust, "trust", nil, "`FILE` of those of whom one must have signed a module (wray module sign), a name and a key on each line; TENANT=FILE: a tenant's (default anybody, or nobody)")
 	f.BoolVar(&o.weak, "allow-weak-jail", false, "run on a machine that cannot lock the worker up: a guest that breaks out of its sandbox then has your rights")
 }
 
@@ -62,6 +64,10 @@ func (o *nodeOptions) node(cache string) (*node.Node, error) {
 	if err != nil {
 		return nil, err
 	}
+	trust, of, err := readTrust(o.trust)
+	if err != nil {
+		return nil, err
+	}
 	for _, dir := range o.spill {
 		parent := filepath.Dir(dir)
 		if _, err := os.Stat(parent); !strings.Contains(dir, "://") && errors.Is(err, fs.ErrNotExist) {
@@ -69,7 +75,7 @@ func (o *nodeOptions) node(cache string) (*node.Node, error) {
 		}
 	}
 	n, err := node.New(node.Config{CacheDir: cache, StoreBytes: int64(o.store), Residents: int(o.residents), Sandboxes: int(o.sandboxes), AllowWeak: o.weak, SpillDirs: o.spill, SpillLimit: int64(o.spillMax), SpillS3: o.spillS3, State: o.state,
-		Capacity: wray.Resources{CPU: wray.CPUs(float64(o.cpus))}, Custom: custom, Labels: labels})
+		Capacity: wray.Resources{CPU: wray.CPUs(float64(o.cpus))}, Custom: custom, Labels: labels, Trust: trust, TrustOf: of})
 	if at := (*fs.PathError)(nil); errors.As(err, &at) && strings.HasPrefix(err.Error(), objectstore.SpillDirFlag) {
 		return nil, withHint(fmt.Errorf("no file can be made in a directory for objects: %w", err), "name one of your own, on a disk")
 	}
@@ -102,6 +108,7 @@ type jobOptions struct {
 	windows count
 	logRate size
 	timeout span
+	sign    string
 }
 
 func newRun() *cobra.Command {
@@ -161,6 +168,7 @@ func (o *jobOptions) flags(cmd *cobra.Command) {
 	f.Var(&o.handles, "max-handles", fmt.Sprintf("most references that one sandbox holds (default %d)", worker.DefaultHandles))
 	f.Var(&o.windows, "max-windows", fmt.Sprintf("most large values that one sandbox has mapped at once (default %d)", worker.DefaultWindows))
 	f.Var(&o.logRate, "log-rate", "bytes a second that the tasks of one sandbox may print for long (default 4MiB)")
+	f.StringVar(&o.sign, "sign", "", "sign the job's modules, as they are sent, with the key in this `FILE` (wray module keygen)")
 	f.Var(&o.timeout, "timeout", "end the job after this time")
 }
 
@@ -217,8 +225,15 @@ func (o *jobOptions) job(ctx context.Context, args []string, cache string) (job 
 	if err := o.check(); err != nil {
 		return job, err
 	}
+	sign, err := signing(o.sign)
+	if err != nil {
+		return job, err
+	}
 	p, err := loadProgram(ctx, args[0], cache)
 	if err != nil {
+		return job, err
+	}
+	if p.wasm, err = sign(p.wasm); err != nil {
 		return job, err
 	}
 	job = node.Job{
@@ -233,6 +248,9 @@ func (o *jobOptions) job(ctx context.Context, args []string, cache string) (job 
 		name, file := withModule(w)
 		wp, err := loadProgram(ctx, file, cache)
 		if err != nil {
+			return job, fmt.Errorf("--with %s: %w", w, err)
+		}
+		if wp.wasm, err = sign(wp.wasm); err != nil {
 			return job, fmt.Errorf("--with %s: %w", w, err)
 		}
 		if name == "" {

@@ -89,6 +89,9 @@ func (k *tenantPeers) module(ctx context.Context, w *workerProcess, b *worker.Pe
 	}); err != nil {
 		return link.Message{}, err
 	}
+	if err := k.n.cfg.admits(k.t.name, wasm.Bytes()); err != nil {
+		return link.Message{}, err
+	}
 	entry, err := k.n.cache.Get(ctx, k.t.name, wasm.Bytes())
 	k.n.admitted(k.t.name, "of another node", b.Hash, nil, err)
 	if err != nil {

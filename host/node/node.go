@@ -28,6 +28,7 @@ import (
 	"github.com/wray-project/wray/host/worker"
 	"github.com/wray-project/wray/internal/link"
 	"github.com/wray-project/wray/objectstore"
+	"github.com/wray-project/wray/wasm/signature"
 )
 
 // Config configures a node. The zero value is a laptop: one tenant, the whole
@@ -51,6 +52,11 @@ type Config struct {
 	SpillLimit int64     // bytes of all together; default half of what is free in directories, and defaultBucket with a bucket
 	// State is the directory of durable actors; none where it is empty.
 	State string
+	// Trust are those of whom one must have signed a module before it is compiled,
+	// and TrustOf the same of a tenant's, in place of Trust. Nobody: anybody's module
+	// is, signed or not.
+	Trust   []signature.Signer
+	TrustOf map[string][]signature.Signer
 	// AllowWeak lets a worker run on a machine that cannot lock it up. It opens
 	// the host to a guest that breaks out of its sandbox.
 	AllowWeak bool
@@ -321,7 +327,11 @@ func (n *Node) Run(ctx context.Context, j Job) (int, error) {
 	var files []*os.File
 	var cerr error
 	for i, m := range j.Modules {
-		e, err := n.cache.Get(ctx, t.name, m.Wasm)
+		var e codecache.Entry
+		err := n.cfg.admits(t.name, m.Wasm)
+		if err == nil {
+			e, err = n.cache.Get(ctx, t.name, m.Wasm)
+		}
 		n.admitted(t.name, m.Name, hashes[i], m.Wasm, err)
 		if err != nil {
 			cerr = err

@@ -2,9 +2,12 @@ package sandbox
 
 import (
 	"slices"
+	"strconv"
 
+	"github.com/wray-project/wray"
 	"github.com/wray-project/wray/wasm/abi"
 	"github.com/wray-project/wray/wasm/rewrite"
+	signed "github.com/wray-project/wray/wasm/signature"
 )
 
 // Inspection is what there is to know of a module before it runs.
@@ -12,6 +15,7 @@ type Inspection struct {
 	Kind          string            `json:"kind"` // tasks, command or library
 	Size          int               `json:"size"` // bytes
 	Functions     int               `json:"functions"`
+	Signed        []string          `json:"signed,omitempty"` // what its signers call their keys; nothing was checked
 	MemoryMin     uint32            `json:"memory_min_pages"`
 	MemoryMax     uint32            `json:"memory_max_pages"`
 	Resettable    bool              `json:"resettable"`
@@ -48,6 +52,15 @@ func Inspect(wasm []byte, o CompileOptions) (*Inspection, error) {
 	i := &Inspection{
 		Kind: "library", Size: len(wasm), Functions: r.Functions, MemoryMin: r.MemoryMin, MemoryMax: r.MemoryMax,
 		Resettable: r.Resettable, NotResettable: r.NotResettable, Exports: r.Exports, Tables: r.Tables,
+	}
+	_, d, err := signed.Split(wasm)
+	if err != nil {
+		return nil, wray.Errorf(wray.CodeInvalidModule, "%v", err)
+	}
+	for _, s := range d {
+		for _, g := range s.Signatures {
+			i.Signed = append(i.Signed, strconv.Quote(g.KeyID))
+		}
 	}
 	exports := func(name string) bool {
 		return slices.ContainsFunc(r.Exports, func(x rewrite.Export) bool { return x.Name == name && x.Kind == "func" })
