@@ -2,6 +2,7 @@ package objectstore
 
 import (
 	"sync"
+	"sync/atomic"
 
 	wray "github.com/wray-project/wray"
 )
@@ -22,6 +23,8 @@ const (
 // chooses them to collide.
 type index struct {
 	shards [indexShards]indexShard
+	counts bool         // live is kept
+	live   atomic.Int64 // objects that are in
 }
 
 type indexShard struct {
@@ -64,6 +67,9 @@ func (x *index) add(o *Object) bool {
 	o.sameBucket = *b
 	*b = o
 	o.indexed = true
+	if x.counts {
+		x.live.Add(1)
+	}
 	if sh.n++; sh.n > len(sh.buckets) {
 		sh.resize(2 * len(sh.buckets))
 	}
@@ -97,6 +103,9 @@ func (x *index) remove(o *Object) {
 		}
 		*p = o.sameBucket
 		o.sameBucket, o.indexed = nil, false
+		if x.counts {
+			x.live.Add(-1)
+		}
 		if sh.n--; sh.n < len(sh.buckets)/8 && len(sh.buckets) > indexMinimum {
 			sh.resize(len(sh.buckets) / 2)
 		}

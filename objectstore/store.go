@@ -101,6 +101,11 @@ type Config struct {
 	// its payload, or one Align for small ones). 0: DefaultCapacity.
 	Capacity int64
 
+	// MaxObjects bounds the objects, of all states, that are there; ErrObjects is
+	// the error of one more, which may be another of the caller's. 0: no bound.
+	MaxObjects int64
+	ErrObjects error
+
 	// MaxSegments bounds the segments alive at a time, each of which takes a
 	// file descriptor and a mapping of the process. Past it, payloads live in
 	// the heap and cannot be mapped. 0: what the process's limits allow.
@@ -142,6 +147,9 @@ func (c *Config) validate() error {
 	if c.Capacity < 0 || c.Capacity > MaxPayload {
 		return fmt.Errorf("objectstore: capacity %d is outside 0 to %d", c.Capacity, int64(MaxPayload))
 	}
+	if c.MaxObjects < 0 || c.MaxObjects > 0 && c.ErrObjects == nil {
+		return fmt.Errorf("objectstore: MaxObjects %d with the error %v", c.MaxObjects, c.ErrObjects)
+	}
 	if c.MaxSegments < 0 {
 		return fmt.Errorf("objectstore: MaxSegments %d is negative", c.MaxSegments)
 	}
@@ -181,6 +189,7 @@ func New(cfg Config) (*Store, error) {
 		s.mem = systemMemory()
 	}
 	s.index.init()
+	s.index.counts = cfg.MaxObjects > 0
 	s.pool.init()
 	s.spill.init()
 	s.space.limit = cfg.Capacity
@@ -213,6 +222,9 @@ func (s *Store) DeclareFor(id wray.ID, a Attachment) (*Object, error) {
 	if s.closed.Load() {
 		return nil, ErrClosed
 	}
+	if err := s.crowded(); err != nil {
+		return nil, err
+	}
 	o := &Object{id: id, store: s, attached: a, born: s.clock.Now()}
 	o.refs.Store(1)
 	if !s.index.add(o) {
@@ -230,6 +242,9 @@ func (s *Store) DeclareFor(id wray.ID, a Attachment) (*Object, error) {
 // ErrExists; ErrClosed.
 func (s *Store) TryPut(id wray.ID, v Value) (*Object, error) {
 	if err := s.admits(&v); err != nil {
+		return nil, err
+	}
+	if err := s.crowded(); err != nil {
 		return nil, err
 	}
 	v.hold()
@@ -257,6 +272,15 @@ func (s *Store) admits(v *Value) error {
 		}
 	}
 	return checkShape(v.Encoding, v.Meta, uint64(len(v.Payload)), uint64(len(v.Refs)))
+}
+
+// crowded is the error of one object more. Several at once may pass the bound by
+// as many as there are threads.
+func (s *Store) crowded() error {
+	if s.cfg.MaxObjects > 0 && s.index.live.Load() >= s.cfg.MaxObjects {
+		return s.cfg.ErrObjects
+	}
+	return nil
 }
 
 // putInto makes the sealed object id from v in the room r, which it uses up.

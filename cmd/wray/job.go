@@ -38,6 +38,7 @@ type jobsClient interface {
 type nodeFlags struct {
 	address    string
 	credential string
+	tenant     string
 	asJSON     bool
 }
 
@@ -45,6 +46,7 @@ func (o *nodeFlags) flags(cmd *cobra.Command) {
 	f := cmd.Flags()
 	f.StringVar(&o.address, "address", "", "the node at this `ADDRESS`: as wray start prints it, or HOST:PORT of a cluster's, with a token (wray login) or a credential (default your node's)")
 	f.StringVar(&o.credential, "credential", "", "`FILE` that wray operator made, for an address HOST:PORT (default $"+credentialEnv+")")
+	f.StringVar(&o.tenant, "tenant", "", "act for the tenant `NAME`, at a node of your own (default local; a credential says whose it is)")
 	f.BoolVar(&o.asJSON, "json", false, "print JSON, one object a line")
 }
 
@@ -54,7 +56,15 @@ const credentialEnv = "WRAY_CREDENTIAL"
 func (o *nodeFlags) dial(ctx context.Context) (jobsClient, error) {
 	address := cmp.Or(o.address, os.Getenv(nodeaddr.Env))
 	if !overNetwork(address) {
-		return dialNode(ctx, o.address)
+		r, err := dialNode(ctx, o.address)
+		if err != nil {
+			return nil, err
+		}
+		r.tenant = o.tenant
+		return r, nil
+	}
+	if o.tenant != "" {
+		return nil, &usageError{withHint(fmt.Errorf("--tenant %s over the network: a token or a credential says which tenant it is of", o.tenant), "leave --tenant out, or ask a node of your own")}
 	}
 	file := cmp.Or(o.credential, os.Getenv(credentialEnv))
 	if file == "" {

@@ -17,6 +17,7 @@ import (
 
 // remote is a node in another process.
 type remote struct {
+	tenant string // that it acts for; empty: local
 	conn   *link.Conn
 	served sync.WaitGroup
 
@@ -90,7 +91,7 @@ func (r *remote) Stats(ctx context.Context) (worker.StatsBody, error) {
 // until free is called.
 func describe(j node.Job) (b clientwire.RunBody, files []*os.File, free func(), err error) {
 	l := j.Limits
-	b = clientwire.RunBody{Version: clientwire.Version, Job: 1, Name: j.Name, Args: j.Args, Env: j.Env, Memory: l.Memory, Stack: l.Stack,
+	b = clientwire.RunBody{Version: clientwire.Version, Job: 1, Name: j.Name, Tenant: j.Tenant, Args: j.Args, Env: j.Env, Memory: l.Memory, Stack: l.Stack,
 		Files: l.Files, Handles: l.Handles, Windows: l.Windows, LogRate: l.LogRate, Timeout: int64(l.Timeout)}
 	var opened []*os.File
 	free = func() {
@@ -152,6 +153,7 @@ func (r *remote) Run(ctx context.Context, j node.Job) (int, error) {
 
 // SubmitJob implements jobsClient.
 func (r *remote) SubmitJob(ctx context.Context, j node.Job) (info clientwire.JobInfo, err error) {
+	j.Tenant = r.tenant
 	b, files, free, err := describe(j)
 	if err != nil {
 		return info, err
@@ -162,20 +164,20 @@ func (r *remote) SubmitJob(ctx context.Context, j node.Job) (info clientwire.Job
 
 // Jobs implements jobsClient.
 func (r *remote) Jobs(ctx context.Context) (list clientwire.JobList, err error) {
-	return list, r.call(ctx, clientwire.KindJobs, nil, nil, &list)
+	return list, r.call(ctx, clientwire.KindJobs, clientwire.JobsBody{Tenant: r.tenant}, nil, &list)
 }
 
 // Job implements jobsClient.
 func (r *remote) Job(ctx context.Context, id string) (info clientwire.JobInfo, err error) {
-	return info, r.call(ctx, clientwire.KindJob, clientwire.JobBody{ID: id}, nil, &info)
+	return info, r.call(ctx, clientwire.KindJob, clientwire.JobBody{ID: id, Tenant: r.tenant}, nil, &info)
 }
 
 // StopJob implements jobsClient.
 func (r *remote) StopJob(ctx context.Context, id string) (info clientwire.JobInfo, err error) {
-	return info, r.call(ctx, clientwire.KindJobStop, clientwire.JobBody{ID: id}, nil, &info)
+	return info, r.call(ctx, clientwire.KindJobStop, clientwire.JobBody{ID: id, Tenant: r.tenant}, nil, &info)
 }
 
 // JobLogs implements jobsClient.
 func (r *remote) JobLogs(ctx context.Context, id string, offset int64, wait bool) (part clientwire.JobLogs, err error) {
-	return part, r.call(ctx, clientwire.KindJobLogs, clientwire.JobLogsBody{ID: id, Offset: offset, Wait: wait}, nil, &part)
+	return part, r.call(ctx, clientwire.KindJobLogs, clientwire.JobLogsBody{ID: id, Tenant: r.tenant, Offset: offset, Wait: wait}, nil, &part)
 }

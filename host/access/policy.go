@@ -22,6 +22,8 @@ const (
 	NodeRead    Action = "node.read"     // what a node holds and knows
 	NodeOperate Action = "node.operate"  // drain, remove, rekey nodes
 	NodeInvite  Action = "node.invite"   // make join tokens, and credentials of operators
+	TenantRead  Action = "tenant.read"   // list tenants and their quotas
+	TenantWrite Action = "tenant.manage" // make, change and remove tenants, and lift quarantines
 	PeopleRead  Action = "people.read"   // list users and tokens
 	PeopleWrite Action = "people.manage" // make, change and remove users and tokens
 )
@@ -101,6 +103,10 @@ var table = map[string]Rule{
 	Message(clientwire.KindDrain):    {Action: NodeOperate, Least: Operator, Cluster: true},
 	Message(clientwire.KindRemove):   {Action: NodeOperate, Least: Operator, Cluster: true},
 	Message(clientwire.KindRekey):    {Action: NodeOperate, Least: Operator, Cluster: true},
+
+	Message(clientwire.KindTenants):    {Action: TenantRead, Least: Operator, Cluster: true},
+	Message(clientwire.KindTenantSet):  {Action: TenantWrite, Least: Admin, Cluster: true},
+	Message(clientwire.KindTenantLift): {Action: TenantWrite, Least: Operator, Cluster: true},
 }
 
 // Message is how a message at the Unix socket stands in the table.

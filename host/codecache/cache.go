@@ -67,9 +67,10 @@ type watch struct {
 
 // Entry is a compiled module that has been checked.
 type Entry struct {
-	CacheDir     string // the engine's cache directory
-	NativePath   string // the compiled code in it
-	ArtifactPath string // what the compiler wrote beside it
+	CacheDir     string            // the engine's cache directory
+	NativePath   string            // the compiled code in it
+	ArtifactPath string            // what the compiler wrote beside it
+	Module       [sha256.Size]byte // hash of the module's bytes
 }
 
 const defaultMaxBytes = 4 << 30

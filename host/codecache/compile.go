@@ -63,7 +63,7 @@ func (c *Cache) install(u unit, out string) (Entry, error) {
 	}
 	m := c.manifestOf(u)
 	m.Native = native
-	e := Entry{CacheDir: u.dir, NativePath: filepath.Join(u.dir, native), ArtifactPath: u.artifact()}
+	e := Entry{CacheDir: u.dir, NativePath: filepath.Join(u.dir, native), ArtifactPath: u.artifact(), Module: u.module}
 	if err := os.MkdirAll(filepath.Dir(e.NativePath), 0o700); err != nil {
 		return Entry{}, fmt.Errorf("keep compiled code: %w", err)
 	}

@@ -87,7 +87,7 @@ func (c *Cache) lookup(u unit) (Entry, error) {
 	if !nativeName.MatchString(filepath.ToSlash(m.Native)) {
 		return Entry{}, errMissing
 	}
-	e := Entry{CacheDir: u.dir, NativePath: filepath.Join(u.dir, m.Native), ArtifactPath: u.artifact()}
+	e := Entry{CacheDir: u.dir, NativePath: filepath.Join(u.dir, m.Native), ArtifactPath: u.artifact(), Module: u.module}
 	// Side by side: it is what a warm start waits for.
 	native := make(chan bool, 1)
 	go func() { native <- hashes(e.NativePath, m.NativeHash) }()

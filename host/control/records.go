@@ -30,9 +30,24 @@ const Cluster = "cluster"
 
 // Tenant is who owns jobs, objects and quotas.
 type Tenant struct {
-	Weight   float64        `cbor:"1,keyasint,omitempty"` // share of the cluster, 1 by default
-	Quota    wray.Resources `cbor:"2,keyasint,omitempty"` // the most it may hold; zero is no bound
-	Disabled bool           `cbor:"3,keyasint,omitempty"` // nothing new is accepted from it
+	Weight   float64    `cbor:"1,keyasint,omitempty"` // share of a node that is wanted by several; 0 is 1
+	Disabled bool       `cbor:"3,keyasint,omitempty"` // nothing new is accepted from it
+	Quota    wray.Quota `cbor:"4,keyasint,omitempty"` // on each node
+	Created  int64      `cbor:"5,keyasint,omitempty"` // Unix time in milliseconds
+}
+
+// Bounds of a tenant's weight.
+const (
+	MinWeight = 0.01
+	MaxWeight = 100
+)
+
+// Check says what is wrong with a tenant's record, if anything.
+func (t *Tenant) Check() error {
+	if w := t.Weight; w != 0 && !(w >= MinWeight && w <= MaxWeight) {
+		return &wray.Error{Code: wray.CodeBadArgument, Message: fmt.Sprintf("a weight of %v", w), Hint: fmt.Sprintf("from %v to %v; 1 is what others have", MinWeight, MaxWeight)}
+	}
+	return t.Quota.Check()
 }
 
 // JobState is where a job is in its life.

@@ -112,7 +112,10 @@ func cgroups() Check {
 	const name = "cgroups"
 	v, detail, err := jail.CgroupSupport()
 	if err != nil {
-		return warn(name, "run as root, or in a unit with Delegate=yes (systemd-run --user --scope -p Delegate=yes wray …); without control groups one tenant's memory and processor share are bounded by wray alone", "%v", err)
+		return warn(name, "run as root, or in a unit with Delegate=yes (systemd-run --user --scope -p Delegate=yes wray …); without control groups a tenant's memory and quota of cores are bounded by wray alone, and tenants share the processors by how nice their workers are", "%v", err)
+	}
+	if strings.HasSuffix(detail, "cpu in (not available)") {
+		return warn(name, "hand down the cpu controller, as systemd does with Delegate=yes", "v%d, %s: tenants share the processors by how nice their workers are, and a quota of cores is kept by wray alone", v, detail)
 	}
 	return ok(name, "v%d, %s", v, detail)
 }

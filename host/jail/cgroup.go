@@ -9,4 +9,6 @@ type CgroupLimits struct {
 	// CPUWeight is the share of the processor under contention, from 1 to
 	// 10,000, in proportion to others'; 100 is everyone's default.
 	CPUWeight int
+	// CPUMax is the processor time a second, in thousandths of a core.
+	CPUMax int
 }

@@ -22,6 +22,7 @@ type Cgroup struct {
 	version int
 	memory  string // directory that takes the memory limit
 	cpu     string // directory that takes the weight; on v2 the same
+	bounded bool   // CPUMax was set
 }
 
 // cgroupParents is where groups can be made: one directory for v2, one for each
@@ -119,7 +120,55 @@ func (c *Cgroup) Set(l CgroupLimits) error {
 			errs = append(errs, write(c.cpu, "cpu.weight", strconv.Itoa(w)))
 		}
 	}
+	if l.CPUMax > 0 || c.bounded {
+		errs = append(errs, c.setCPUMax(l.CPUMax, write))
+	}
 	return errors.Join(errs...)
+}
+
+// cpuPeriod is the time in which a bound of processor time holds, in
+// microseconds.
+const cpuPeriod = 100_000
+
+func (c *Cgroup) setCPUMax(thousandths int, write func(dir, file, value string) error) error {
+	c.bounded = thousandths > 0
+	quota := strconv.Itoa(max(1000, thousandths*cpuPeriod/1000)) // the kernel takes no less
+	if c.version == 1 {
+		if !c.bounded {
+			quota = "-1"
+		}
+		return errors.Join(write(c.cpu, "cpu.cfs_period_us", strconv.Itoa(cpuPeriod)), write(c.cpu, "cpu.cfs_quota_us", quota))
+	}
+	if !c.bounded {
+		quota = "max"
+	}
+	return write(c.cpu, "cpu.max", quota+" "+strconv.Itoa(cpuPeriod))
+}
+
+// SharesCPU reports whether the kernel shares processors by the group's weight.
+func (c *Cgroup) SharesCPU() bool { return c.cpu != "" }
+
+// OOMKills is how often the kernel has killed a process of the group because it
+// had all its memory; 0 where the kernel does not tell.
+func (c *Cgroup) OOMKills() int {
+	if c.memory == "" {
+		return 0
+	}
+	file := "memory.events"
+	if c.version == 1 {
+		file = "memory.oom_control"
+	}
+	b, err := os.ReadFile(filepath.Join(c.memory, file))
+	if err != nil {
+		return 0
+	}
+	for line := range strings.Lines(string(b)) {
+		if text, ok := strings.CutPrefix(line, "oom_kill "); ok {
+			n, _ := strconv.Atoi(strings.TrimSpace(text)) // 0 where it is no number
+			return n
+		}
+	}
+	return 0
 }
 
 // add moves a process into the group.

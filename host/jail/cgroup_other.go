@@ -19,6 +19,12 @@ func CgroupSupport() (version int, detail string, err error) { return 0, "", Err
 // Set returns ErrNoCgroup.
 func (*Cgroup) Set(CgroupLimits) error { return ErrNoCgroup }
 
+// SharesCPU reports false.
+func (*Cgroup) SharesCPU() bool { return false }
+
+// OOMKills returns 0.
+func (*Cgroup) OOMKills() int { return 0 }
+
 // String names the group.
 func (*Cgroup) String() string { return "no cgroup" }
 

@@ -17,6 +17,9 @@ var errPlatform = fmt.Errorf("jails need Linux, this is %s: %w", runtime.GOOS, e
 // Spawn returns an error that wraps errors.ErrUnsupported.
 func Spawn(Config) (*Process, error) { return nil, errPlatform }
 
+// Nice returns an error that wraps errors.ErrUnsupported.
+func (*Process) Nice(int) error { return errPlatform }
+
 // Enter returns an error that wraps ErrWeak, unless a weak jail is allowed: then
 // it applies nothing and says so.
 func Enter(p Profile) (Applied, error) {

@@ -92,8 +92,9 @@ type job struct {
 	done chan struct{} // closed when it has ended and is on disk
 
 	// Guarded by Jobs.mu.
-	info   clientwire.JobInfo
-	cancel context.CancelCauseFunc // nil of one that has ended
+	info      clientwire.JobInfo
+	cancel    context.CancelCauseFunc // nil of one that has ended
+	forgotten bool                    // nobody is told of it any more
 
 	logMu  sync.Mutex
 	output *log  // guarded by logMu; nil until it is read or written
@@ -371,7 +372,7 @@ func (b *job) keep() {
 }
 
 func (j *Jobs) tellLocked(b *job, gone bool) {
-	if j.cfg.Changed != nil {
+	if j.cfg.Changed != nil && !b.forgotten {
 		j.cfg.Changed(b.info, gone)
 	}
 }
@@ -396,11 +397,44 @@ func (j *Jobs) forgetOfLocked(ended []*job) {
 		return cmp.Or(cmp.Compare(a.info.Ended, b.info.Ended), cmp.Compare(a.info.ID, b.info.ID))
 	})
 	for _, b := range ended[:len(ended)-j.cfg.Keep] {
-		delete(j.all, b.info.ID)
-		_ = os.Remove(filepath.Join(b.dir, recordFile)) // first: see load
-		_ = os.RemoveAll(b.dir)
-		b.closeLog(ErrNoJob)
+		j.dropLocked(b)
+	}
+}
+
+func (j *Jobs) dropLocked(b *job) {
+	delete(j.all, b.info.ID)
+	_ = os.Remove(filepath.Join(b.dir, recordFile)) // first: see load
+	_ = os.RemoveAll(b.dir)
+	b.closeLog(ErrNoJob)
+	j.tellLocked(b, true)
+}
+
+// Forget has jobs that match be as if they had never been, at once; those that run
+// are stopped. What is on disk of them is gone when the returned function has
+// been called.
+func (j *Jobs) Forget(matches func(*clientwire.JobInfo) bool) (finish func()) {
+	j.mu.Lock()
+	defer j.mu.Unlock()
+	var list []*job
+	for id, b := range j.all {
+		if !matches(&b.info) {
+			continue
+		}
+		list = append(list, b)
+		delete(j.all, id)
 		j.tellLocked(b, true)
+		b.forgotten = true
+		if b.cancel != nil {
+			b.cancel(errStopped)
+		}
+	}
+	return func() {
+		for _, b := range list {
+			<-b.done
+			_ = os.Remove(filepath.Join(b.dir, recordFile)) // first: see load
+			_ = os.RemoveAll(b.dir)
+			b.closeLog(ErrNoJob)
+		}
 	}
 }
 

@@ -5,12 +5,14 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io/fs"
 	"log/slog"
 	"os"
 	"path/filepath"
 	"runtime"
 	"slices"
 	"strings"
+	"sync"
 	"sync/atomic"
 	"testing"
 	"time"
@@ -466,5 +468,49 @@ func TestWhoseTrace(t *testing.T) {
 		if i.Trace != "goroutine 1" || i.TraceOf != of {
 			t.Errorf("%v: trace %q of %q", e, i.Trace, i.TraceOf)
 		}
+	}
+}
+
+// TestForgotten: jobs that are forgotten are not there at once, those that run are
+// stopped, and nothing of them is on disk when that is done.
+func TestForgotten(t *testing.T) {
+	dir := t.TempDir()
+	var mu sync.Mutex
+	gone, after := map[string]bool{}, 0
+	j, err := Open(Config{Dir: dir, Changed: func(i clientwire.JobInfo, g bool) {
+		mu.Lock()
+		defer mu.Unlock()
+		if gone[i.ID] {
+			after++
+		}
+		gone[i.ID] = g
+	}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer j.Close()
+	var ids []string
+	for _, tenant := range []string{"a", "b"} {
+		i, err := j.Submit(tenant, "prog", nil, "", waits, func() {})
+		if err != nil {
+			t.Fatal(err)
+		}
+		ids = append(ids, i.ID)
+	}
+	finish := j.Forget(func(i *clientwire.JobInfo) bool { return i.Tenant == "a" })
+	if _, err := j.Get("", ids[0]); !errors.Is(err, ErrNoJob) || len(j.List("a")) != 0 {
+		t.Errorf("a job that is forgotten: %v, %v", err, j.List("a"))
+	}
+	finish()
+	if _, err := os.Stat(filepath.Join(dir, "job", ids[0])); !errors.Is(err, fs.ErrNotExist) {
+		t.Errorf("on disk: %v", err)
+	}
+	if i, err := j.Get("b", ids[1]); err != nil || i.State == clientwire.JobStopped {
+		t.Errorf("the other tenant's: %+v, %v", i, err)
+	}
+	mu.Lock()
+	defer mu.Unlock()
+	if !gone[ids[0]] || gone[ids[1]] || after != 0 {
+		t.Errorf("gone are %v, and %d were told of after that", gone, after)
 	}
 }

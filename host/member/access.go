@@ -75,6 +75,7 @@ func (r *restricted) readable(prefix string) bool {
 	_, _, order := r.own()
 	return strings.HasPrefix(prefix, control.KindNode+"/") ||
 		strings.HasPrefix(prefix, control.KindJob+"/") ||
+		strings.HasPrefix(prefix, control.KindTenant+"/") ||
 		strings.HasPrefix(prefix, auth.KindRevoked+"/"+control.Cluster+"/") ||
 		// Of tokens there are hashes of 256 random bits: who has them has no token.
 		strings.HasPrefix(prefix, access.KindUser+"/") || strings.HasPrefix(prefix, access.KindToken+"/") ||

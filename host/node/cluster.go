@@ -52,6 +52,7 @@ func (n *Node) Join(ctx context.Context, c member.Config) error {
 	n.mu.Lock()
 	n.member = m
 	n.mu.Unlock()
+	n.followTenants(n.peers.ctx, m.Store())
 	return nil
 }
 

@@ -29,6 +29,7 @@ func (n *Node) TakeJobs(dir string, logLimit int64) error {
 	if err != nil {
 		return err
 	}
+	n.forgetOld(j)
 	if n.publish != nil {
 		n.publish.start(j.All())
 	}
@@ -67,7 +68,7 @@ func (n *Node) SubmitJob(j Job, by string, free func()) (clientwire.JobInfo, err
 		free()
 		return clientwire.JobInfo{}, errNoJobs
 	}
-	t, err := n.tenant(j.Tenant)
+	t, err := n.admit(context.Background(), j.Tenant)
 	if err != nil {
 		free()
 		return clientwire.JobInfo{}, err
@@ -97,7 +98,8 @@ func (n *Node) SubmitJob(j Job, by string, free func()) (clientwire.JobInfo, err
 	return kept.Submit(t.name, j.Name, j.Args, by, run, free)
 }
 
-// jobs serves a client's messages about jobs that outlive it.
+// jobs serves a client's messages about jobs that outlive it. Clients are of those
+// who run the cluster, and may act for any tenant.
 func (s *Server) jobs(ctx context.Context, m link.Message) (any, error) {
 	switch m.Kind {
 	case clientwire.KindJobSubmit:
@@ -116,13 +118,17 @@ func (s *Server) jobs(ctx context.Context, m link.Message) (any, error) {
 		about(ctx, "%s %s", info.ID, j.Name)
 		return info, err
 	case clientwire.KindJobs:
-		return s.n.Jobs(ctx, s.n.cfg.Tenant)
+		var b clientwire.JobsBody
+		if err := link.Unmarshal(m.Body, &b); err != nil {
+			return nil, err
+		}
+		return s.n.Jobs(ctx, b.Tenant)
 	case clientwire.KindJobLogs:
 		var b clientwire.JobLogsBody
 		if err := link.Unmarshal(m.Body, &b); err != nil {
 			return nil, err
 		}
-		return s.n.JobLogs(ctx, s.n.cfg.Tenant, b.ID, b.Offset, b.Wait)
+		return s.n.JobLogs(ctx, b.Tenant, b.ID, b.Offset, b.Wait)
 	}
 	var b clientwire.JobBody
 	if err := link.Unmarshal(m.Body, &b); err != nil {
@@ -130,7 +136,7 @@ func (s *Server) jobs(ctx context.Context, m link.Message) (any, error) {
 	}
 	if m.Kind == clientwire.KindJobStop {
 		about(ctx, "%s", b.ID)
-		return s.n.StopJob(ctx, s.n.cfg.Tenant, b.ID)
+		return s.n.StopJob(ctx, b.Tenant, b.ID)
 	}
-	return s.n.Job(ctx, s.n.cfg.Tenant, b.ID)
+	return s.n.Job(ctx, b.Tenant, b.ID)
 }

@@ -273,7 +273,11 @@ func (n *Node) Jobs(ctx context.Context, tenant string) (clientwire.JobList, err
 	if kept == nil {
 		return clientwire.JobList{}, errNoJobs
 	}
-	tenant = cmp.Or(tenant, n.cfg.Tenant)
+	t, err := n.tenant(tenant)
+	if err != nil {
+		return clientwire.JobList{}, err
+	}
+	tenant = t.name
 	list := clientwire.JobList{Jobs: kept.List(tenant)}
 	if n.publish == nil {
 		return list, nil
@@ -350,6 +354,9 @@ func onOwner[T any](n *Node, ctx context.Context, tenant, id string, here func(*
 	kept := n.jobs.Load()
 	if kept == nil {
 		return none, errNoJobs
+	}
+	if _, err := n.tenant(tenant); err != nil {
+		return none, err
 	}
 	out, err := here(kept)
 	if !errors.Is(err, jobs.ErrNoJob) || n.publish == nil || !jobs.CheckID(id) {

@@ -7,6 +7,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"os"
 	"path/filepath"
 	"slices"
@@ -19,6 +20,7 @@ import (
 	"github.com/wray-project/wray/host/audit"
 	"github.com/wray-project/wray/host/child"
 	"github.com/wray-project/wray/host/codecache"
+	"github.com/wray-project/wray/host/control"
 	"github.com/wray-project/wray/host/jobs"
 	"github.com/wray-project/wray/host/member"
 	"github.com/wray-project/wray/host/sandbox"
@@ -50,6 +52,9 @@ type Config struct {
 	SpillDirs  []string
 	SpillS3    s3.Config // how buckets are reached; URL is not used
 	SpillLimit int64     // bytes of all together; default half of what is free in directories, and defaultBucket with a bucket
+	// Tenants are the tenants beside its own of a node that is alone. In a cluster
+	// the control state has them.
+	Tenants map[string]control.Tenant
 	// State is the directory of durable actors; none where it is empty.
 	State string
 	// Trust are those of whom one must have signed a module before it is compiled,
@@ -73,13 +78,19 @@ type Node struct {
 
 	auditLog *audit.Log // nil: nothing is recorded
 
-	mu      sync.Mutex
-	tenants map[string]*tenant // guarded by mu, as are their workers
-	closed  bool               // guarded by mu
-	member  *member.Member     // guarded by mu; nil for a node that is alone
-	peers   *peering           // nil likewise; set by Join, before anything runs
+	mu       sync.Mutex
+	tenants  map[string]*tenant        // guarded by mu, as are their workers
+	records  map[string]control.Tenant // guarded by mu; of the tenants that there are. A map is never changed
+	followed bool                      // guarded by mu; records are what the control state has
+	closed   bool                      // guarded by mu
+	member   *member.Member            // guarded by mu; nil for a node that is alone
+	peers    *peering                  // nil likewise; set by Join, before anything runs
 
-	grace time.Duration // timeoutGrace; tests set it
+	grace  time.Duration   // timeoutGrace; tests set it
+	living context.Context // ends when the node is closed
+	die    func()
+	ends   sync.WaitGroup // of tenants that were removed
+	spills *spill.Budget  // what objects of all tenants may take of spill; nil where there is none
 
 	modules moduleBudget
 	places  sync.Once // closes spill
@@ -112,7 +123,8 @@ func New(cfg Config) (*Node, error) {
 	if err != nil {
 		return nil, fmt.Errorf("open the code cache: %w", err)
 	}
-	n := &Node{cfg: cfg, cache: cache, grace: timeoutGrace, drain: newDrain(), tenants: map[string]*tenant{}}
+	n := &Node{cfg: cfg, cache: cache, grace: timeoutGrace, drain: newDrain(), tenants: map[string]*tenant{}, records: maps.Clone(cfg.Tenants)}
+	n.living, n.die = context.WithCancel(context.Background())
 	if err := n.openSpill(); err != nil {
 		_ = cache.Close()
 		return nil, err
@@ -185,6 +197,7 @@ func (n *Node) openSpill() error {
 		n.cfg.SpillLimit = room
 	}
 	n.spill, ok = places, true
+	n.spills = spill.NewBudget(n.cfg.SpillLimit)
 	return nil
 }
 
@@ -203,12 +216,15 @@ const bucketStart = 20 * time.Second
 // defaultBucket is the room that is taken of a bucket where nothing is said.
 const defaultBucket = 256 << 30
 
-// newHost returns who keeps a new worker's objects, nil for nobody.
-func (n *Node) newHost() *spill.Host {
+// newHost returns who keeps the objects of a new worker of the tenant, nil for
+// nobody.
+func (t *tenant) newHost() *spill.Host {
+	n := t.n
 	if len(n.spill) == 0 {
 		return nil
 	}
-	return spill.NewHost(n.spill, n.cfg.SpillLimit)
+	q := t.record().Quota
+	return spill.NewHost(n.spill, n.cfg.SpillLimit).Within(n.spills, q.SpillBytes, q.Exceeded(t.name, "spill-bytes"))
 }
 
 // defaultSpill is the room assumed of a disk that does not tell.
@@ -233,12 +249,14 @@ func (n *Node) Close() error {
 	n.mu.Lock()
 	n.closed = true
 	n.mu.Unlock()
+	n.die()
 	all := n.allTenants()
 	var ends sync.WaitGroup
 	for _, t := range all {
 		ends.Go(t.end)
 	}
 	ends.Wait()
+	n.ends.Wait()
 	n.places.Do(func() { closePlaces(n.spill) })
 	err := errors.Join(jerr, n.leave(false), n.cache.Close())
 	for _, t := range all {
@@ -285,12 +303,12 @@ func (n *Node) Run(ctx context.Context, j Job) (int, error) {
 	if err := n.errDraining(); err != nil {
 		return 0, err
 	}
-	t, err := n.tenant(j.Tenant)
+	t, err := n.admit(ctx, j.Tenant)
 	if err != nil {
 		return 0, err
 	}
 	t.running.Add(1)
-	defer t.running.Add(-1)
+	defer t.ran()
 	r := &run{job: j}
 	defer r.close()
 	body := worker.RunBody{Name: j.Name, Args: j.Args, Env: j.Env, Memory: j.Limits.Memory,
@@ -333,6 +351,10 @@ func (n *Node) Run(ctx context.Context, j Job) (int, error) {
 			e, err = n.cache.Get(ctx, t.name, m.Wasm)
 		}
 		n.admitted(t.name, m.Name, hashes[i], m.Wasm, err)
+		if err == nil {
+			r.modules = append(r.modules, moduleSum{e.Module, m.Name})
+			err = t.suspects.check(t.name, r.modules[i])
+		}
 		if err != nil {
 			cerr = err
 			break
@@ -395,10 +417,11 @@ func (n *Node) Run(ctx context.Context, j Job) (int, error) {
 
 // run is a job that a worker runs.
 type run struct {
-	job   Job
-	roots []*os.Root
-	dirs  []wasi.FS
-	files []*os.File
+	job     Job
+	modules []moduleSum
+	roots   []*os.Root
+	dirs    []wasi.FS
+	files   []*os.File
 
 	mu    sync.Mutex // held while Output runs
 	ended bool       // guarded by mu; Run returns

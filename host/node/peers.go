@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"sync"
 	"time"
 
@@ -37,6 +38,8 @@ type peering struct {
 	up      map[peer.Node]bool      // guarded by mu, as is all that follows; sessions, and whether they answer
 	tenants map[string]*tenantPeers // by name
 	own     map[uint64]*tenantPeers // that have a worker here, by its number
+	unknown map[stranger]bool       // greetings for tenants that are not known here, or not yet
+	foreign int64                   // messages that were for workers of another tenant than the sender's
 	fetches map[uint64]fetching     // for workers here, from others
 	last    uint64                  // fetch
 	modules map[[32]byte]*module    // of the jobs that run here
@@ -108,6 +111,7 @@ type fetchObject struct {
 	ID   uint64               `cbor:"1,keyasint"`
 	To   uint64               `cbor:"2,keyasint"`
 	What worker.PeerFetchBody `cbor:"3,keyasint"`
+	From uint64               `cbor:"4,keyasint"` // the worker that wants it
 }
 
 type fetched struct {
@@ -117,7 +121,7 @@ type fetched struct {
 }
 
 func newPeering(n *Node) *peering {
-	p := &peering{n: n, patience: time.Minute, ready: make(chan struct{}), up: map[peer.Node]bool{}, tenants: map[string]*tenantPeers{}, own: map[uint64]*tenantPeers{},
+	p := &peering{n: n, patience: time.Minute, ready: make(chan struct{}), up: map[peer.Node]bool{}, tenants: map[string]*tenantPeers{}, own: map[uint64]*tenantPeers{}, unknown: map[stranger]bool{},
 		fetches: map[uint64]fetching{}, modules: map[[32]byte]*module{}, served: map[peer.Node]int{}, lives: map[peer.Node]*life{}}
 	p.scale = &scaling{n: n, isHead: func(from peer.Node) bool {
 		if p.m == nil {
@@ -251,7 +255,7 @@ func (p *peering) handleMessage(from peer.Node, m *nodeMessage) {
 			p.mu.Unlock()
 		}
 	case m.Piece != nil:
-		if k := p.ownerOf(m.Piece.To); k != nil {
+		if k := p.ownerOf(m.Piece.To, m.Piece.From, from); k != nil {
 			k.awaitWorker()
 			k.take(from, m.Piece)
 		}
@@ -262,7 +266,7 @@ func (p *peering) handleMessage(from peer.Node, m *nodeMessage) {
 	case m.Load != nil:
 		p.scale.take(from, m.Load)
 	case m.Sever != nil:
-		if k := p.ownerOf(m.Sever.To); k != nil {
+		if k := p.ownerOf(m.Sever.To, m.Sever.From, from); k != nil {
 			k.awaitWorker()
 			k.severedBy(from, m.Sever)
 		}
@@ -282,12 +286,60 @@ func (p *peering) known(tenant string) *tenantPeers {
 	return p.tenants[tenant]
 }
 
-// ownerOf is the tenant whose worker here has that number, nil where there is
-// none.
-func (p *peering) ownerOf(worker uint64) *tenantPeers {
+// ownerOf is the tenant of a worker here that a worker on another node has a
+// message for, nil where that is none of the same tenant.
+func (p *peering) ownerOf(to, sender uint64, from peer.Node) *tenantPeers {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	return p.own[worker]
+	return p.ownerOfLocked(to, sender, from)
+}
+
+func (p *peering) ownerOfLocked(to, sender uint64, from peer.Node) *tenantPeers {
+	k := p.own[to]
+	if k == nil {
+		return nil // it was, a moment ago
+	}
+	if at, ok := k.far[sender]; ok && at == from {
+		return k
+	}
+	for _, other := range p.tenants {
+		if at, ok := other.far[sender]; ok && at == from && other != k {
+			p.foreign++ // no node that is in order sends it
+		}
+	}
+	return nil
+}
+
+// stranger is a greeting for a tenant that is not known here.
+type stranger struct {
+	from peer.Node
+	h    hello
+}
+
+const maxStrangers = 1024
+
+// greetAgain takes the greetings for tenants that were not known.
+func (p *peering) greetAgain() {
+	p.mu.Lock()
+	list := p.unknown
+	p.unknown = map[stranger]bool{}
+	there := maps.Clone(p.up)
+	p.mu.Unlock()
+	for s := range list {
+		if _, ok := there[s.from]; ok {
+			h := s.h
+			p.greeted(s.from, &h)
+		}
+	}
+}
+
+// forget drops a tenant that was removed, whose worker has ended.
+func (p *peering) forget(k *tenantPeers) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.tenants[k.t.name] == k {
+		delete(p.tenants, k.t.name)
+	}
 }
 
 // greeted takes note of a tenant's worker on another node. Where the tenant has
@@ -298,6 +350,12 @@ func (p *peering) greeted(from peer.Node, h *hello) {
 	}
 	t, err := p.n.tenant(h.Tenant)
 	if err != nil {
+		p.mu.Lock()
+		defer p.mu.Unlock()
+		p.foreign++
+		if len(p.unknown) < maxStrangers && len(h.Tenant) < 100 {
+			p.unknown[stranger{from, *h}] = true
+		}
 		return
 	}
 	k := t.peers
@@ -452,23 +510,6 @@ func (k *tenantPeers) stopped(w *workerProcess) {
 	}
 }
 
-// again starts a worker in place of one that was lost, for the others that may
-// lend to it, after a moment: one that dies at once is no use.
-func (k *tenantPeers) again() {
-	k.mu.Lock()
-	defer k.mu.Unlock()
-	if k.own != nil || len(k.far) == 0 || k.ctx.Err() != nil || k.n.draining() {
-		return
-	}
-	k.wg.Go(func() {
-		select {
-		case <-time.After(time.Second):
-			_, _ = k.t.startWorker(k.ctx)
-		case <-k.ctx.Done():
-		}
-	})
-}
-
 // handle serves what this node's worker asks for. What it says of itself is not
 // believed: only the node knows which worker it is.
 func (k *tenantPeers) handle(ctx context.Context, w *workerProcess, m link.Message) (link.Message, error) {
@@ -534,7 +575,7 @@ func (k *tenantPeers) fetch(ctx context.Context, w *workerProcess, b worker.Peer
 	if b.Len < 0 || b.Len > worker.MaxPeerFetch {
 		return nil, fmt.Errorf("%w: a fetch of %d bytes", link.ErrProtocol, b.Len)
 	}
-	at, _, err := k.nodeOf(w, b.Peer)
+	at, self, err := k.nodeOf(w, b.Peer)
 	if err != nil {
 		return nil, err
 	}
@@ -549,7 +590,7 @@ func (k *tenantPeers) fetch(ctx context.Context, w *workerProcess, b worker.Peer
 		delete(k.fetches, id)
 		k.mu.Unlock()
 	}()
-	m, err := link.Marshal(&nodeMessage{Fetch: &fetchObject{ID: id, To: b.Peer, What: worker.PeerFetchBody{Owner: b.Owner, Seq: b.Seq, Off: b.Off, Len: b.Len}}})
+	m, err := link.Marshal(&nodeMessage{Fetch: &fetchObject{ID: id, From: self, To: b.Peer, What: worker.PeerFetchBody{Owner: b.Owner, Seq: b.Seq, Off: b.Off, Len: b.Len}}})
 	if err != nil {
 		return nil, err
 	}
@@ -583,7 +624,7 @@ func (p *peering) fetchedLocked(id uint64, r fetched) {
 func (p *peering) serveFetch(from peer.Node, f *fetchObject) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	w := p.readsLocked(f.To, func(at peer.Node) bool { return at == from })
+	w := p.fetchedByLocked(f.To, f.From, from)
 	if p.ctx.Err() != nil || p.served[from] >= maxServed {
 		return // no node has so many under way: its worker may not. It asks again
 	}
@@ -628,4 +669,16 @@ func (p *peering) readsLocked(to uint64, isFrom func(peer.Node) bool) *workerPro
 		}
 	}
 	return nil
+}
+
+// fetchedByLocked is readsLocked for one worker on another node. mu is held.
+func (p *peering) fetchedByLocked(to, reader uint64, from peer.Node) *workerProcess {
+	k := p.ownerOfLocked(to, reader, from)
+	if k == nil {
+		return nil
+	}
+	if _, over := k.severed[reader]; over {
+		return nil
+	}
+	return k.own
 }

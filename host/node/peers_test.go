@@ -6,6 +6,7 @@ import (
 	"testing"
 
 	"github.com/wray-project/wray"
+	"github.com/wray-project/wray/host/control"
 	"github.com/wray-project/wray/host/peer"
 	"github.com/wray-project/wray/host/worker"
 	"github.com/wray-project/wray/internal/link"
@@ -75,4 +76,61 @@ func newTestPeers() *tenantPeers {
 		panic(err)
 	}
 	return t.peers
+}
+
+// TestOtherTenantsPeers: what a worker of one tenant sends to another's worker is
+// dropped and counted, whatever it is, and its objects cannot be fetched; a worker
+// of a tenant that is not known yet is, once that is.
+func TestOtherTenantsPeers(t *testing.T) {
+	n := &Node{cfg: Config{Tenant: "local"}, tenants: map[string]*tenant{}, records: map[string]control.Tenant{"a": {}, "b": {}}}
+	n.peers = newPeering(n)
+	p := n.peers
+	defer p.close()
+	p.stop() // nothing is begun
+	far := peer.Node{Name: "far", Incarnation: 1}
+	p.up[far] = true
+	parts := map[string]*tenantPeers{}
+	for i, name := range []string{"a", "b"} {
+		x, err := n.tenant(name)
+		if err != nil {
+			t.Fatal(err)
+		}
+		parts[name] = x.peers
+		p.mu.Lock()
+		x.peers.ownLocked(&workerProcess{}, uint64(i+1))
+		p.mu.Unlock()
+		p.handleMessage(far, &nodeMessage{Hello: &hello{name, uint64(i + 11)}})
+	}
+	a, b := parts["a"], parts["b"]
+	if a.far[11] != far || b.far[12] != far || len(a.far) != 1 || len(b.far) != 1 {
+		t.Fatalf("a knows %v, b knows %v", a.far, b.far)
+	}
+	before := len(a.events)
+	// From b's worker on the other node to a's here.
+	p.handleMessage(far, &nodeMessage{Piece: &piece{From: 12, To: 1, Data: []byte("x")}})
+	p.handleMessage(far, &nodeMessage{Sever: &severing{From: 12, To: 1}})
+	if len(a.events) != before || p.foreign != 2 {
+		t.Errorf("a's worker is told %v, %d messages are counted", a.events[before:], p.foreign)
+	}
+	p.mu.Lock()
+	if p.fetchedByLocked(1, 12, far) != nil || p.fetchedByLocked(1, 11, far) == nil || p.foreign != 3 {
+		t.Errorf("b's worker may fetch objects of a's, or a's may not; %d are counted", p.foreign)
+	}
+	p.mu.Unlock()
+	p.handleMessage(far, &nodeMessage{Piece: &piece{From: 11, To: 1, Data: []byte("x")}})
+	if len(a.events) != before+1 {
+		t.Error("a's own worker is not heard")
+	}
+	// Nor does this node's worker of one name the other's.
+	if _, _, err := a.nodeOf(a.own, 12); err == nil {
+		t.Error("a's worker may send to b's")
+	}
+	p.handleMessage(far, &nodeMessage{Hello: &hello{"c", 13}})
+	if p.foreign != 4 || p.tenants["c"] != nil {
+		t.Errorf("a tenant that is not there is taken note of; %d are counted", p.foreign)
+	}
+	n.setRecords(map[string]control.Tenant{"a": {}, "b": {}, "c": {}})
+	if c := p.tenants["c"]; c == nil || c.far[13] != far {
+		t.Errorf("once it is there it is %+v", c)
+	}
 }

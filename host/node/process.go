@@ -7,6 +7,7 @@ import (
 	"os"
 	"runtime"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/wray-project/wray"
@@ -21,6 +22,7 @@ import (
 
 // workerProcess is a tenant's worker, as the node sees it.
 type workerProcess struct {
+	t      *tenant // nil in tests
 	proc   *jail.Process
 	conn   *link.Conn
 	jail   string
@@ -30,8 +32,12 @@ type workerProcess struct {
 	peers  *tenantPeers  // nil of a node that is alone
 	peerID uint64        // names it to its peers
 
-	group     *jail.Cgroup // nil where none can be made
-	groupOnce sync.Once    // removes it
+	group   *jail.Cgroup // nil where none can be made
+	closing sync.Once    // of close
+
+	began  time.Time
+	wanted atomic.Bool // somebody ends it
+	death  sync.Once   // of dead
 
 	mu   sync.Mutex
 	runs map[uint64]*run // guarded by mu
@@ -53,9 +59,9 @@ type start struct {
 func (t *tenant) startWorker(ctx context.Context) (*workerProcess, error) {
 	n := t.n
 	n.mu.Lock()
-	if n.closed {
+	if err := t.endedLocked(); err != nil {
 		n.mu.Unlock()
-		return nil, wray.Errorf(wray.CodeCanceled, "the node is closing")
+		return nil, err
 	}
 	if w := t.worker; w != nil {
 		select {
@@ -98,39 +104,23 @@ func (t *tenant) finishStart(ctx context.Context, s *start) {
 	w, err := t.spawnWorker(ctx)
 	n.mu.Lock()
 	t.starting = nil
-	if err == nil && n.closed {
-		err = wray.Errorf(wray.CodeCanceled, "the node is closing")
-	} else if err == nil {
-		t.worker = w
+	over := t.endedLocked()
+	if err == nil {
+		if err = over; err == nil {
+			t.worker = w
+		}
 	}
-	closed := n.closed
+	closed := over != nil
 	n.mu.Unlock()
 	if closed && w != nil {
-		w.close()
+		w.end()
 	}
 	if s.err = err; err == nil {
 		s.w = w
 		if t.peers != nil {
 			t.peers.started(w, w.peerID)
-			t.ending.Go(func() { t.mourn(w) })
 		}
-	}
-}
-
-// mourn waits for the end of a worker that others may have lent to, and tells
-// them: there may be no job of this node that would notice.
-func (t *tenant) mourn(w *workerProcess) {
-	n := t.n
-	<-w.served
-	n.mu.Lock()
-	if t.worker == w {
-		t.worker = nil
-	}
-	closed := n.closed
-	n.mu.Unlock()
-	w.close()
-	if !closed {
-		t.peers.again()
+		t.watchers.Go(func() { t.mourn(w) })
 	}
 }
 
@@ -156,7 +146,7 @@ func (t *tenant) spawnWorker(ctx context.Context) (*workerProcess, error) {
 	if n.cfg.AllowWeak {
 		args = append(args, "weak")
 	}
-	group, noGroup := jail.NewCgroup(fmt.Sprintf("worker-%d", spawned.Add(1)), n.cgroupLimits())
+	group, noGroup := jail.NewCgroup(fmt.Sprintf("worker-%d", spawned.Add(1)), t.cgroupLimits())
 	if noGroup != nil {
 		group = nil // the jail holds without it, and doctor says so
 	}
@@ -167,14 +157,14 @@ func (t *tenant) spawnWorker(ctx context.Context) (*workerProcess, error) {
 		closeGroup(group)
 		return nil, fmt.Errorf("start a worker: %w", err)
 	}
-	w := &workerProcess{peers: t.peers, spill: n.newHost(), state: newStateFiles(state), proc: proc, conn: conn, group: group, served: make(chan struct{}), runs: map[uint64]*run{}}
+	w := &workerProcess{t: t, peers: t.peers, spill: t.newHost(), state: newStateFiles(state), proc: proc, conn: conn, group: group, served: make(chan struct{}), runs: map[uint64]*run{}, began: time.Now()}
 	go func() {
 		defer close(w.served)
 		_ = conn.Serve(context.Background(), w.handle) // the reason is in conn.Err
 	}()
 	b, err := link.Marshal(worker.StartBody{
 		Spills: w.spill != nil, State: state != nil, Peers: t.peers != nil,
-		Node: n.cfg.Name, CacheDir: dir, Labels: worker.LabelBodies(wray.NodeLabels(n.cfg.Name, n.cfg.Labels)), CPU: int64(n.cfg.Capacity.CPU), Memory: n.cfg.Capacity.Memory, Custom: worker.CustomBodies(n.cfg.Custom),
+		Node: n.cfg.Name, Tenant: t.name, Quota: t.record().Quota, CacheDir: dir, Labels: worker.LabelBodies(wray.NodeLabels(n.cfg.Name, n.cfg.Labels)), CPU: int64(n.cfg.Capacity.CPU), Memory: n.cfg.Capacity.Memory, Custom: worker.CustomBodies(n.cfg.Custom),
 		StoreBytes: n.cfg.StoreBytes, Slots: n.cfg.Slots, Residents: n.cfg.Residents, Sandboxes: n.cfg.Sandboxes,
 	})
 	if err == nil {
@@ -186,6 +176,9 @@ func (t *tenant) spawnWorker(ctx context.Context) (*workerProcess, error) {
 			w.jail, w.peerID = s.Jail, s.Peer
 		}
 	}
+	if err == nil {
+		w.weigh(t)
+	}
 	if err != nil {
 		w.close()
 		if msg := proc.Stderr(); msg != "" {
@@ -196,21 +189,30 @@ func (t *tenant) spawnWorker(ctx context.Context) (*workerProcess, error) {
 	return w, nil
 }
 
+// end is close of a worker that has done nothing wrong.
+func (w *workerProcess) end() {
+	w.wanted.Store(true)
+	w.close()
+}
+
 // close ends the process and waits for it. The process goes first: whatever the
-// node's handlers still do for it, it does nothing more.
+// node's handlers still do for it, it does nothing more. Whoever calls it finds
+// all given back when it returns.
 func (w *workerProcess) close() {
-	w.proc.Kill()
-	w.conn.Close()
-	if w.peers != nil {
-		w.peers.stopped(w)
-	}
-	<-w.served
-	w.proc.Wait()
-	if w.spill != nil {
-		w.spill.Close()
-	}
-	w.state.close()
-	w.groupOnce.Do(func() { closeGroup(w.group) })
+	w.closing.Do(func() {
+		w.proc.Kill()
+		w.conn.Close()
+		if w.peers != nil {
+			w.peers.stopped(w)
+		}
+		<-w.served
+		w.proc.Wait()
+		if w.spill != nil {
+			w.spill.Close()
+		}
+		w.state.close()
+		closeGroup(w.group)
+	})
 }
 
 // add gives a job its number.
@@ -255,6 +257,9 @@ func (w *workerProcess) handle(ctx context.Context, m link.Message) (link.Messag
 			return link.Message{}, err
 		}
 		if r := w.get(b.Run); r != nil {
+			if err := w.t.slowDown(ctx, len(b.Data)); err != nil {
+				return link.Message{}, err
+			}
 			return link.Message{}, r.print(ctx, &b)
 		}
 		return link.Message{}, nil // of a job that was canceled

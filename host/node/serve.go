@@ -263,6 +263,23 @@ func (s *Server) handle(ctx context.Context, conn *link.Conn, m link.Message) (_
 			about(ctx, "drain node %s", b.Name)
 			out, err = struct{}{}, s.n.DrainNode(ctx, b.Name, time.Duration(b.Within))
 		}
+	case m.Kind == clientwire.KindTenants:
+		var b clientwire.TenantsBody
+		if err = link.Unmarshal(m.Body, &b); err == nil {
+			out, err = s.n.Tenants(ctx, b)
+		}
+	case m.Kind == clientwire.KindTenantSet && !s.inspect:
+		var b clientwire.TenantBody
+		if err = link.Unmarshal(m.Body, &b); err == nil {
+			about(ctx, "%s tenant %s", b.What, b.Name)
+			out, err = s.n.SetTenant(ctx, b)
+		}
+	case m.Kind == clientwire.KindTenantLift && !s.inspect:
+		var b clientwire.LiftBody
+		if err = link.Unmarshal(m.Body, &b); err == nil {
+			about(ctx, "lift module %s of tenant %s", b.Hash, b.Tenant)
+			out, err = struct{}{}, s.n.Lift(b)
+		}
 	case m.Kind == clientwire.KindRekey && !s.inspect:
 		about(ctx, "the key of gossip")
 		out, err = struct{}{}, s.n.Rekey(ctx)
@@ -355,7 +372,7 @@ func (s *Server) job(b *clientwire.RunBody, files []*os.File) (j Job, free func(
 	if len(files) != want || b.Stdin && b.Session {
 		return j, nil, fmt.Errorf("%w: %d files for a job that needs %d", link.ErrProtocol, len(files), want)
 	}
-	j = Job{Name: b.Name, Args: b.Args, Env: b.Env, Limits: worker.Limits{Memory: b.Memory, Stack: b.Stack,
+	j = Job{Name: b.Name, Tenant: b.Tenant, Args: b.Args, Env: b.Env, Limits: worker.Limits{Memory: b.Memory, Stack: b.Stack,
 		Files: b.Files, Handles: b.Handles, Windows: b.Windows, LogRate: b.LogRate, Timeout: time.Duration(b.Timeout)}}
 	// All are measured before the first is read.
 	sizes := make([]int64, len(b.Modules))

@@ -26,15 +26,24 @@ import (
 // the directory of its durable actors, its workers on other nodes. Nothing of it
 // is shared with another tenant but the node itself.
 type tenant struct {
-	n     *Node
-	name  string
-	peers *tenantPeers // nil of a node that is alone
+	n       *Node
+	name    string
+	created int64        // tells it from another that had the name
+	peers   *tenantPeers // nil of a node that is alone
 
+	gone     bool           // guarded by n.mu; it was removed
+	stale    bool           // guarded by n.mu; the worker has another quota than the tenant
 	worker   *workerProcess // guarded by n.mu; nil before the first job and after a death
 	starting *start         // guarded by n.mu; nil while no worker is being started
 
-	ending  sync.WaitGroup // workers found dead, and questions whether one is
-	running atomic.Int64   // jobs whose drivers run here
+	ending   sync.WaitGroup // workers found dead, and questions whether one is
+	watchers sync.WaitGroup // who wait for workers to end, and replace them
+	restarts atomic.Int64   // workers that have died
+	young    int            // guarded by n.mu; of them, the last ones that died young
+	suspects suspects
+	running  atomic.Int64 // jobs whose drivers run here
+
+	logs logRate
 
 	stateMu sync.Mutex
 	state   *statelog.Dir // guarded by stateMu; nil: not opened yet, or there are no durable actors
@@ -43,8 +52,7 @@ type tenant struct {
 	givenAt uint64
 }
 
-// tenant returns what the node has of a tenant, empty for its own. It is made
-// where it is not there.
+// tenant returns what the node has of a tenant, empty for its own.
 func (n *Node) tenant(name string) (*tenant, error) {
 	if name == "" {
 		name = n.cfg.Tenant
@@ -54,9 +62,12 @@ func (n *Node) tenant(name string) (*tenant, error) {
 	}
 	n.mu.Lock()
 	defer n.mu.Unlock()
+	if _, ok := n.recordLocked(name); !ok {
+		return nil, noTenant(name)
+	}
 	t := n.tenants[name]
 	if t == nil {
-		t = &tenant{n: n, name: name}
+		t = &tenant{n: n, name: name, created: n.records[name].Created}
 		if n.peers != nil {
 			t.peers = n.peers.of(t)
 		}
@@ -103,8 +114,9 @@ func (t *tenant) end() {
 		<-s.done
 	}
 	if w != nil {
-		w.close()
+		w.end()
 	}
+	t.watchers.Wait()
 	t.ending.Wait()
 }
 
@@ -126,7 +138,7 @@ func (t *tenant) openState() (*statelog.Dir, error) {
 		if err := os.MkdirAll(dir, 0o700); err != nil {
 			return nil, fmt.Errorf("%s: %w", worker.StateFlag, err)
 		}
-		dir = filepath.Join(dir, t.name) // which CheckTenant has found to be fit for that
+		dir = filepath.Join(dir, fmt.Sprintf("%s@%x", t.name, t.created)) // no other tenant has had it
 	}
 	d, err := statelog.OpenDir(dir)
 	if err != nil {
@@ -134,6 +146,97 @@ func (t *tenant) openState() (*statelog.Dir, error) {
 	}
 	t.state = d
 	return d, nil
+}
+
+// removeState removes what the tenant's durable actors are.
+func (t *tenant) removeState() error {
+	d, err := t.openState()
+	if d == nil {
+		return err
+	}
+	return errors.Join(t.closeState(), os.RemoveAll(d.Path()))
+}
+
+// endedLocked is why the tenant gets no worker any more. n.mu is held.
+func (t *tenant) endedLocked() error {
+	switch {
+	case t.n.closed:
+		return wray.Errorf(wray.CodeCanceled, "the node is closing")
+	case t.gone:
+		return noTenant(t.name)
+	}
+	return nil
+}
+
+// ran counts that a job's driver has ended.
+func (t *tenant) ran() {
+	if t.running.Add(-1) == 0 {
+		t.refresh()
+	}
+}
+
+// requota has the tenant's quota, which has changed, hold: what the node enforces
+// at once, the rest with the next worker, which it gets when its jobs have ended.
+func (t *tenant) requota() {
+	t.n.mu.Lock()
+	t.stale = t.worker != nil || t.starting != nil
+	t.n.mu.Unlock()
+	t.refresh()
+}
+
+// refresh ends a worker that has an old quota, once no job of this node runs in it.
+func (t *tenant) refresh() {
+	t.n.mu.Lock()
+	defer t.n.mu.Unlock()
+	if w := t.worker; t.stale && w != nil && t.running.Load() == 0 {
+		t.stale, t.worker = false, nil
+		t.ending.Go(w.end)
+	}
+}
+
+// logRate is what a tenant may print now: a bucket of bytes that a second fills.
+// A message may be larger than that: what it takes too much the next ones wait for.
+type logRate struct {
+	mu   sync.Mutex
+	last time.Time // guarded by mu
+	left float64   // guarded by mu; bytes, or less than none
+}
+
+// take takes n bytes, and returns how long to wait before they are passed on.
+func (l *logRate) take(now time.Time, n int, rate int64) time.Duration {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	full := float64(rate)
+	if l.last.IsZero() {
+		l.left = full
+	} else {
+		l.left = min(full, l.left+now.Sub(l.last).Seconds()*full)
+	}
+	l.last = now
+	l.left -= float64(n)
+	if l.left >= 0 {
+		return 0
+	}
+	return time.Duration(-l.left / full * float64(time.Second))
+}
+
+// slowDown waits until the tenant may print n bytes more, by its quota.
+func (t *tenant) slowDown(ctx context.Context, n int) error {
+	if t == nil {
+		return nil
+	}
+	rate := t.record().Quota.LogRate
+	if rate <= 0 {
+		return nil
+	}
+	wait := time.NewTimer(t.logs.take(time.Now(), n, rate))
+	defer wait.Stop()
+	select {
+	case <-wait.C:
+		return nil
+	case <-ctx.Done():
+		return ctx.Err()
+	}
 }
 
 func (t *tenant) closeState() error {
@@ -215,6 +318,7 @@ func (t *tenant) watch(ctx context.Context, w *workerProcess, j *Job) (call cont
 			Hint:    "its worker answers: it has been told to end the job, and other jobs go on"}
 		if silent {
 			e.Hint = "its worker did not answer and was killed; the next job gets a new one"
+			t.dead(w, "it did not answer and was killed", true)
 			t.drop(w)
 		}
 		return e
@@ -247,13 +351,10 @@ func (t *tenant) died(w *workerProcess, err error) error {
 	}
 	n.mu.Unlock()
 	lied := errors.Is(err, link.ErrProtocol)
-	if !lied {
-		grace := time.NewTimer(exitGrace)
-		defer grace.Stop()
-		select {
-		case <-w.proc.Done():
-		case <-grace.C:
-		}
+	if lied {
+		t.dead(w, fmt.Sprintf("it was ended, as it sent what no worker sends: %v", err), true)
+	} else {
+		t.await(w)
 	}
 	w.close()
 	e := &wray.Error{
@@ -316,6 +417,10 @@ func (n *Node) Memory(tenant string) (int64, error) {
 	if w == nil {
 		return 0, err
 	}
+	return w.memory()
+}
+
+func (w *workerProcess) memory() (int64, error) {
 	b, err := os.ReadFile(fmt.Sprintf("/proc/%d/smaps_rollup", w.proc.Pid()))
 	if err != nil {
 		return 0, fmt.Errorf("read the worker's memory: %w", err)

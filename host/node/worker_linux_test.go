@@ -35,7 +35,14 @@ func TestMain(m *testing.M) {
 			os.Exit(child.RunCompiler(os.Args[2:]))
 		}
 	}
-	os.Exit(m.Run())
+	var err error
+	if tenantsCache, err = os.MkdirTemp("", "wray-tenants"); err != nil {
+		fmt.Fprintln(os.Stderr, err)
+		os.Exit(1)
+	}
+	code := m.Run()
+	os.RemoveAll(tenantsCache)
+	os.Exit(code)
 }
 
 // lieFile names the lie of the next worker. It lies beside the tenants' code.
@@ -389,7 +396,7 @@ func TestWorkerCgroup(t *testing.T) {
 			}
 		}
 	}
-	want := n.cgroupLimits().Memory / int64(os.Getpagesize()) * int64(os.Getpagesize())
+	want := n.own().cgroupLimits().Memory / int64(os.Getpagesize()) * int64(os.Getpagesize())
 	if machine := worker.DefaultMemory(); limit != fmt.Sprint(want) || want <= 0 || want > machine {
 		t.Errorf("the group's limit of memory is %q, want %d, of the machine's %d\n%v", limit, want, machine, dirs)
 	}

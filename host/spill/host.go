@@ -67,6 +67,8 @@ type Chunk struct {
 type Host struct {
 	places []Place
 	limit  int64
+	quota  error   // why no more is taken where limit is; nil: it is that of Config
+	shared *Budget // of all hosts; may be nil
 
 	mu      sync.Mutex
 	used    int64 // guarded by mu, as is all that follows
@@ -100,6 +102,50 @@ type kept struct {
 
 // maxReads is how many reads by message are served at once.
 const maxReads = 8
+
+// Budget is what several hosts may take together.
+type Budget struct {
+	limit int64
+
+	mu   sync.Mutex
+	used int64 // guarded by mu
+}
+
+// NewBudget returns a budget of so many bytes.
+func NewBudget(limit int64) *Budget { return &Budget{limit: limit} }
+
+// take takes n bytes if there are so many. A nil budget has them.
+func (b *Budget) take(n int64) (used int64, ok bool) {
+	if b == nil {
+		return 0, true
+	}
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if n > b.limit-b.used {
+		return b.used, false
+	}
+	b.used += n
+	return b.used, true
+}
+
+// settle takes n bytes more, or gives them back.
+func (b *Budget) settle(n int64) {
+	if b != nil {
+		b.mu.Lock()
+		b.used += n
+		b.mu.Unlock()
+	}
+}
+
+// Within bounds a host that keeps nothing yet: it takes part of what shared has,
+// and more than limit bytes are refused with the error quota.
+func (h *Host) Within(shared *Budget, limit int64, quota error) *Host {
+	h.shared = shared
+	if limit > 0 && limit < h.limit {
+		h.limit, h.quota = limit, quota
+	}
+	return h
+}
 
 // NewHost returns a host that keeps at most limit bytes in places, in turn, and
 // in those that are remote when no other takes more.
@@ -261,6 +307,9 @@ func (h *Host) create(n int64) (Reply, *os.File, error) {
 	room := (n + block - 1) / block * block
 	if room > h.limit-h.used {
 		defer h.mu.Unlock()
+		if h.quota != nil {
+			return Reply{}, nil, full("%d of %d bytes are taken: %w", h.used, h.limit, h.quota)
+		}
 		return Reply{}, nil, full("%d of %d bytes are taken (%s)", h.used, h.limit, objectstore.SpillLimitFlag)
 	}
 	if len(h.batches) >= maxBatches {
@@ -270,6 +319,10 @@ func (h *Host) create(n int64) (Reply, *os.File, error) {
 	if h.open >= maxOpen {
 		defer h.mu.Unlock()
 		return Reply{}, nil, full("%d batches are not complete", h.open)
+	}
+	if used, ok := h.shared.take(room); !ok {
+		defer h.mu.Unlock()
+		return Reply{}, nil, full("all tenants together have taken %d of %d bytes (%s)", used, h.shared.limit, objectstore.SpillLimitFlag)
 	}
 	h.open++
 	h.last++
@@ -353,6 +406,7 @@ func (k *kept) settleLocked(n int64) {
 	k.h.mu.Lock()
 	defer k.h.mu.Unlock()
 	k.h.used += n - k.taken
+	k.h.shared.settle(n - k.taken)
 	k.taken = n
 }
 

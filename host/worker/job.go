@@ -105,6 +105,7 @@ type job struct {
 	groups  map[string]*placementGroup      // guarded by mu; by name
 	funcs   map[uint32]*function            // guarded by mu; by number
 	waiting []queued                        // guarded by mu; told when the queue has room
+	slowed  bool                            // guarded by Worker.mu; a timer will let those submit that wait
 	images  map[wray.ID]*objectstore.Object // guarded by mu; of modules at peers, by the ID there
 
 	guestsMu sync.Mutex

@@ -151,6 +151,12 @@ func (w *Worker) submit(g *guest, t *task, spec *scheduler.Spec) error {
 		w.mu.Unlock()
 		return err
 	}
+	if w.limited {
+		if err := w.allowLocked(g, t); err != nil {
+			w.mu.Unlock()
+			return err
+		}
+	}
 	for i := range t.args {
 		o := t.args[i].object
 		if o == nil {
@@ -168,7 +174,7 @@ func (w *Worker) submit(g *guest, t *task, spec *scheduler.Spec) error {
 	spec.Value = t
 	if err := w.sched.Submit(w.now(), spec); err != nil {
 		w.mu.Unlock()
-		return err
+		return w.ofQuota(err)
 	}
 	w.tasks.add(t)
 	var objects []*objectstore.Object

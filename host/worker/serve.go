@@ -110,7 +110,7 @@ func (s *server) start(m link.Message) (link.Message, error) {
 	}
 	var err error
 	s.w, err = New(context.Background(), Config{
-		Disk: s.disk(b), State: state, Peering: peering,
+		Disk: s.disk(b), State: state, Peering: peering, Tenant: b.Tenant, Quota: b.Quota,
 		Node: b.Node, CacheDir: b.CacheDir, StoreBytes: b.StoreBytes, Slots: b.Slots, Residents: b.Residents, Sandboxes: b.Sandboxes,
 		Capacity: wray.Resources{CPU: wray.CPU(b.CPU), Memory: b.Memory}, Custom: customOf(b.Custom), Labels: labelsOf(b.Labels),
 	})

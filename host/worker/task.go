@@ -75,6 +75,7 @@ type task struct {
 type taskList struct {
 	oldest, youngest *task
 	n                int
+	actors           int // of n, those that make one
 }
 
 func (l *taskList) add(t *task) {
@@ -86,6 +87,9 @@ func (l *taskList) add(t *task) {
 	}
 	l.youngest = t
 	l.n++
+	if t.makes != nil {
+		l.actors++
+	}
 }
 
 func (l *taskList) remove(t *task) {
@@ -101,6 +105,9 @@ func (l *taskList) remove(t *task) {
 	}
 	t.older, t.younger = nil, nil
 	l.n--
+	if t.makes != nil {
+		l.actors--
+	}
 }
 
 // all calls yield for each task until it returns false.

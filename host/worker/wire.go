@@ -3,6 +3,7 @@ package worker
 import (
 	"time"
 
+	"github.com/wray-project/wray"
 	"github.com/wray-project/wray/host/wasi"
 	"github.com/wray-project/wray/internal/clientwire"
 	"github.com/wray-project/wray/internal/link"
@@ -42,6 +43,9 @@ type StartBody struct {
 	State bool `cbor:"12,keyasint,omitempty"`
 	// Peers is set where the node carries messages to the tenant's other workers.
 	Peers bool `cbor:"13,keyasint,omitempty"`
+	// Tenant is whose the worker is, and Quota what it may have.
+	Tenant string     `cbor:"15,keyasint,omitempty"`
+	Quota  wray.Quota `cbor:"16,keyasint,omitempty"`
 }
 
 // StateBody asks for the files of a durable actor.

@@ -39,6 +39,8 @@ type Config struct {
 	States      int64            // bytes of states of actors that sleep that are kept in memory, the others on Disk; 0: a share of Capacity
 	Residents   int              // actors that have a sandbox at once; 0: DefaultResidents
 	Windows     int              // mapped objects of all sandboxes; 0: what the kernel's limit allows
+	Tenant      string           // whose it is, for errors
+	Quota       wray.Quota       // what it may have, of what is enforced here
 	Peering     Peering          // reaches the tenant's workers on other nodes; nil: there are none
 	Labels      []scheduler.Label
 	WarmSandbox int // idle sandboxes kept for each module; 0: 4 for each slot
@@ -46,11 +48,13 @@ type Config struct {
 
 // Worker runs jobs.
 type Worker struct {
-	cfg    Config
-	engine *sandbox.Engine
-	store  *objectstore.Store
-	owner  uint64
-	seq    atomic.Uint64
+	cfg Config
+	// limited is whether the quota bounds what is submitted.
+	limited bool
+	engine  *sandbox.Engine
+	store   *objectstore.Store
+	owner   uint64
+	seq     atomic.Uint64
 	// replaced counts sandboxes that could not be given back clean, as they had
 	// grown past their snapshot.
 	replaced atomic.Int64
@@ -64,6 +68,7 @@ type Worker struct {
 	mu       sync.Mutex
 	sched    *scheduler.Scheduler // guarded by mu
 	tasks    taskList             // guarded by mu; not finished
+	rate     submitRate           // guarded by mu
 	jobs     map[wray.ID]*job     // guarded by mu
 	closed   bool                 // guarded by mu
 	nextTick int64                // guarded by mu; when the ticker wakes, 0 for not
@@ -123,6 +128,7 @@ func New(ctx context.Context, cfg Config) (*Worker, error) {
 	if cfg.Sandboxes <= 0 {
 		cfg.Sandboxes = DefaultSandboxes
 	}
+	cfg.bound()
 	budget := residentBudget(cfg.Capacity.Memory, cfg.Residents)
 	if cfg.Residents <= 0 {
 		cfg.Residents = DefaultResidents
@@ -138,6 +144,8 @@ func New(ctx context.Context, cfg Config) (*Worker, error) {
 	}
 	w := &Worker{cfg: cfg, start: time.Now(), residents: newResidents(cfg.Residents, budget), begins: make(chan struct{}, 2*cmp.Or(max(cfg.Slots, 0), runtime.NumCPU())), places: newPlaces(cfg.Sandboxes), maxWindows: int64(cfg.Windows),
 		jobs: map[wray.ID]*job{}, wakeTick: make(chan struct{}, 1)}
+	q := &cfg.Quota
+	w.limited = q.Actors > 0 || q.Tasks > 0 || q.SubmitRate > 0
 	var seed [8]byte
 	if _, err := rand.Read(seed[:]); err != nil {
 		return nil, fmt.Errorf("draw the worker's identity: %w", err)
@@ -149,11 +157,15 @@ func New(ctx context.Context, cfg Config) (*Worker, error) {
 	}); err != nil {
 		return nil, err
 	}
-	if w.store, err = objectstore.New(objectstore.Config{Capacity: cfg.StoreBytes, OnPressure: w.onPressure, Disk: cfg.Disk}); err != nil {
+	if w.store, err = objectstore.New(objectstore.Config{Capacity: cfg.StoreBytes, OnPressure: w.onPressure, Disk: cfg.Disk,
+		MaxObjects: cfg.Quota.Objects, ErrObjects: cfg.Quota.Exceeded(cfg.Tenant, "objects")}); err != nil {
 		_ = w.engine.Close(ctx)
 		return nil, err
 	}
 	sc := scheduler.Config{Capacity: cfg.Capacity, Custom: cfg.Custom, Node: cfg.Node, Labels: cfg.Labels}
+	if d := cfg.Quota.Depth; d > 0 && d < scheduler.DefaultMaxDepth {
+		sc.MaxDepth = int(d)
+	}
 	if cfg.Peering != nil {
 		sc.Patience = int64(patience)
 	}

@@ -49,6 +49,7 @@ type RunBody struct {
 	Timeout int64    `cbor:"14,keyasint"` // ns
 	Windows int      `cbor:"15,keyasint"`
 	LogRate int64    `cbor:"16,keyasint"`
+	Tenant  string   `cbor:"17,keyasint,omitempty"` // whose it is; empty: of those who run the cluster
 }
 
 // Dir is a granted directory.

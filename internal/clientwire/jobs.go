@@ -10,7 +10,7 @@ import (
 // Messages about jobs that outlive who submits them.
 const (
 	KindJobSubmit link.Kind = 22 // client: request RunBody with files, as for KindRun; reply JobInfo
-	KindJobs      link.Kind = 23 // client: request, reply JobList
+	KindJobs      link.Kind = 23 // client: request JobsBody, reply JobList
 	KindJob       link.Kind = 24 // client: request JobBody, reply JobInfo
 	KindJobStop   link.Kind = 25 // client: request JobBody, reply JobInfo
 	KindJobLogs   link.Kind = 26 // client: request JobLogsBody, reply JobLogs
@@ -79,15 +79,22 @@ type JobList struct {
 	Partial string `cbor:"2,keyasint,omitempty" json:"partial,omitempty"`
 }
 
+// JobsBody asks for the jobs of a tenant; empty: of those who run the cluster.
+type JobsBody struct {
+	Tenant string `cbor:"1,keyasint,omitempty"`
+}
+
 // JobBody names a job.
 type JobBody struct {
-	ID string `cbor:"1,keyasint"`
+	ID     string `cbor:"1,keyasint"`
+	Tenant string `cbor:"2,keyasint,omitempty"` // whose it is; empty: of those who run the cluster
 }
 
 // JobLogsBody asks for a part of what a job printed.
 type JobLogsBody struct {
 	ID     string `cbor:"1,keyasint"`
 	Offset int64  `cbor:"2,keyasint"` // 0 for the beginning, or Next of the part before
+	Tenant string `cbor:"4,keyasint,omitempty"`
 	Wait   bool   `cbor:"3,keyasint"` // where there is nothing yet, wait for more or for the job's end
 }
 

@@ -1,0 +1,203 @@
+package node
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"maps"
+	"slices"
+	"time"
+
+	"github.com/wray-project/wray"
+	"github.com/wray-project/wray/host/access"
+	"github.com/wray-project/wray/host/control"
+	"github.com/wray-project/wray/internal/clientwire"
+)
+
+// Tenants returns the tenants that there are, or one, and what this node has of
+// them.
+func (n *Node) Tenants(_ context.Context, q clientwire.TenantsBody) (clientwire.Tenants, error) {
+	out := clientwire.Tenants{Node: n.name()}
+	n.mu.Lock()
+	records := maps.Clone(n.records)
+	n.mu.Unlock()
+	if records == nil {
+		records = map[string]control.Tenant{}
+	}
+	if _, ok := records[n.cfg.Tenant]; !ok {
+		records[n.cfg.Tenant] = control.Tenant{}
+	}
+	for _, name := range slices.Sorted(maps.Keys(records)) {
+		if q.Name != "" && name != q.Name {
+			continue
+		}
+		r := records[name]
+		x := tenantInfo(name, &r)
+		n.mu.Lock()
+		t := n.tenants[name]
+		n.mu.Unlock()
+		if t != nil {
+			t.describe(&x)
+		}
+		out.Tenants = append(out.Tenants, x)
+	}
+	if q.Name != "" && len(out.Tenants) == 0 {
+		return out, noTenant(q.Name)
+	}
+	return out, nil
+}
+
+func tenantInfo(name string, r *control.Tenant) clientwire.Tenant {
+	x := clientwire.Tenant{Name: name, Weight: weightOf(*r), Disabled: r.Disabled, Created: r.Created}
+	for _, f := range wray.QuotaFields {
+		if v := *f.Of(&r.Quota); v > 0 {
+			if x.Quota == nil {
+				x.Quota = map[string]int64{}
+			}
+			x.Quota[f.Flag] = v
+		}
+	}
+	return x
+}
+
+// describe adds what the node has of the tenant.
+func (t *tenant) describe(x *clientwire.Tenant) {
+	x.Jobs, x.Restarts = t.running.Load(), t.restarts.Load()
+	x.Quarantine = t.suspects.list()
+	if w := t.current(); w != nil {
+		x.Worker = true
+		x.Memory, _ = w.memory() // where the system tells
+		if w.spill != nil {
+			x.Spilled = w.spill.Used()
+		}
+	}
+}
+
+// errNoTenants says that the node's tenants are those of its configuration.
+var errNoTenants = &wray.Error{Code: wray.CodeBadArgument, Message: "this node is in no cluster, and has no tenants but its own",
+	Hint: "tenants are kept by a cluster, of one node too: wray start --head"}
+
+// SetTenant makes a tenant, changes or removes it, on a head.
+func (n *Node) SetTenant(ctx context.Context, b clientwire.TenantBody) (clientwire.Tenant, error) {
+	var none clientwire.Tenant
+	m := n.Member()
+	if m == nil {
+		return none, errNoTenants
+	}
+	if !m.Self().Head {
+		return none, &wray.Error{Code: wray.CodeDenied, Message: "heads keep which tenants there are", Hint: "ask a head, with --address; wray status shows which nodes are heads"}
+	}
+	if err := control.CheckTenant(b.Name); err != nil {
+		return none, err
+	}
+	table := control.Tenants(m.Store())
+	change := func(r *control.Tenant) error {
+		if b.Weight != nil {
+			r.Weight = *b.Weight
+		}
+		if b.Disable != nil {
+			r.Disabled = *b.Disable
+		}
+		if err := setQuota(&r.Quota, b.Quota); err != nil {
+			return err
+		}
+		return r.Check()
+	}
+	var e control.Entry[control.Tenant]
+	var err error
+	switch b.What {
+	case clientwire.TenantCreate:
+		r := control.Tenant{Created: time.Now().UnixMilli()}
+		if err := change(&r); err != nil {
+			return none, err
+		}
+		e, err = table.Create(ctx, b.Name, b.Name, r)
+		if errors.Is(err, control.ErrConflict) {
+			return none, &wray.Error{Code: wray.CodeBadArgument, Message: fmt.Sprintf("there is a tenant %s already", b.Name), Hint: "change it with: wray tenant set, wray quota set"}
+		}
+	case clientwire.TenantChange:
+		e, err = table.Modify(ctx, b.Name, b.Name, change)
+		if errors.Is(err, control.ErrNotFound) && b.Name == n.cfg.Tenant { // it is there without a record, too
+			r := control.Tenant{}
+			if err := change(&r); err != nil {
+				return none, err
+			}
+			e, err = table.Create(ctx, b.Name, b.Name, r)
+		}
+	case clientwire.TenantRemove:
+		return none, n.removeTenant(ctx, m.Store(), b.Name)
+	default:
+		return none, wray.Errorf(wray.CodeBadArgument, "%.40q is nothing to do with a tenant", b.What)
+	}
+	if errors.Is(err, control.ErrNotFound) {
+		return none, noTenant(b.Name)
+	}
+	if err != nil {
+		return none, err
+	}
+	return tenantInfo(b.Name, &e.Value), nil
+}
+
+func setQuota(q *wray.Quota, change map[string]int64) error {
+	for _, name := range slices.Sorted(maps.Keys(change)) {
+		i := slices.IndexFunc(wray.QuotaFields, func(f wray.QuotaField) bool { return f.Flag == name })
+		if i < 0 {
+			return wray.Errorf(wray.CodeBadArgument, "there is no quota %.40q", name)
+		}
+		*wray.QuotaFields[i].Of(q) = change[name]
+	}
+	return nil
+}
+
+// removeTenant removes a tenant, of which no job may run anywhere.
+func (n *Node) removeTenant(ctx context.Context, store control.Store, name string) error {
+	if name == n.cfg.Tenant {
+		return &wray.Error{Code: wray.CodeBadArgument, Message: fmt.Sprintf("tenant %s is that of those who run the cluster", name), Hint: "it cannot be removed"}
+	}
+	table := control.Jobs(store)
+	for e, err := range table.All(ctx, name) {
+		if err != nil {
+			return err
+		}
+		if n.publish == nil || !clientwire.JobEnded(n.publish.info(&e).State) {
+			return &wray.Error{Code: wray.CodeBadArgument, Message: fmt.Sprintf("job %s of tenant %s has not ended", e.Name, name),
+				Hint: fmt.Sprintf("have it take nothing new with wray tenant disable %s, and stop its jobs: wray job stop --tenant %s %s", name, name, e.Name)}
+		}
+	}
+	tenants := control.Tenants(store)
+	e, err := tenants.Get(ctx, name, name)
+	if err == nil {
+		err = tenants.Delete(ctx, e)
+	}
+	if errors.Is(err, control.ErrNotFound) {
+		return noTenant(name)
+	}
+	if err != nil {
+		return err
+	}
+	// Its people are not those of the next of that name; and what is left of its
+	// jobs, of nodes that are not there to do that themselves.
+	return errors.Join(removeAll(ctx, access.Tokens(store), name), removeAll(ctx, access.Users(store), name), removeAll(ctx, table, name))
+}
+
+// removeAll removes all records of a tenant.
+func removeAll[T any](ctx context.Context, table control.Table[T], tenant string) error {
+	for e, err := range table.All(ctx, tenant) {
+		if err != nil {
+			return err
+		}
+		if err := table.Delete(ctx, e); err != nil && !errors.Is(err, control.ErrConflict) {
+			return err
+		}
+	}
+	return nil
+}
+
+// Lift has the node run a module again that it refuses to a tenant.
+func (n *Node) Lift(b clientwire.LiftBody) error {
+	t, err := n.tenant(b.Tenant)
+	if err != nil {
+		return err
+	}
+	return t.suspects.lift(t.name, b.Hash)
+}
