@@ -72,7 +72,7 @@ func (sb *Sandbox) ownPages() (n uint64, err error) {
 // where it will be none.
 func (sb *Sandbox) KeepSize() int64 {
 	if sb.mem.keep == nil {
-		if own, err := sb.ownPages(); err != nil || own < keepFrom {
+		if own, err := sb.ownPages(); err != nil || own < keepFrom || !mayKeep() {
 			return 0
 		}
 	}

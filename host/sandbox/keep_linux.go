@@ -4,6 +4,8 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"sync"
+	"sync/atomic"
 	"unsafe"
 
 	"golang.org/x/sys/unix"
@@ -17,15 +19,43 @@ type keep struct {
 	size uint64
 }
 
-func (k *keep) close() error { return k.file.Close() }
+func (k *keep) close() error {
+	err := k.file.Close()
+	if err == nil {
+		keeps.Add(-1)
+	}
+	return err
+}
+
+// keeps is how many keeps there are. Each is a descriptor as long as the actor
+// lives, asleep too.
+var keeps atomic.Int64
+
+// maxKeeps bounds them: an eighth of the descriptors. Checkpoints of those that
+// come later are differences, which may be on disk.
+var maxKeeps = sync.OnceValue(func() int64 {
+	var lim unix.Rlimit
+	if err := unix.Getrlimit(unix.RLIMIT_NOFILE, &lim); err != nil {
+		return 128
+	}
+	return int64(min(lim.Cur, 1<<20) / 8)
+})
+
+// mayKeep reports whether there may be one more keep, about.
+func mayKeep() bool { return keeps.Load() < maxKeeps() }
 
 // begin makes a keep of what the memory holds, and lays it under.
 func (m *linearMemory) begin(windows []Base) error {
 	if pagemap() < 0 {
 		return errors.ErrUnsupported // which pages were written to cannot be told
 	}
+	if keeps.Add(1) > maxKeeps() {
+		keeps.Add(-1)
+		return errors.ErrUnsupported
+	}
 	fd, err := unix.MemfdCreate("wray-checkpoint", unix.MFD_CLOEXEC)
 	if err != nil {
+		keeps.Add(-1)
 		return err
 	}
 	k := &keep{file: os.NewFile(uintptr(fd), "wray-checkpoint"), fd: fd, size: m.size}
