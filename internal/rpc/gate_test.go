@@ -4,6 +4,7 @@ import (
 	"context"
 	"io"
 	"net"
+	"sync"
 	"sync/atomic"
 	"testing"
 	"time"
@@ -75,10 +76,15 @@ func TestIdleHandshakes(t *testing.T) {
 func TestPlainConnections(t *testing.T) {
 	var held, most atomic.Int32
 	came := make(chan string, 1)
+	full := make(chan struct{})
+	var once sync.Once
 	w := newWorld(t, Options{Plain: func(c net.Conn) {
 		defer c.Close()
-		if n := held.Add(1); n > most.Load() {
-			most.Store(n)
+		n := held.Add(1)
+		for was := most.Load(); n > was && !most.CompareAndSwap(was, n); was = most.Load() {
+		}
+		if n >= eachPlain {
+			once.Do(func() { close(full) })
 		}
 		defer held.Add(-1)
 		b, _ := io.ReadAll(c)
@@ -87,6 +93,7 @@ func TestPlainConnections(t *testing.T) {
 		}
 	}})
 	crowd(t, "127.0.0.9", w.addr(), "x", 3*eachPlain)
+	<-full // it has as many as it may
 	for range 20 {
 		c := from(t, "127.0.0.1", w.addr())
 		_, _ = io.WriteString(c, "gossip")
