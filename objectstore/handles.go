@@ -253,20 +253,23 @@ func (t *Handles) remove(h uint32, s *slot) Ref {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	r := s.ref
+	t.removeLocked(h, s)
+	return r
+}
+
+func (t *Handles) removeLocked(h uint32, s *slot) {
 	*s = slot{next: t.free}
 	t.free = h
 	t.n--
-	return r
 }
 
 // DropAll drops each of hs, and returns how many were no handles.
 func (t *Handles) DropAll(hs []uint32) (bad int) {
-	for _, h := range hs {
-		if !t.Drop(h) {
-			bad++
-		}
+	taken := t.TakeAll(hs, nil)
+	for _, r := range taken {
+		r.Release()
 	}
-	return bad
+	return len(hs) - len(taken)
 }
 
 // Take gives h back and hands its reference to the caller. False: h is no
@@ -277,6 +280,26 @@ func (t *Handles) Take(h uint32) (Ref, bool) {
 		return nil, false
 	}
 	return t.remove(h, s), true
+}
+
+// TakeAll is Take for each of hs. It appends the references to into, in their
+// order; numbers that are no handles add nothing. The counts of objects are read
+// ahead (Ahead).
+func (t *Handles) TakeAll(hs []uint32, into []Ref) []Ref {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	for _, h := range hs {
+		s := t.slot(h)
+		if s == nil {
+			continue
+		}
+		if o, ok := s.ref.(*Object); ok {
+			o.References()
+		}
+		into = append(into, s.ref)
+		t.removeLocked(h, s)
+	}
+	return into
 }
 
 // Tag returns a number that no other use of the handle h has, short of 2^32

@@ -4,6 +4,7 @@ import (
 	"encoding/binary"
 	"errors"
 	"math"
+	"math/bits"
 	"reflect"
 	"slices"
 	"sync"
@@ -146,38 +147,56 @@ func unmarshalRefs(v *rt.Value, out *[]*rt.Ref) bool {
 	if !ok || major != 0x80 || n > uint64(len(b)) {
 		return false
 	}
-	// Each of the value's references once, in their order, is what most are.
-	refs, same := v.Refs, n > 0 && n == uint64(len(v.Refs))
-	if !same {
-		refs = make([]*rt.Ref, n)
+	if n > 0 && n == uint64(len(v.Refs)) && inOrder(b, int(n)) {
+		if *out = v.Refs; !rt.RefsOwned {
+			*out = slices.Clone(v.Refs)
+		}
+		return true
 	}
+	refs := make([]*rt.Ref, n)
 	for k := range refs {
-		var p *rt.Ref
 		if len(b) > 0 && b[0] == 0xf6 {
 			b = b[1:]
-		} else {
-			i, rest, ok := cutRef(b)
-			if !ok || i >= uint64(len(v.Refs)) {
-				return false
-			}
-			p, b = v.Refs[i], rest
+			continue
 		}
-		if same && p != refs[k] {
-			refs, same = append(make([]*rt.Ref, 0, n), refs[:k]...)[:n], false
+		i, rest, ok := cutRef(b)
+		if !ok || i >= uint64(len(v.Refs)) {
+			return false
 		}
-		if !same {
-			refs[k] = p
-		}
+		refs[k], b = v.Refs[i], rest
 	}
 	if len(b) > 0 {
 		return false
 	}
-	if same {
-		refs = slices.Clone(refs) // the value's may be somebody else's, too
-	}
 	*out = refs
 	return true
 }
+
+// inOrder reports whether b is a reference to each of the first n in a value's
+// table, in their order, as most lists are.
+func inOrder(b []byte, n int) bool {
+	for k := 0; k < n; k++ {
+		// Most have an index of two bytes, and so take eight.
+		for len(b) >= 8 && k < n && k>>8 != 0 && k>>16 == 0 &&
+			binary.LittleEndian.Uint64(b) == longRef|uint64(k>>8)<<48|uint64(k&0xff)<<56 {
+			b = b[8:]
+			k++
+		}
+		if k == n {
+			break
+		}
+		i, rest, ok := cutRef(b)
+		if !ok || i != uint64(k) {
+			return false
+		}
+		b = rest
+	}
+	return len(b) == 0
+}
+
+// longRef is an encoded reference whose index takes two bytes, but for those, as
+// a little-endian number: the tag, and the head of the index.
+var longRef = uint64(0xda) | uint64(bits.ReverseBytes32(abi.RefTag))<<8 | 0x19<<40
 
 // cutRef reads an encoded reference: its index in the value's table.
 func cutRef(b []byte) (i uint64, rest []byte, ok bool) {

@@ -242,7 +242,9 @@ func TestSlicesOfRefs(t *testing.T) {
 	if k, _ := kindOf[[]struct{ Ref[int] }](); k != kindCBOR {
 		t.Errorf("the kind of a slice of structs is %d", k)
 	}
-	for _, v := range []refs{nil, {}, {{p[0]}}, {{p[2]}, {}, {p[0]}, {p[2]}}, many} {
+	turned := slices.Clone(many)
+	turned[298], turned[299] = turned[299], turned[298]
+	for _, v := range []refs{nil, {}, {{p[0]}}, {{p[2]}, {}, {p[0]}, {p[2]}}, many, turned, many[:299]} {
 		var enc rt.Value
 		if _, err := encode(&v, nil, &enc); err != nil {
 			t.Fatal(err)

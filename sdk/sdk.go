@@ -405,7 +405,9 @@ type AnyRef interface{ ref() *rt.Ref }
 // Ref is a reference to a value that is there or will be. It is small, can be
 // copied and compared (copies are equal; references that came by different
 // ways are not), and is collected like any value: when nobody holds a Ref to an
-// object, the object goes. The zero Ref refers to nothing.
+// object, the object goes. References that came in one list of a thousand or more
+// go a few together: one that is kept may keep those that were beside it, a 64th
+// of the list at most. The zero Ref refers to nothing.
 type Ref[T any] struct{ p *rt.Ref }
 
 func (r Ref[T]) ref() *rt.Ref { return r.p }

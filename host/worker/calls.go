@@ -625,21 +625,25 @@ func handleDrop(g *guest, v view, s []uint64) abi.Errno {
 		return abi.EFAULT
 	}
 	e := abi.Success
-	for i := 0; i < len(hs); i += 4 {
-		if i%(4*objectstore.Ahead) == 0 {
-			for j := i; j < min(i+4*objectstore.Ahead, len(hs)); j += 4 {
-				if o, ok := g.handles.Object(u32(hs, j)); ok {
-					o.References()
-				}
-			}
+	var numbers [objectstore.Ahead]uint32
+	var refs [objectstore.Ahead]objectstore.Ref
+	for since := 0; len(hs) > 0; {
+		n := min(len(hs)/4, len(numbers))
+		for i := range n {
+			numbers[i] = u32(hs, 4*i)
 		}
-		if o, ok := g.handles.Object(u32(hs, i)); ok {
-			g.letGo(o)
-		}
-		if !g.handles.Drop(u32(hs, i)) {
+		hs = hs[4*n:]
+		taken := g.handles.TakeAll(numbers[:n], refs[:0])
+		if len(taken) < n {
 			e = abi.EBADF // the others are dropped all the same
 		}
-		if g.looked(1); i%(4*stepHandles) == 4*(stepHandles-1) {
+		g.letGoOf(taken)
+		for _, r := range taken {
+			r.Release()
+		}
+		g.looked(n)
+		if since += n; since >= stepHandles {
+			since = 0
 			g.step()
 		}
 	}

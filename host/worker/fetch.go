@@ -146,6 +146,22 @@ func (g *guest) letGo(o *objectstore.Object) {
 	f.end(g)
 }
 
+// letGoOf is letGo for each object of refs.
+func (g *guest) letGoOf(refs []objectstore.Ref) {
+	fs := &g.fetches
+	fs.Lock()
+	n := len(fs.of)
+	fs.Unlock()
+	if n == 0 {
+		return
+	}
+	for _, r := range refs {
+		if o, ok := r.(*objectstore.Object); ok {
+			g.letGo(o)
+		}
+	}
+}
+
 // letGoAll is letGo for everything, or for what the guest has not come for.
 func (g *guest) letGoAll(stale bool) {
 	fs := &g.fetches

@@ -269,7 +269,7 @@ func rewatch() {
 		if r != nil {
 			events.watched[h] = nil
 			r.flags &^= refWatched
-			r.waiters.signal()
+			r.signal()
 		}
 	}
 	events.space.signal()
@@ -281,7 +281,7 @@ func rewatch() {
 func wakeAll() {
 	for _, r := range events.watched {
 		if r != nil {
-			r.waiters.signal()
+			r.signal()
 		}
 	}
 	events.space.signal()

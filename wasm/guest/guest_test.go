@@ -38,6 +38,23 @@ func TestStoreFull(t *testing.T) {
 	}
 }
 
+// TestSlabs gets long lists of references, of which it keeps some: what is not
+// kept makes room, what is kept is there.
+func TestSlabs(t *testing.T) {
+	h := newHost(t, "prog")
+	h.capacity = 20 << 20
+	out, errs, code, err := h.drive("slabs")
+	if code != 0 || err != nil {
+		t.Errorf("exit code %d, %v\n%s%s", code, err, out, errs)
+	}
+	h.tasks.Wait()
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	if h.handles != 0 {
+		t.Errorf("%d handles are still held", h.handles)
+	}
+}
+
 // TestHandlesGivenBack checks that a driver and tasks that ended hold nothing.
 // A task's result is there before the task has given back what it held.
 func TestHandlesGivenBack(t *testing.T) {

@@ -35,14 +35,26 @@ func own(handle uint32) {
 	handles.count++
 }
 
+// ownAll is own for each of hs.
+func ownAll(hs []uint32) {
+	most := uint32(0)
+	for _, h := range hs {
+		most = max(most, h)
+	}
+	for int(most/64) >= len(handles.owned) {
+		handles.owned = append(handles.owned, 0)
+	}
+	for _, h := range hs {
+		handles.owned[h/64] |= 1 << (h % 64)
+	}
+	handles.count += len(hs)
+}
+
 // drop gives handle back, with others, soon: no later than the next wait.
 func drop(handle uint32) {
-	i, bit := int(handle/64), uint64(1)<<(handle%64)
-	if i >= len(handles.owned) || handles.owned[i]&bit == 0 {
+	if !disown(handle) {
 		return
 	}
-	handles.owned[i] &^= bit
-	handles.count--
 	b := handles.dropping
 	if b == nil {
 		b, handles.spare = handles.spare, nil
@@ -62,12 +74,16 @@ func drop(handle uint32) {
 	}
 }
 
-// disown forgets a handle that the host took back.
-func disown(handle uint32) {
-	if i, bit := int(handle/64), uint64(1)<<(handle%64); handles.owned[i]&bit != 0 {
-		handles.owned[i] &^= bit
-		handles.count--
+// disown forgets a handle that the host took back, or that the caller gives back
+// at once. It reports whether the guest held it.
+func disown(handle uint32) bool {
+	i, bit := int(handle/64), uint64(1)<<(handle%64)
+	if i >= len(handles.owned) || handles.owned[i]&bit == 0 {
+		return false
 	}
+	handles.owned[i] &^= bit
+	handles.count--
+	return true
 }
 
 // flushDrops gives back now what drop collected.

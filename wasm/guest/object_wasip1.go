@@ -135,8 +135,9 @@ func (r *Ref) Get(ctx context.Context, v *Value, next []*Ref) error {
 			return nil
 		}
 		if data := r.mapped(); data != nil {
-			*v = Value{Encoding: abi.Encoding(r.more.info.encoding), Elem: abi.Elem(r.more.info.meta), Data: data, Owned: true}
-			return r.refs(v, r.more.info.nrefs)
+			info := &r.more().info
+			*v = Value{Encoding: abi.Encoding(info.encoding), Elem: abi.Elem(info.meta), Data: data, Owned: true}
+			return r.refs(v, info.nrefs)
 		}
 		if err := r.Err(); err != nil {
 			return err
@@ -177,7 +178,7 @@ func (r *Ref) Get(ctx context.Context, v *Value, next []*Ref) error {
 				watch(r)
 			}
 			r.flags &^= refReady
-			if err := parkSingle(ctx, newWaiter(), &r.waiters); err != nil {
+			if err := parkSingle(ctx, newWaiter(), &r.besides().waiters); err != nil {
 				return err
 			}
 			flag, lingered = 0, false
@@ -277,7 +278,7 @@ func (r *Ref) large(info *rawInfo, v *Value) error {
 			return err
 		}
 		if data != nil {
-			r.more = &refMore{window: weak.Make(unsafe.SliceData(data)), info: *info}
+			r.setMore(&refMore{window: weak.Make(unsafe.SliceData(data)), info: *info})
 			v.Data = data
 			return r.refs(v, info.nrefs)
 		}
@@ -304,14 +305,15 @@ func (r *Ref) large(info *rawInfo, v *Value) error {
 // holds a slice of it, or nil. It does not hold the payload by itself: a program
 // may keep references to more than the store has memory for.
 func (r *Ref) mapped() []byte {
-	if r.more == nil {
+	m := r.more()
+	if m == nil {
 		return nil
 	}
-	first := r.more.window.Value()
+	first := m.window.Value()
 	if first == nil {
 		return nil
 	}
-	return unsafe.Slice(first, r.more.info.len)[:r.more.info.len:r.more.info.len]
+	return unsafe.Slice(first, m.info.len)[:m.info.len:m.info.len]
 }
 
 // refs fills in v's references, which r's object holds.
@@ -327,9 +329,7 @@ func (r *Ref) refs(v *Value, n uint32) error {
 			return err
 		}
 	}
-	for i, h := range handles {
-		v.Refs[i] = newRef(h, 0)
-	}
+	newRefs(handles, v.Refs)
 	return nil
 }
 
@@ -368,7 +368,7 @@ func (r *Ref) Next(ctx context.Context) (*Ref, error) {
 				watch(r)
 			}
 			r.flags &^= refReady
-			if err := parkSingle(ctx, newWaiter(), &r.waiters); err != nil {
+			if err := parkSingle(ctx, newWaiter(), &r.besides().waiters); err != nil {
 				return nil, err
 			}
 		case abi.ENOMEM:
@@ -450,6 +450,9 @@ func (r *Ref) ReadAt(ctx context.Context, p []byte, off int64) (int, error) {
 	return r.readInto(ctx, p, off)
 }
 
+// Hold returns nil: what ReadAt copies is in the store.
+func (r *Ref) Hold(context.Context) ([]byte, error) { return nil, nil }
+
 func (r *Ref) readInto(ctx context.Context, p []byte, off int64) (int, error) {
 	if len(p) == 0 {
 		return 0, nil
@@ -495,7 +498,7 @@ func (r *Ref) comeBack(ctx context.Context) error {
 		if flag != 0 {
 			watch(r)
 		}
-		if err := parkSingle(ctx, newWaiter(), &r.waiters); err != nil {
+		if err := parkSingle(ctx, newWaiter(), &r.besides().waiters); err != nil {
 			return err
 		}
 	}

@@ -16,13 +16,13 @@ type Ref struct {
 	handle   uint32 // first, see track; 0 where the Ref holds its bytes, or failed
 	task     uint32 // taskNumber when the handle was given
 	flags    refFlags
-	slot     uint8 // in its span, see track
+	slot     uint8 // in its span, see track; of the first in a slab, how many are in it
 	encoding uint8 // of what small and more hold, with refKept
 	elem     uint8
 	length   uint8          // of small
 	small    [smallMax]byte // the payload, with refKept, when more is nil
-	waiters  waitList
-	more     *refMore
+
+	// No pointers: see loneRef, and slabs.
 }
 
 // refMore is what few Refs have.
@@ -34,7 +34,7 @@ type refMore struct {
 	info   rawInfo            // of the object in window
 }
 
-type refFlags uint8
+type refFlags uint16
 
 const (
 	refWatched   refFlags = 1 << iota // an event READY is on its way
@@ -44,6 +44,8 @@ const (
 	refFinalizer                      // the collector will call release
 	refResult                         // of a task, so it may be kept
 	refLate                           // to be dropped when its event has come
+	refSlab                           // it lies in a slab, and not in a loneRef
+	refExtra                          // with refSlab: it is in slabExtras
 )
 
 const (
@@ -60,27 +62,27 @@ var errEmpty = errors.New("the reference stands for several objects; split it fi
 
 // Failed returns a Ref whose every use fails with err.
 func Failed(err error) *Ref {
-	return &Ref{flags: refFailed | refReady, more: &refMore{err: err}}
+	return &(&loneRef{Ref{flags: refFailed | refReady}, extra{more: &refMore{err: err}}}).Ref
 }
 
 // Group returns a Ref that stands for several objects, which Parts returns.
 func Group(parts []*Ref) *Ref {
-	return &Ref{flags: refReady, more: &refMore{parts: parts, err: errEmpty}}
+	return &(&loneRef{Ref{flags: refReady}, extra{more: &refMore{parts: parts, err: errEmpty}}}).Ref
 }
 
 // Parts returns the objects of a group, or nil.
 func (r *Ref) Parts() []*Ref {
-	if r.more == nil {
-		return nil
+	if m := r.more(); m != nil {
+		return m.parts
 	}
-	return r.more.parts
+	return nil
 }
 
 // Err returns why r stands for no object, or nil.
 func (r *Ref) Err() error {
 	switch {
 	case r.flags&refFailed != 0:
-		return r.more.err
+		return r.more().err
 	case r.flags&refKept != 0:
 		return nil
 	case r.handle == 0:
@@ -101,7 +103,7 @@ var taskNumber uint32
 
 // newRef takes over a handle that the host gave.
 func newRef(handle uint32, flags refFlags) *Ref {
-	r := &Ref{handle: handle, task: taskNumber, flags: flags}
+	r := &(&loneRef{Ref: Ref{handle: handle, task: taskNumber, flags: flags}}).Ref
 	own(handle)
 	track(r)
 	return r
@@ -111,7 +113,7 @@ func newRef(handle uint32, flags refFlags) *Ref {
 func (r *Ref) ready() {
 	late := r.flags&refLate != 0
 	r.flags = r.flags&^refWatched | refReady
-	r.waiters.signal()
+	r.signal()
 	if late {
 		r.release()
 	}
@@ -132,7 +134,7 @@ func (r *Ref) hold(info *rawInfo, data []byte) {
 	if len(data) <= smallMax {
 		r.length = uint8(copy(r.small[:], data))
 	} else {
-		r.more = &refMore{kept: append([]byte(nil), data...)}
+		r.setMore(&refMore{kept: append([]byte(nil), data...)})
 	}
 	r.encoding, r.elem = uint8(info.encoding), uint8(info.meta)
 	r.flags |= refKept | refReady
@@ -149,8 +151,8 @@ func (r *Ref) taken(info *rawInfo, data []byte) {
 
 // payload returns the bytes that a kept r holds, which nobody changes.
 func (r *Ref) payload() []byte {
-	if r.more != nil {
-		return r.more.kept
+	if m := r.more(); m != nil {
+		return m.kept
 	}
 	return r.small[:r.length]
 }
@@ -183,9 +185,9 @@ func (r *Ref) Drop() {
 	flushDrops()
 	if r.flags&refKept == 0 {
 		r.flags |= refFailed
-		r.more = &refMore{err: errors.New("the reference was dropped")}
+		r.setMore(&refMore{err: errors.New("the reference was dropped")})
 	}
-	r.waiters.signal()
+	r.signal()
 }
 
 // Cancel cancels the task whose result r is, and what that task submitted.
@@ -276,7 +278,7 @@ func waitFor(ctx context.Context, refs []*Ref, n int) (int, error) {
 		for i, r := range refs {
 			if !r.Ready() {
 				links[i].w = w
-				r.waiters.add(&links[i])
+				r.besides().waiters.add(&links[i])
 				pending++
 			}
 		}
@@ -286,7 +288,9 @@ func waitFor(ctx context.Context, refs []*Ref, n int) (int, error) {
 			err = park(ctx, w)
 		}
 		for _, r := range refs {
-			r.waiters.remove(w)
+			if p := r.peek(); p != nil {
+				p.waiters.remove(w)
+			}
 		}
 		if err != nil {
 			return countReady(refs), err

@@ -35,8 +35,8 @@ func (r *Ref) Free() error {
 	}
 	r.release()
 	r.flags = r.flags&^refKept | refFailed | refReady
-	r.more = &refMore{err: ErrFreed}
-	r.waiters.signal()
+	r.setMore(&refMore{err: ErrFreed})
+	r.signal()
 	return nil
 }
 

@@ -58,7 +58,7 @@ const (
 	// refSlots is the most slots that a span of Refs has: one page of 48 bytes
 	// each. A Go release that packs them otherwise fails checkTracking.
 	// Ref.slot holds any of them.
-	refSlots = 1 << pageShift / unsafe.Sizeof(Ref{})
+	refSlots = 1 << pageShift / unsafe.Sizeof(loneRef{})
 )
 
 // refSpan is a span in which there are Refs.
@@ -85,10 +85,7 @@ const turnEvery = 1024
 
 // track notes that r holds a handle.
 func track(r *Ref) {
-	if !tracking.hooked {
-		tracking.hooked = true
-		hookGC()
-	}
+	hook()
 	if !tracking.exact {
 		if r.flags&refFinalizer == 0 {
 			r.flags |= refFinalizer
@@ -105,7 +102,13 @@ func track(r *Ref) {
 		s.handles[slot] = r.handle
 		s.n++
 	}
-	if tracking.since++; tracking.since >= turnEvery {
+	takeTurns(1)
+}
+
+// takeTurns lets others have a turn where many Refs, n more, have been made
+// since.
+func takeTurns(n int) {
+	if tracking.since += n; tracking.since >= turnEvery {
 		tracking.since = 0
 		drain()
 		runtime.Gosched()
@@ -128,7 +131,7 @@ func slotOf(r *Ref) (*refSpan, uintptr) {
 	// Most come from the span that the last one came from.
 	if s := tracking.last; s != nil && !s.gone() {
 		if off := uintptr(unsafe.Pointer(r)) - s.start; off < 1<<pageShift {
-			return s, off / unsafe.Sizeof(Ref{})
+			return s, off / unsafe.Sizeof(loneRef{})
 		}
 	}
 	s, slot := findSlot(r)
@@ -210,6 +213,14 @@ func forgetRefs() {
 // A gcHook is garbage at once, so its finalizer runs after each collection.
 type gcHook struct{ self *gcHook }
 
+// hook has afterGC run after collections from now on.
+func hook() {
+	if !tracking.hooked {
+		tracking.hooked = true
+		hookGC()
+	}
+}
+
 func hookGC() { runtime.SetFinalizer(&gcHook{}, func(*gcHook) { afterGC() }) }
 
 // afterGC runs after each collection, when part of the heap has been swept.
@@ -235,10 +246,10 @@ func checkTracking() bool {
 	places := make([]place, 0, n)
 	spans := map[*spanHead]*refSpan{}
 	for i := range n {
-		r := new(Ref)
+		r := &new(loneRef).Ref
 		base, span, slot := findObject(uintptr(unsafe.Pointer(r)), 0, 0)
 		if span == nil || span.npages != 1 || span.state != spanInUse || uintptr(span.nelems) > refSlots ||
-			span.elemsize != unsafe.Sizeof(Ref{}) || span.startAddr+slot*span.elemsize != base || uintptr(unsafe.Pointer(r)) != base {
+			span.elemsize != unsafe.Sizeof(loneRef{}) || span.startAddr+slot*span.elemsize != base || uintptr(unsafe.Pointer(r)) != base {
 			return false
 		}
 		s := spans[span]

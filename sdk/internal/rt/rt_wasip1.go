@@ -12,6 +12,9 @@ import (
 // Sandboxed tells whether tasks run in sandboxes.
 const Sandboxed = true
 
+// RefsOwned tells whether the Refs of a Value that was read are its reader's alone.
+const RefsOwned = true
+
 // The types and flags are the binding's.
 type (
 	Value = guest.Value

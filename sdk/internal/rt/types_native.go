@@ -16,6 +16,9 @@ import (
 // Sandboxed tells whether tasks run in sandboxes.
 const Sandboxed = false
 
+// RefsOwned tells whether the Refs of a Value that was read are its reader's alone.
+const RefsOwned = false
+
 // Flags of a Spec.
 const (
 	Fresh       = abi.SpecFresh

@@ -101,7 +101,7 @@ func run(ctx context.Context) error {
 	}
 	f := map[string]func(context.Context) error{
 		"values": values, "gets": gets, "errors": failures, "streams": streams, "random": random,
-		"windows": windows, "puts": puts, "waits": waits, "deadlock": deadlock, "bench": bench, "stash": stashes,
+		"windows": windows, "puts": puts, "waits": waits, "deadlock": deadlock, "bench": bench, "stash": stashes, "slabs": slabs,
 	}[os.Args[1]]
 	if f == nil {
 		return fmt.Errorf("no case %q", os.Args[1])
@@ -354,6 +354,112 @@ func puts(ctx context.Context) error {
 	for i := range 100_000 {
 		if _, err := sdk.Put(ctx, make([]byte, 100)); err != nil {
 			return fmt.Errorf("small put %d: %w", i, err)
+		}
+	}
+	return nil
+}
+
+// slabs gets lists that are long enough for slabs, in a store that does not hold
+// all that they name: one reference of each list is kept, the others go.
+func slabs(ctx context.Context) error {
+	const n, size = 2000, 4 << 10
+	var kept []sdk.Ref[[]byte]
+	for round := range 6 {
+		refs := make([]sdk.Ref[[]byte], n)
+		for i := range refs {
+			b := make([]byte, size)
+			b[0], b[1], b[2] = byte(round), byte(i), byte(i>>8)
+			var err error
+			if refs[i], err = sdk.Put(ctx, b); err != nil {
+				return fmt.Errorf("round %d, put %d: %w", round, i, err)
+			}
+		}
+		list, err := sdk.Put(ctx, refs)
+		if err != nil {
+			return err
+		}
+		refs = nil
+		got, err := list.Get(ctx)
+		if err := errors.Join(err, check("length of the list", len(got), n)); err != nil {
+			return err
+		}
+		kept = append(kept, got[round*331])
+	}
+	for round, r := range kept {
+		b, err := r.Get(ctx)
+		if err := errors.Join(err, check("what is kept", b[:3], []byte{byte(round), byte(round * 331), byte(round * 331 >> 8)})); err != nil {
+			return err
+		}
+	}
+	kept = nil
+
+	// References in slabs wait, are waited for, and have windows, as others.
+	results := make([]sdk.Ref[int], n)
+	for i := range results {
+		results[i] = double.Remote(ctx, i)
+	}
+	list, err := sdk.Put(ctx, results)
+	if err != nil {
+		return err
+	}
+	results, err = list.Get(ctx)
+	if err != nil {
+		return err
+	}
+	first := make(chan error, 1)
+	go func() {
+		v, err := results[n-1].Get(ctx)
+		first <- errors.Join(err, check("the last", v, 2*(n-1)))
+	}()
+	ready, pending, err := sdk.Wait(ctx, results, n, -1)
+	if err := errors.Join(err, check("ready", len(ready)+len(pending), n), check("pending", len(pending), 0), <-first); err != nil {
+		return err
+	}
+	all, err := sdk.GetAll(ctx, results)
+	if err != nil {
+		return err
+	}
+	for i, v := range all {
+		if v != 2*i {
+			return fmt.Errorf("result %d is %d", i, v)
+		}
+	}
+	large := make([]sdk.Ref[[]byte], n)
+	b := make([]byte, 200<<10)
+	for i := range large {
+		part := b[:1]
+		if i%500 == 0 {
+			part = b
+		}
+		part[0] = byte(i / 500)
+		if large[i], err = sdk.Put(ctx, part); err != nil {
+			return err
+		}
+	}
+	largeList, err := sdk.Put(ctx, large)
+	if err != nil {
+		return err
+	}
+	if large, err = largeList.Get(ctx); err != nil {
+		return err
+	}
+	var views [][]byte
+	for i := 0; i < n; i += 500 {
+		v, err := large[i].Get(ctx)
+		again, err2 := large[i].Get(ctx)
+		if err := errors.Join(err, err2, check("large value", v[0], i/500), check("large value, again", again[0], i/500), check("its length", len(again), len(b))); err != nil {
+			return err
+		}
+		views = append(views, v)
+	}
+	large = nil
+	for range 3 {
+		runtime.GC()
+		runtime.Gosched()
+	}
+	for i, v := range views {
+		if err := check("large value, later", v[0], i); err != nil {
+			return err
 		}
 	}
 	return nil
