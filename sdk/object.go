@@ -71,13 +71,20 @@ type Reader struct {
 }
 
 type readerAt struct {
-	ctx context.Context
-	p   *rt.Ref
+	ctx  context.Context
+	p    *rt.Ref
+	held []byte // the value, where it is at hand for as long as it is held; else nil
 }
 
 // ReadAt implements io.ReaderAt.
 func (r readerAt) ReadAt(p []byte, off int64) (int, error) {
-	n, err := r.p.ReadAt(r.ctx, p, off)
+	var n int
+	var err error
+	if r.held == nil {
+		n, err = r.p.ReadAt(r.ctx, p, off)
+	} else if err = r.ctx.Err(); err == nil && off < int64(len(r.held)) {
+		n = copy(p, r.held[off:])
+	}
 	if err != nil {
 		return n, local("read", err)
 	}
@@ -87,7 +94,9 @@ func (r readerAt) ReadAt(p []byte, off int64) (int, error) {
 	return n, nil
 }
 
-// NewReader waits for the value and returns a Reader of it. Reads end with ctx.
+// NewReader waits for the value and returns a Reader of it. Reads end with ctx. In
+// a session with a node ([Connect]) the value stays in memory, where it is read
+// from, for as long as the Reader is in use.
 func NewReader(ctx context.Context, r Ref[[]byte]) (*Reader, error) {
 	if r.p == nil {
 		return nil, errZeroRef
@@ -102,7 +111,11 @@ func NewReader(ctx context.Context, r Ref[[]byte]) (*Reader, error) {
 	case abi.EncodingError:
 		return nil, decodeFailure(v.Data)
 	case abi.EncodingRaw, abi.EncodingNumeric, abi.EncodingArrow:
-		return &Reader{io.NewSectionReader(readerAt{ctx, r.p}, 0, length)}, nil
+		held, err := r.p.Hold(ctx)
+		if err != nil {
+			return nil, local("read", err)
+		}
+		return &Reader{io.NewSectionReader(readerAt{ctx, r.p, held}, 0, length)}, nil
 	}
 	return nil, mismatch[[]byte](&v)
 }

@@ -61,6 +61,20 @@ func (r *Ref) ReadAt(ctx context.Context, p []byte, off int64) (int, error) {
 	return copy(p, d[min(off, int64(len(d))):]), nil
 }
 
+// Hold returns the payload of a session's value, which is there for as long as
+// the slice is kept: ReadAt would ask for it, and map it, again after each
+// collection. nil: ReadAt is as good, or the value is a failure.
+func (r *Ref) Hold(ctx context.Context) ([]byte, error) {
+	if r.h == nil {
+		return nil, nil
+	}
+	v, err := r.whole(ctx)
+	if err != nil || v.Encoding == abi.EncodingError {
+		return nil, err
+	}
+	return v.Data, nil
+}
+
 // whole waits for r's value. In a session it is mapped where it is large, so
 // that parts of it cost no more than what is read.
 func (r *Ref) whole(ctx context.Context) (*Value, error) {

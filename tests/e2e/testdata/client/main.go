@@ -7,6 +7,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"os"
 	"runtime"
 	"strings"
@@ -83,7 +84,17 @@ func more(ctx context.Context) error {
 	check(err)
 	_, err = small.Get(ctx)
 	check(err)
-	check(sdk.Free[sdk.AnyRef](r, small))
+	other, err := sdk.Put(ctx, bytes.Repeat([]byte{7}, 1<<20))
+	check(err)
+	rd, err := sdk.NewReader(ctx, other)
+	check(err)
+	check(sdk.Free[sdk.AnyRef](r, small, other))
+	// A Reader holds what it reads, which is not fetched again for each read.
+	runtime.GC()
+	end := make([]byte, 3)
+	got, err := rd.ReadAt(end, 1<<20-2)
+	check(want("read at the end", got == 2 && end[0] == 7 && end[1] == 7, nil, true))
+	check(want("error at the end", errors.Is(err, io.EOF), nil, true))
 	if _, err := r.Get(ctx); !errors.Is(err, wray.ErrObjectLost) {
 		check(fmt.Errorf("a value that was freed: %v", err))
 	}
