@@ -127,7 +127,7 @@ func values(ctx context.Context) error {
 		return err
 	}
 	r = double.Remote(ctx, 4)
-	if n, err = r.Get(ctx); err != nil { // r now holds the value and no handle
+	if _, err = r.Get(ctx); err != nil { // r now holds the value and no handle
 		return err
 	}
 	n, err = add.RemoteArgs(ctx, r, r).Get(ctx)
