@@ -24,7 +24,7 @@ LONGEST_PKGS := $(addprefix ./,$(wildcard tests/e2e host/worker host/node))
 GUEST_PKGS := $(addsuffix /...,$(addprefix ./,$(wildcard wasm/abi wasm/guest wasm/rewrite sdk examples)))
 
 .PHONY: all test check build clean help
-.PHONY: bars conformance bench-ray chaos fuzz fmt vet staticcheck tidy generated race-tools wasi-tools s3-server netns-tools deploy-check unit invariants
+.PHONY: bars conformance release sbom vulncheck bench-ray chaos fuzz fmt vet staticcheck tidy generated race-tools wasi-tools s3-server netns-tools deploy-check unit invariants
 
 all: build
 
@@ -35,8 +35,10 @@ help:
 	@echo 'make fuzz     every fuzz target for FUZZTIME (60s); FUZZ=name for some'
 	@echo 'make chaos    workloads while workers, nodes, heads and links fail: about an hour; CHAOS=flags'
 	@echo 'make bars     what the threat model promises, measured: about ten minutes; BARS="-bar 2" for one'
-	@echo 'make conformance  the tests of Go, WASI and Ruby in sandboxes, random modules: about half an hour'
+	@echo 'make conformance  the tests of Go and WASI in sandboxes, random modules: about half an hour'
 	@echo 'make bench-ray  Ray and wray in turn, into docs/BENCHMARKS.md; BENCH_RAY=flags'
+	@echo 'make release  bin/release/wray, built twice from two directories that must give the same bytes, and its SBOM'
+	@echo 'make vulncheck  known vulnerabilities that the code calls'
 	@echo 'make build    bin/wray, and proof that arm64 builds'
 	@echo 'make clean    remove what was built'
 
@@ -80,6 +82,7 @@ tidy:
 	@$(GO) -C internal/tools/s3server mod tidy -diff
 	@$(GO) -C internal/tools/protogen mod tidy -diff
 	@$(GO) -C internal/tools/deploycheck mod tidy -diff
+	@$(GO) -C internal/tools/audit mod tidy -diff
 
 # go generate must leave every file as it is. (Golden files of tests are held
 # by their tests.)
@@ -100,6 +103,48 @@ build:
 	@for arch in amd64 arm64; do \
 		CGO_ENABLED=0 GOOS=linux GOARCH=$$arch $(GO) build -o /dev/null ./cmd/wray || exit 1; \
 	done
+
+# What is released: no path, time or state of this machine is in it, so that
+# whoever builds the same source with the same Go gets the same bytes.
+RELEASE_FLAGS := -trimpath -buildvcs=false -ldflags '-s -w -buildid= -X main.version=$(VERSION)'
+
+release:
+	@echo '== build twice, from two directories'
+	@mkdir -p $(BIN)/release; dir=$$(mktemp -d); trap 'rm -rf $$dir' EXIT; \
+	git ls-files -co --exclude-standard | while read -r f; do [ -f "$$f" ] && echo "$$f"; done | tar -cf - -T - | tar -xf - -C $$dir && \
+	CGO_ENABLED=0 $(GO) build $(RELEASE_FLAGS) -o $(BIN)/release/wray ./cmd/wray && \
+	(cd $$dir && CGO_ENABLED=0 $(GO) build $(RELEASE_FLAGS) -o $$dir/.wray ./cmd/wray) && \
+	a=$$(sha256sum <$(BIN)/release/wray) && b=$$(sha256sum <$$dir/.wray) && \
+	if [ "$$a" = "$$b" ]; then echo "BAR 20 0 bytes differ between builds from two directories PASS"; echo "sha256 $$a"; else \
+	echo "BAR 20 1 builds from two directories differ FAIL"; exit 1; fi
+	@$(MAKE) --no-print-directory sbom
+
+# The modules that a release is built from, as CycloneDX, held to what the program
+# itself says.
+sbom: $(BIN)/cyclonedx-gomod
+	@[ -f $(BIN)/release/wray ] || { mkdir -p $(BIN)/release && CGO_ENABLED=0 $(GO) build $(RELEASE_FLAGS) -o $(BIN)/release/wray ./cmd/wray; }
+	@echo '== list the modules of $(BIN)/release/wray'
+	@CGO_ENABLED=0 $(BIN)/cyclonedx-gomod bin -json -output $(BIN)/release/wray.cdx.json $(BIN)/release/wray
+	@$(GO) -C internal/tools/audit run ./sbomcheck $(CURDIR)/$(BIN)/release/wray.cdx.json $(CURDIR)/$(BIN)/release/wray
+
+$(BIN)/cyclonedx-gomod: internal/tools/audit/go.mod internal/tools/audit/go.sum
+	@CGO_ENABLED=0 $(GO) -C internal/tools/audit build -o ../../../$@ github.com/CycloneDX/cyclonedx-gomod/cmd/cyclonedx-gomod
+
+# Known vulnerabilities, by the reports of module golang.org/x/vulndb, which comes
+# as any module does. Where it does not, that is said, and nothing is held.
+VULNDB := golang.org/x/vulndb@latest
+vulncheck: $(BIN)/govulncheck
+	@echo '== govulncheck'
+	@dir=$$(mktemp -d); trap 'rm -rf $$dir' EXIT; \
+	if ! $(GO) mod download -json $(VULNDB) >$$dir/module.json; then \
+		echo '** NO REPORTS: $(VULNDB) cannot be fetched. Known vulnerabilities go unseen. **'; exit 0; fi; \
+	reports=$$(sed -n 's/^.*"Dir": "\(.*\)",*$$/\1/p' $$dir/module.json)/data/osv; \
+	sed -n 's/^.*"Version": "\(.*\)",*$$/reports of \1/p' $$dir/module.json; \
+	$(GO) -C internal/tools/audit run ./vulndb "$$reports" $$dir/db && \
+	$(BIN)/govulncheck -db file://$$dir/db ./...
+
+$(BIN)/govulncheck: internal/tools/audit/go.mod internal/tools/audit/go.sum
+	@CGO_ENABLED=0 $(GO) -C internal/tools/audit build -o ../../../$@ golang.org/x/vuln/cmd/govulncheck
 
 # --- tests -----------------------------------------------------------------
 

@@ -1,5 +1,5 @@
 // Package conformance runs what others have written to test runtimes, or to test
-// programs, in sandboxes of a real node: the tests of Go's standard library, the
+// programs, in sandboxes of a real node: the tests of Go's standard library, and the
 // official suite of WASI, and Ruby.
 //
 // By default a part runs that takes seconds; make conformance runs all of it.
@@ -21,7 +21,7 @@ import (
 	"github.com/wray-project/wray/host/worker"
 )
 
-var full = flag.Bool("conformance.full", false, "run all, which takes half an hour and fetches from a package registry")
+var full = flag.Bool("conformance.full", false, "run all, which takes half an hour")
 
 // TestMain lets the test binary be the node's worker and compiler processes.
 func TestMain(m *testing.M) {
