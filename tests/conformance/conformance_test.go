@@ -1,6 +1,6 @@
 // Package conformance runs what others have written to test runtimes, or to test
-// programs, in sandboxes of a real node: the tests of Go's standard library, and the
-// official suite of WASI, and Ruby.
+// programs, in sandboxes of a real node: the tests of Go's standard library and
+// the official suite of WASI.
 //
 // By default a part runs that takes seconds; make conformance runs all of it.
 package conformance
