@@ -70,8 +70,8 @@ func TestNumbersInRange(t *testing.T) {
 		{"memory --limit", "5001", "number from 1 to 5000"},
 		{"memory --job", "-1", "number from 1"},
 		{"memory --job", "0", "number from 1"},
-		{"token --uses", "0", "number from 1"},
-		{"token --valid", "-1h", "more than 0"},
+		{"node token --uses", "0", "number from 1"},
+		{"node token --valid", "-1h", "more than 0"},
 	} {
 		args := append(strings.Fields(c.verb), c.value)
 		if s := mistake(t, args...); !strings.Contains(s, c.says) {

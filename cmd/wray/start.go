@@ -98,7 +98,7 @@ func (j *jobsOptions) openAudit(c *clusterOptions, jobs string) (*audit.Log, err
 	}
 	l, err := audit.Open(dir, audit.Options{Warn: slog.Default()})
 	if err != nil {
-		return nil, withHint(fmt.Errorf("the audit log: %w", err), "a node runs already and keeps its log there, or the log was changed, which wray audit verify %s says; name another place with --audit-dir", dir)
+		return nil, withHint(fmt.Errorf("the audit log: %w", err), "another node runs already and keeps its log there, or the log was changed, which wray audit verify %s says; name another place with --audit-dir", dir)
 	}
 	return l, nil
 }
