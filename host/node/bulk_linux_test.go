@@ -113,6 +113,23 @@ func (p *bulkPair) back() {
 	}
 }
 
+// loopback returns both ends of a connection.
+func loopback() (here, there net.Conn, err error) {
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		return nil, nil, err
+	}
+	defer l.Close()
+	if here, err = net.Dial("tcp", l.Addr().String()); err != nil {
+		return nil, nil, err
+	}
+	if there, err = l.Accept(); err != nil {
+		here.Close()
+		return nil, nil, err
+	}
+	return here, there, nil
+}
+
 func (p *bulkPair) dial(ctx context.Context, _ string) (net.Conn, error) {
 	p.dials.Add(1)
 	p.mu.Lock()
@@ -121,16 +138,7 @@ func (p *bulkPair) dial(ctx context.Context, _ string) (net.Conn, error) {
 	if instead != nil {
 		return instead(ctx)
 	}
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		return nil, err
-	}
-	defer l.Close()
-	here, err := net.Dial("tcp", l.Addr().String())
-	if err != nil {
-		return nil, err
-	}
-	there, err := l.Accept()
+	here, there, err := loopback()
 	if err != nil {
 		return nil, err
 	}
