@@ -9,6 +9,7 @@ import (
 	"google.golang.org/grpc/metadata"
 	"google.golang.org/grpc/peer"
 	"google.golang.org/grpc/status"
+	grpctap "google.golang.org/grpc/tap"
 
 	"github.com/wray-project/wray/host/access"
 )
@@ -87,6 +88,18 @@ type allowed struct {
 }
 
 func (a allowed) Context() context.Context { return a.ctx }
+
+// tap refuses a call by its headers alone. The interceptors come too late for who
+// is not known: gRPC has read a call's message before it asks them, however long
+// that takes, and a stranger may begin many.
+func (d *door) tap(ctx context.Context, call *grpctap.Info) (context.Context, error) {
+	_, release, err := d.allow(ctx, call.FullMethodName)
+	if err != nil {
+		return nil, err
+	}
+	release() // the interceptor holds who calls for as long as the call lasts
+	return ctx, nil
+}
 
 // guarded are the options of a server with the door in front of all its methods,
 // those that it has not as well.

@@ -14,7 +14,10 @@ import (
 	"time"
 
 	"google.golang.org/grpc"
+	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/credentials"
+	"google.golang.org/grpc/status"
+	"google.golang.org/protobuf/types/known/emptypb"
 
 	"github.com/wray-project/wray"
 	"github.com/wray-project/wray/host/access"
@@ -134,6 +137,28 @@ func awaitToken(t *testing.T, c *access.Checker, s access.Secret) {
 			t.Fatal("a token is not known a minute later")
 		}
 		time.Sleep(time.Millisecond) // between looks
+	}
+}
+
+// TestSilentStranger begins calls and sends no message: who is not known is refused
+// at once, and holds nothing of the node meanwhile.
+func TestSilentStranger(t *testing.T) {
+	_, people := newPeople(t, Options{Jobs: &fakeJobs{prints: make(chan string), follows: make(chan struct{}, 1)}})
+	for who, p := range people {
+		if p.role != access.NoRole {
+			continue
+		}
+		for _, method := range []string{"/wray.jobs.v1.Jobs/List", "/wray.jobs.v1.Jobs/Submit", "/wray.jobs.v1.Jobs/Nothing", "/x.Y/Z"} {
+			ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+			call, err := p.conn.NewStream(ctx, &grpc.StreamDesc{ClientStreams: true, ServerStreams: true}, method)
+			if err == nil {
+				err = call.RecvMsg(&emptypb.Empty{})
+			}
+			if c := status.Code(err); c != codes.Unauthenticated && c != codes.PermissionDenied {
+				t.Errorf("%s, who calls %s and says nothing: %v", who, method, err)
+			}
+			cancel()
+		}
 	}
 }
 

@@ -272,7 +272,8 @@ func (s *Server) Close() error {
 // serveOperators serves people: less is known of them than of nodes, and they may
 // be many.
 func (s *Server) serveOperators() {
-	s.operators = grpc.NewServer(append((&door{s: s, bears: true}).guarded(),
+	people := &door{s: s, bears: true}
+	s.operators = grpc.NewServer(append(people.guarded(), grpc.InTapHandle(people.tap),
 		grpc.MaxRecvMsgSize(maxJobMessage), grpc.MaxConcurrentStreams(32),
 		grpc.KeepaliveParams(keepalive.ServerParameters{Time: 30 * time.Second, Timeout: 10 * time.Second}),
 		grpc.KeepaliveEnforcementPolicy(keepalive.EnforcementPolicy{MinTime: 5 * time.Second, PermitWithoutStream: true}),
