@@ -30,16 +30,18 @@ func (r *Relay) Size() int64 { return r.t.length }
 // Await waits until n bytes at off are there. Errors: ErrOver, and that of ctx.
 func (r *Relay) Await(ctx context.Context, off int64, n int) error {
 	for at := off / ChunkSize * ChunkSize; at < off+int64(n); at += ChunkSize {
+	next:
 		for {
+			// In this order: Close sets over before it wakes who has the channel.
+			there, wait := r.t.arrival(at)
 			r.reading.RLock()
 			over := r.over
 			r.reading.RUnlock()
-			if over {
+			switch {
+			case over:
 				return ErrOver
-			}
-			there, wait := r.t.arrival(at)
-			if there {
-				break
+			case there:
+				break next
 			}
 			select {
 			case <-wait:
