@@ -111,7 +111,7 @@ func (n *Node) SetTenant(ctx context.Context, b clientwire.TenantBody) (clientwi
 		if err := change(&r); err != nil {
 			return none, err
 		}
-		e, err = table.Create(ctx, b.Name, b.Name, r)
+		e, err = createTenant(ctx, m.Store(), b.Name, r)
 		if errors.Is(err, control.ErrConflict) {
 			return none, &wray.Error{Code: wray.CodeBadArgument, Message: fmt.Sprintf("there is a tenant %s already", b.Name), Hint: "change it with: wray tenant set, wray quota set"}
 		}
@@ -149,6 +149,18 @@ func setQuota(q *wray.Quota, change map[string]int64) error {
 	return nil
 }
 
+// createTenant makes a tenant that has nothing of one that had the name before: a
+// removal may have stopped halfway.
+func createTenant(ctx context.Context, store control.Store, name string, r control.Tenant) (e control.Entry[control.Tenant], err error) {
+	table := control.Tenants(store)
+	if _, err := table.Get(ctx, name, name); errors.Is(err, control.ErrNotFound) && name != access.Home {
+		if err := forgetTenant(ctx, store, name); err != nil {
+			return e, err
+		}
+	}
+	return table.Create(ctx, name, name, r)
+}
+
 // removeTenant removes a tenant, of which no job may run anywhere.
 func (n *Node) removeTenant(ctx context.Context, store control.Store, name string) error {
 	if name == n.cfg.Tenant {
@@ -164,30 +176,54 @@ func (n *Node) removeTenant(ctx context.Context, store control.Store, name strin
 				Hint: fmt.Sprintf("have it take nothing new with wray tenant disable %s, and stop its jobs: wray job stop --tenant %s %s", name, name, e.Name)}
 		}
 	}
+	return endTenant(ctx, store, name)
+}
+
+// endTenant removes what a tenant has, and its own record last: where that stops
+// halfway the tenant is still there, takes nothing new, and is removed by asking
+// again.
+func endTenant(ctx context.Context, store control.Store, name string) error {
 	tenants := control.Tenants(store)
-	e, err := tenants.Get(ctx, name, name)
-	if err == nil {
-		err = tenants.Delete(ctx, e)
-	}
+	_, err := tenants.Modify(ctx, name, name, func(r *control.Tenant) error {
+		r.Disabled = true
+		return nil
+	})
 	if errors.Is(err, control.ErrNotFound) {
 		return noTenant(name)
 	}
 	if err != nil {
 		return err
 	}
-	// Its people are not those of the next of that name; and what is left of its
-	// jobs, of nodes that are not there to do that themselves.
-	return errors.Join(removeAll(ctx, access.Tokens(store), name), removeAll(ctx, access.Users(store), name), removeAll(ctx, table, name))
+	if err := forgetTenant(ctx, store, name); err != nil {
+		return err
+	}
+	if err := removeAll(ctx, tenants, name); err != nil {
+		return err
+	}
+	return forgetTenant(ctx, store, name) // who was let in meanwhile
 }
 
-// removeAll removes all records of a tenant.
+// forgetTenant removes a tenant's people, who are not those of the next of that
+// name, and what is left of its jobs, of nodes that are not there to do that
+// themselves.
+func forgetTenant(ctx context.Context, store control.Store, name string) error {
+	return errors.Join(removeAll(ctx, access.Tokens(store), name), removeAll(ctx, access.Users(store), name), removeAll(ctx, control.Jobs(store), name))
+}
+
+// removeAll removes all records of a tenant, those that change meanwhile too.
 func removeAll[T any](ctx context.Context, table control.Table[T], tenant string) error {
-	for e, err := range table.All(ctx, tenant) {
-		if err != nil {
-			return err
-		}
-		if err := table.Delete(ctx, e); err != nil && !errors.Is(err, control.ErrConflict) {
-			return err
+	for changed := true; changed; {
+		changed = false
+		for e, err := range table.All(ctx, tenant) {
+			if err != nil {
+				return err
+			}
+			switch err := table.Delete(ctx, e); {
+			case errors.Is(err, control.ErrConflict):
+				changed = true
+			case err != nil:
+				return err
+			}
 		}
 	}
 	return nil
