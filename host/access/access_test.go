@@ -222,6 +222,13 @@ func TestBegin(t *testing.T) {
 	if _, first, err := w.p.Begin(ctx); first || err != nil {
 		t.Errorf("again: %v, %v", first, err)
 	}
+	w.user(Home, "ann", Admin)
+	if err := w.p.RemoveUser(ctx, Home, FirstAdmin); err != nil {
+		t.Fatal(err)
+	}
+	if _, first, err := w.p.Begin(ctx); first || err != nil {
+		t.Errorf("where another has taken its place: %v, %v", first, err)
+	}
 }
 
 // TestBounds asks for what there is not.

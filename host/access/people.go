@@ -313,8 +313,12 @@ func (p *People) RevokeToken(ctx context.Context, tenant, id string) (TokenRecor
 const FirstAdmin = "admin"
 
 // Begin makes the first user of a cluster, an admin of tenant Home, and a token
-// for it; false where there was one before.
+// for it; false where the tenant has users: one of another name may have taken the
+// first one's place, which is not made again.
 func (p *People) Begin(ctx context.Context) (Secret, bool, error) {
+	for _, err := range Users(p.Store).All(ctx, Home) {
+		return Secret{}, false, err
+	}
 	_, err := Users(p.Store).Create(ctx, Home, FirstAdmin, UserRecord{Role: Admin.String(), Created: p.now().UnixMilli(), By: "the first start"})
 	if errors.Is(err, control.ErrConflict) {
 		return Secret{}, false, nil
