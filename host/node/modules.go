@@ -10,6 +10,7 @@ import (
 	"os"
 
 	"github.com/wray-project/wray/host/auth"
+	"github.com/wray-project/wray/host/codecache"
 	"github.com/wray-project/wray/host/worker"
 	"github.com/wray-project/wray/internal/link"
 	"github.com/wray-project/wray/internal/rpc"
@@ -89,10 +90,10 @@ func (k *tenantPeers) module(ctx context.Context, w *workerProcess, b *worker.Pe
 	}); err != nil {
 		return link.Message{}, err
 	}
-	if err := k.n.cfg.admits(k.t.name, wasm.Bytes()); err != nil {
-		return link.Message{}, err
+	var entry codecache.Entry
+	if err = k.n.cfg.admits(k.t.name, wasm.Bytes()); err == nil {
+		entry, err = k.n.cache.Get(ctx, k.t.name, wasm.Bytes())
 	}
-	entry, err := k.n.cache.Get(ctx, k.t.name, wasm.Bytes())
 	k.n.admitted(k.t.name, "of another node", b.Hash, nil, err)
 	if err != nil {
 		return link.Message{}, err
