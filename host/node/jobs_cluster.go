@@ -451,7 +451,7 @@ func (j jobsForOthers) SubmitJob(ctx context.Context, from access.Principal, spe
 		return none, err
 	}
 	by := from.Short()
-	mods, give, err := n.readModules(ctx, from.String(), modules)
+	mods, give, err := n.readModules(ctx, "tenant "+from.Tenant, modules)
 	if err != nil {
 		return none, err
 	}
