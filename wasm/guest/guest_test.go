@@ -11,7 +11,7 @@ import (
 
 // TestDriver runs the cases of testdata/prog that check themselves.
 func TestDriver(t *testing.T) {
-	for _, name := range []string{"values", "gets", "errors", "streams", "windows", "waits", "stash"} {
+	for _, name := range []string{"values", "gets", "errors", "streams", "windows", "waits", "stash", "lookalikes"} {
 		t.Run(name, func(t *testing.T) {
 			h := newHost(t, "prog")
 			// What never comes must not come as a Deadlock, on a slow machine

@@ -21,6 +21,7 @@ type Ref struct {
 	elem     uint8
 	length   uint8          // of small
 	small    [smallMax]byte // the payload, with refKept, when more is nil
+	mark     uint16         // refMark, of one that track has seen
 
 	// No pointers: see loneRef, and slabs.
 }
@@ -51,6 +52,10 @@ const (
 const (
 	smallMax = 16  // bytes of a result kept inside the Ref
 	keptMax  = 256 // bytes of a result kept beside it
+
+	// refMark tells a Ref from other objects, whose last word before a pointer is
+	// a pointer or a number: as a part of either it is far beyond what there is.
+	refMark = 0xb6a9
 )
 
 // ErrStale is the failure of a Ref that was used after the task that got it

@@ -15,10 +15,11 @@ import (
 // A slot that is free held a Ref that is dead. A slot that is not free holds
 // that Ref still, or something that was allocated there since. If that is a
 // Ref, track finds the slot taken and knows that the one before is dead. If it
-// is another object, its first bytes are not the dead Ref's handle, which those
-// of a live one are; where they happen to be, the handle is kept until that
-// object dies, too: late, but never too early. This holds at every moment, also while the
-// collector runs, since a slot is not freed before it is swept.
+// is another object, it does not look as the dead Ref did: see looksLike. Its
+// first bytes alone say too little, since handles are small numbers, as much is
+// that programs count. Where it looks so nevertheless, the handle is kept until
+// that object dies, too: late, but never too early. This holds at every moment,
+// also while the collector runs, since a slot is not freed before it is swept.
 //
 // The layout of a span differs between releases of Go. checkTracking tries it
 // out before the snapshot; where it does not agree with what the collector
@@ -94,7 +95,7 @@ func track(r *Ref) {
 		return
 	}
 	s, slot := slotOf(r)
-	r.slot = uint8(slot)
+	r.slot, r.mark = uint8(slot), refMark
 	if old := s.handles[slot]; old != 0 {
 		s.handles[slot] = r.handle
 		drop(old)
@@ -190,7 +191,7 @@ func sweepRefs() {
 			}
 			if s.span.startAddr == s.start && s.span.state == spanInUse && s.span.spanclass == s.class &&
 				(i < int(s.span.freeindex) || s.span.allocBits[i/8]>>(i%8)&1 != 0) &&
-				*(*uint32)(unsafe.Pointer(s.start + uintptr(i)*s.span.elemsize)) == h {
+				looksLike(s.start+uintptr(i)*s.span.elemsize, h, i) {
 				continue
 			}
 			s.handles[i] = 0
@@ -198,6 +199,14 @@ func sweepRefs() {
 			drop(h)
 		}
 	}
+}
+
+// looksLike reports whether what lies at an address, in a slot in use, is the Ref
+// that track put there with a handle: it begins with that, knows its slot, and has
+// the mark.
+func looksLike(at uintptr, handle uint32, slot int) bool {
+	r := (*Ref)(unsafe.Pointer(at))
+	return r.handle == handle && r.slot == uint8(slot) && r.mark == refMark
 }
 
 // forgetRefs forgets all handles; they were given back otherwise.

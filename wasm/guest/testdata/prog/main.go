@@ -15,9 +15,11 @@ import (
 	"strings"
 	"sync"
 	"time"
+	"unsafe"
 
 	"github.com/wray-project/wray"
 	"github.com/wray-project/wray/sdk"
+	"github.com/wray-project/wray/wasm/guest"
 )
 
 var errOdd = sdk.RegisterError("prog.errOdd", errors.New("odd"))
@@ -101,7 +103,7 @@ func run(ctx context.Context) error {
 	}
 	f := map[string]func(context.Context) error{
 		"values": values, "gets": gets, "errors": failures, "streams": streams, "random": random,
-		"windows": windows, "puts": puts, "waits": waits, "deadlock": deadlock, "bench": bench, "stash": stashes, "slabs": slabs,
+		"windows": windows, "puts": puts, "waits": waits, "deadlock": deadlock, "bench": bench, "stash": stashes, "slabs": slabs, "lookalikes": lookalikes,
 	}[os.Args[1]]
 	if f == nil {
 		return fmt.Errorf("no case %q", os.Args[1])
@@ -461,6 +463,50 @@ func slabs(ctx context.Context) error {
 		if err := check("large value, later", v[0], i); err != nil {
 			return err
 		}
+	}
+	return nil
+}
+
+// lookalike is as large as a reference, has pointers as one has, and begins with a
+// number as one does: anything may.
+type lookalike struct {
+	number   uint64
+	pointers [5]*uint64
+}
+
+// kept holds lookalikes, to the end.
+var kept []*lookalike
+
+// lookalikes drops references and puts into the places of some, before the binding
+// has looked there, what begins with the same number and lives on.
+func lookalikes(ctx context.Context) error {
+	const n, enough = 2000, 20
+	numbers := make(map[uintptr]uint32, n) // of the handle, by where its reference is
+	for i := range n {
+		r, err := sdk.Put(ctx, i)
+		if err != nil {
+			return err
+		}
+		at := *(*uintptr)(unsafe.Pointer(&r))
+		numbers[at] = *(*uint32)(unsafe.Pointer(at)) //nolint:govet // r lives
+		runtime.KeepAlive(r)
+	}
+	for hits := 0; hits < enough; {
+		if len(kept) > 1<<20 {
+			return fmt.Errorf("no place of a reference was used again, but %d", hits)
+		}
+		o := new(lookalike)
+		if h := numbers[uintptr(unsafe.Pointer(o))]; h != 0 {
+			o.number = uint64(h)
+			hits++
+		}
+		kept = append(kept, o)
+	}
+	for guest.Reclaim() {
+	}
+	kept = nil
+	if guest.Reclaim() {
+		return errors.New("the handles of references that were gone were kept for what lay in their places")
 	}
 	return nil
 }
