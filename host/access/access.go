@@ -91,6 +91,8 @@ type Principal struct {
 	Name   string // of the node, user or operator
 	Role   Role   // NoRole for nobody, joiners and nodes
 	Token  string // the ID of the token that it is known by, if it is by one
+	// Paused says that the tenant takes nothing new: see Rule.New.
+	Paused bool
 }
 
 // String names the principal for logs: there is no secret in it.

@@ -26,9 +26,16 @@ type Checker struct {
 	ready chan struct{} // closed when all was read once
 
 	mu     sync.RWMutex
+	homes  map[string]home              // guarded by mu; the tenants, by name
 	users  map[string]user              // guarded by mu; by tenant/name
 	tokens map[string]*known            // guarded by mu; by ID
 	held   map[string]map[*holding]bool // guarded by mu; by ID
+}
+
+// home is a tenant as it is now.
+type home struct {
+	born   control.Revision // another of the name has another
+	paused bool             // it takes nothing new
 }
 
 // user is a user as it is now.
@@ -72,18 +79,21 @@ func NewChecker(store control.Store, o CheckerOptions) *Checker {
 	if o.Login == nil {
 		o.Login = func(Principal) {}
 	}
-	c := &Checker{store: store, now: o.Now, login: o.Login, ready: make(chan struct{}), users: map[string]user{}, tokens: map[string]*known{}, held: map[string]map[*holding]bool{}}
+	c := &Checker{store: store, now: o.Now, login: o.Login, ready: make(chan struct{}), homes: map[string]home{}, users: map[string]user{}, tokens: map[string]*known{}, held: map[string]map[*holding]bool{}}
 	ctx, stop := context.WithCancel(context.Background())
 	c.stop = stop
-	var both sync.WaitGroup
-	both.Add(2)
-	c.wg.Go(func() { c.follow(ctx, KindUser+"/", c.resetUsers, c.applyUser, sync.OnceFunc(both.Done)) })
-	c.wg.Go(func() { c.follow(ctx, KindToken+"/", c.resetTokens, c.applyToken, sync.OnceFunc(both.Done)) })
-	c.wg.Go(func() { both.Wait(); close(c.ready) })
+	var all sync.WaitGroup
+	all.Add(3)
+	c.wg.Go(func() {
+		c.follow(ctx, control.KindTenant+"/", c.resetTenants, c.applyTenant, sync.OnceFunc(all.Done))
+	})
+	c.wg.Go(func() { c.follow(ctx, KindUser+"/", c.resetUsers, c.applyUser, sync.OnceFunc(all.Done)) })
+	c.wg.Go(func() { c.follow(ctx, KindToken+"/", c.resetTokens, c.applyToken, sync.OnceFunc(all.Done)) })
+	c.wg.Go(func() { all.Wait(); close(c.ready) })
 	return c
 }
 
-// Ready is closed when users and tokens were read for the first time, or at Close.
+// Ready is closed when tenants, users and tokens were read for the first time, or at Close.
 func (c *Checker) Ready() <-chan struct{} { return c.ready }
 
 // Close ends what NewChecker began, and all that is held. It may be called more
@@ -156,6 +166,35 @@ func list(ctx context.Context, s control.Store, prefix string) (all []control.Re
 		}
 		req.After = p.Records[len(p.Records)-1].Key
 	}
+}
+
+func (c *Checker) resetTenants(records []control.Record) {
+	homes := map[string]home{}
+	for _, r := range records {
+		if e, err := control.Tenants(c.store).Decode(r); err == nil {
+			homes[e.Name] = home{r.Created, e.Value.Disabled}
+		}
+	}
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.homes = homes
+	c.cutStaleLocked()
+}
+
+func (c *Checker) applyTenant(ev control.Event) {
+	_, _, name, err := control.SplitKey(ev.Record.Key)
+	if err != nil {
+		return
+	}
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	delete(c.homes, name)
+	if !ev.Deleted {
+		if e, err := control.Tenants(c.store).Decode(ev.Record); err == nil {
+			c.homes[name] = home{ev.Record.Created, e.Value.Disabled}
+		}
+	}
+	c.cutStaleLocked()
 }
 
 func (c *Checker) resetUsers(records []control.Record) {
@@ -278,14 +317,20 @@ func (c *Checker) verify(s Secret) (p Principal, news bool, err error) {
 	return p, now-k.used.Swap(now) > loginAfter.Milliseconds(), nil
 }
 
-// principalLocked is whose a token is; false for one that is no good now.
+// principalLocked is whose a token is; false for one that is no good now. A token
+// is of a tenant and of a user that were made before it: those that were made
+// later under the same names are others, whatever was left of the first.
 func (c *Checker) principalLocked(id string, k *known) (Principal, bool) {
+	t, stands := c.homes[k.tenant]
 	u, there := c.users[k.tenant+"/"+k.rec.User]
+	if k.tenant != Home && (!stands || t.born > u.born) {
+		return Principal{}, false
+	}
 	role, err := ParseRole(u.rec.Role)
 	if !there || u.rec.Disabled || err != nil || c.now().UnixMilli() >= k.rec.Expires || u.born > k.born {
-		return Principal{}, false // the last: another user had the name
+		return Principal{}, false
 	}
-	p := Principal{Kind: User, Tenant: k.tenant, Name: k.rec.User, Role: min(role, k.role), Token: id}
+	p := Principal{Kind: User, Tenant: k.tenant, Name: k.rec.User, Role: min(role, k.role), Token: id, Paused: t.paused}
 	if u.rec.Service {
 		p.Kind = Service
 	}
@@ -317,7 +362,7 @@ func (c *Checker) Hold(ctx context.Context, p Principal) (_ context.Context, rel
 		cancel()
 		return ctx, cancel
 	}
-	if now, ok := c.principalLocked(p.Token, k); !ok || now != p {
+	if now, ok := c.principalLocked(p.Token, k); !ok || !same(now, p) {
 		cancel()
 		return ctx, cancel
 	}
@@ -342,11 +387,18 @@ func (c *Checker) cutStaleLocked() {
 			now, _ = c.principalLocked(id, k)
 		}
 		for h := range held {
-			if h.as != now {
+			if !same(h.as, now) {
 				c.cutLocked(id, h)
 			}
 		}
 	}
+}
+
+// same reports whether what one may go on with the other may. What runs of a
+// tenant that is disabled goes on.
+func same(a, b Principal) bool {
+	a.Paused = b.Paused
+	return a == b
 }
 
 func (c *Checker) cutLocked(id string, h *holding) {

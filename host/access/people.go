@@ -85,17 +85,40 @@ func bad(hint, format string, args ...any) error {
 	return e
 }
 
-// checkTenant reports whether a tenant can have users: it is Home, or there is
-// one of that name.
-func (p *People) checkTenant(ctx context.Context, tenant string) error {
+// standing returns the condition of a commit that gives a tenant somebody: that
+// its record is as it was read, so that one that is removed meanwhile gets nobody
+// whom the next of its name would find. Home, which cannot be removed, has none.
+func (p *People) standing(ctx context.Context, tenant string) ([]control.Cond, error) {
 	if tenant == Home {
-		return nil
+		return nil, nil
 	}
-	_, err := control.Tenants(p.Store).Get(ctx, tenant, tenant)
-	if errors.Is(err, control.ErrNotFound) || errors.Is(err, control.ErrInvalid) {
-		return bad("make it first: wray tenant create", "there is no tenant %.70q", tenant)
+	e, err := control.Tenants(p.Store).Get(ctx, tenant, tenant)
+	switch {
+	case errors.Is(err, control.ErrNotFound), errors.Is(err, control.ErrInvalid):
+		return nil, bad("make it first: wray tenant create", "there is no tenant %.70q", tenant)
+	case err != nil:
+		return nil, err
+	case e.Value.Disabled:
+		return nil, &wray.Error{Code: wray.CodeDenied, Message: fmt.Sprintf("tenant %s takes nothing new, users and tokens neither: it is disabled", tenant),
+			Hint: "an operator of the cluster can enable it: wray tenant enable " + tenant}
 	}
-	return err
+	return []control.Cond{control.At(e.Record.Key, e.Record.Modified)}, nil
+}
+
+// commit does ops under conditions, and that the tenant stands. That its record
+// was written meanwhile is no conflict as long as it stands yet.
+func (p *People) commit(ctx context.Context, tenant string, conds []control.Cond, ops ...control.Op) error {
+	for {
+		stands, err := p.standing(ctx, tenant)
+		if err != nil {
+			return err
+		}
+		_, err = p.Store.Commit(ctx, control.Txn{If: append(stands, conds...), Do: ops})
+		var c *control.ConflictError
+		if len(stands) == 0 || !errors.As(err, &c) || c.Cond.Key != stands[0].Key {
+			return err
+		}
+	}
 }
 
 // checkUserName is like auth.CheckName, and allows what addresses of mail have.
@@ -120,7 +143,7 @@ func (p *People) AddUser(ctx context.Context, tenant, name string, role Role, se
 	if role < Viewer || role > Admin {
 		return bad("the roles are viewer, developer, operator and admin", "a user needs a role")
 	}
-	if err := p.checkTenant(ctx, tenant); err != nil {
+	if _, err := p.standing(ctx, tenant); err != nil {
 		return err
 	}
 	n := 0
@@ -133,7 +156,15 @@ func (p *People) AddUser(ctx context.Context, tenant, name string, role Role, se
 	if n >= MaxUsers {
 		return &wray.Error{Code: wray.CodeLimitExceeded, Message: fmt.Sprintf("tenant %s has %d users", tenant, n), Limit: &wray.Limit{Name: "users of a tenant", Value: MaxUsers}, Hint: "remove some"}
 	}
-	_, err := Users(p.Store).Create(ctx, tenant, name, UserRecord{Role: role.String(), Service: service, Created: p.now().UnixMilli(), By: by})
+	key, err := control.Key(KindUser, tenant, name)
+	if err != nil {
+		return err
+	}
+	value, err := Users(p.Store).Encode(UserRecord{Role: role.String(), Service: service, Created: p.now().UnixMilli(), By: by})
+	if err != nil {
+		return err
+	}
+	err = p.commit(ctx, tenant, []control.Cond{control.Absent(key)}, control.Put(key, value))
 	if errors.Is(err, control.ErrConflict) {
 		return bad("choose another name, or change it: wray user set", "there is a user %s of tenant %s", name, tenant)
 	}
@@ -286,12 +317,12 @@ func (p *People) NewToken(ctx context.Context, tenant, user string, o TokenOptio
 	if err != nil {
 		return fail(err)
 	}
-	_, err = p.Store.Commit(ctx, control.Txn{If: []control.Cond{control.Absent(key), control.At(u.Record.Key, u.Record.Modified)}, Do: []control.Op{control.Put(key, value)}})
+	err = p.commit(ctx, tenant, []control.Cond{control.Absent(key), control.At(u.Record.Key, u.Record.Modified)}, control.Put(key, value))
 	if errors.Is(err, control.ErrConflict) {
 		return fail(bad("try again", "user %s of tenant %s was changed meanwhile", user, tenant))
 	}
 	if err != nil {
-		return fail(fmt.Errorf("keep the token: %w", err))
+		return fail(err)
 	}
 	return s, t, nil
 }

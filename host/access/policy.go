@@ -37,6 +37,9 @@ type Rule struct {
 	// Cluster says that it concerns the whole cluster: of persons only those of
 	// tenant Home may.
 	Cluster bool
+	// New says that it begins or adds something, which a tenant that is disabled
+	// does not take: its people see what is there, stop it and take away.
+	New bool
 }
 
 // table is all that can be called. A method of gRPC stands in it by its full
@@ -59,43 +62,43 @@ var table = map[string]Rule{
 	"/wray.control.v1.Control/Revoke":    {Action: NodeTalk, Node: true},
 
 	// Of jobs nodes ask each other about what a person has asked one of them.
-	"/wray.jobs.v1.Jobs/Submit": {Action: JobSubmit, Least: Developer},
+	"/wray.jobs.v1.Jobs/Submit": {Action: JobSubmit, Least: Developer, New: true},
 	"/wray.jobs.v1.Jobs/List":   {Action: JobRead, Least: Viewer},
 	"/wray.jobs.v1.Jobs/Get":    {Action: JobRead, Least: Viewer, Node: true},
 	"/wray.jobs.v1.Jobs/Stop":   {Action: JobStop, Least: Developer, Node: true},
 	"/wray.jobs.v1.Jobs/Logs":   {Action: JobRead, Least: Viewer, Node: true},
 
-	"POST /v1/jobs":           {Action: JobSubmit, Least: Developer},
+	"POST /v1/jobs":           {Action: JobSubmit, Least: Developer, New: true},
 	"GET /v1/jobs":            {Action: JobRead, Least: Viewer},
 	"GET /v1/jobs/{id}":       {Action: JobRead, Least: Viewer},
 	"POST /v1/jobs/{id}/stop": {Action: JobStop, Least: Developer},
 	"GET /v1/jobs/{id}/logs":  {Action: JobRead, Least: Viewer},
 
 	"GET /v1/users":            {Action: PeopleRead, Least: Admin},
-	"POST /v1/users":           {Action: PeopleWrite, Least: Admin},
+	"POST /v1/users":           {Action: PeopleWrite, Least: Admin, New: true},
 	"PATCH /v1/users/{name}":   {Action: PeopleWrite, Least: Admin},
 	"DELETE /v1/users/{name}":  {Action: PeopleWrite, Least: Admin},
 	"GET /v1/tokens":           {Action: PeopleRead, Least: Admin},
-	"POST /v1/tokens":          {Action: PeopleWrite, Least: Admin},
+	"POST /v1/tokens":          {Action: PeopleWrite, Least: Admin, New: true},
 	"DELETE /v1/tokens/{name}": {Action: PeopleWrite, Least: Admin},
 
-	Message(clientwire.KindRun):         {Action: JobSubmit, Least: Developer},
+	Message(clientwire.KindRun):         {Action: JobSubmit, Least: Developer, New: true},
 	Message(clientwire.KindMemory):      {Action: NodeRead, Least: Viewer},
 	Message(clientwire.KindStats):       {Action: NodeRead, Least: Viewer},
 	Message(clientwire.KindStatus):      {Action: NodeRead, Least: Viewer},
 	Message(clientwire.KindExplain):     {Action: NodeRead, Least: Viewer},
 	Message(clientwire.KindPing):        {Action: NodeRead, Least: Viewer},
-	Message(clientwire.KindJobSubmit):   {Action: JobSubmit, Least: Developer},
+	Message(clientwire.KindJobSubmit):   {Action: JobSubmit, Least: Developer, New: true},
 	Message(clientwire.KindJobs):        {Action: JobRead, Least: Viewer},
 	Message(clientwire.KindJob):         {Action: JobRead, Least: Viewer},
 	Message(clientwire.KindJobStop):     {Action: JobStop, Least: Developer},
 	Message(clientwire.KindJobLogs):     {Action: JobRead, Least: Viewer},
 	Message(clientwire.KindUserList):    {Action: PeopleRead, Least: Admin},
-	Message(clientwire.KindUserAdd):     {Action: PeopleWrite, Least: Admin},
+	Message(clientwire.KindUserAdd):     {Action: PeopleWrite, Least: Admin, New: true},
 	Message(clientwire.KindUserSet):     {Action: PeopleWrite, Least: Admin},
 	Message(clientwire.KindUserRemove):  {Action: PeopleWrite, Least: Admin},
 	Message(clientwire.KindTokenList):   {Action: PeopleRead, Least: Admin},
-	Message(clientwire.KindTokenCreate): {Action: PeopleWrite, Least: Admin},
+	Message(clientwire.KindTokenCreate): {Action: PeopleWrite, Least: Admin, New: true},
 	Message(clientwire.KindTokenRevoke): {Action: PeopleWrite, Least: Admin},
 
 	Message(clientwire.KindToken):    {Action: NodeInvite, Least: Admin, Cluster: true},
@@ -138,6 +141,10 @@ func Decide(p Principal, call string) (Rule, error) {
 	case p.Kind == Joiner && r.Joiner, p.Kind == Node && r.Node:
 		return r, nil
 	case p.Person() && r.Least != NoRole && p.Role >= r.Least && p.Role <= Admin && p.Tenant != "" && (!r.Cluster || p.Tenant == Home):
+		if r.New && p.Paused {
+			return r, denial{&wray.Error{Code: wray.CodeDenied, Message: fmt.Sprintf("tenant %s takes nothing new: it is disabled", p.Tenant),
+				Hint: "what it has is seen and stopped as before; an operator of the cluster can enable it: wray tenant enable " + p.Tenant}}
+		}
 		return r, nil
 	}
 	return r, refused(p, call)
