@@ -46,8 +46,12 @@ var (
 const (
 	DefaultLog  = 16 << 20 // bytes of a job's log
 	DefaultKeep = 100      // jobs that have ended
-	// MaxRunning is how many jobs may be under way at once.
+	// MaxRunning is how many jobs of one tenant may be under way at once, MaxTotal
+	// how many of all. A tenant that has fewer than Reserved is not refused because
+	// of what others have: nobody takes all places.
 	MaxRunning = 256
+	MaxTotal   = 1024
+	Reserved   = 16
 	// MaxArgs is the bytes of a job's arguments and environment together.
 	MaxArgs = 256 << 10
 	// MaxName is the bytes of a job's name that are kept.
@@ -78,18 +82,31 @@ type Run func(ctx context.Context, started func(), output func(task string, stre
 type Jobs struct {
 	cfg  Config
 	lock *os.File
+	most places // less in tests
 
+	// Nobody waits for a disk under mu: the node asks for jobs under a lock of its
+	// own.
 	mu      sync.Mutex
-	all     map[string]*job // guarded by mu
-	running int             // guarded by mu
+	all     map[string]*job // guarded by mu; those that are on disk
+	making  map[*job]bool   // guarded by mu; those that are not yet
+	running map[string]int  // guarded by mu; under way or being made, by tenant
+	total   int             // guarded by mu; of all tenants
 	closed  bool            // guarded by mu
-	wg      sync.WaitGroup  // jobs that run
+	wg      sync.WaitGroup  // jobs that run or are being made
 }
+
+// places are how many jobs may be under way: of a tenant, of all, and of a tenant
+// whatever others have.
+type places struct{ tenant, total, reserved int }
 
 // job is one of them.
 type job struct {
 	dir  string
 	done chan struct{} // closed when it has ended and is on disk
+
+	// saving is held by who changes what is known of it, while that goes to disk.
+	// It is taken before Jobs.mu.
+	saving sync.Mutex
 
 	// Guarded by Jobs.mu.
 	info      clientwire.JobInfo
@@ -137,7 +154,7 @@ func Open(cfg Config) (*Jobs, error) {
 		}
 		return nil, fmt.Errorf("%s: %w", cfg.Dir, err)
 	}
-	j := &Jobs{cfg: cfg, lock: lock, all: map[string]*job{}}
+	j := &Jobs{cfg: cfg, lock: lock, most: places{MaxRunning, MaxTotal, Reserved}, all: map[string]*job{}, making: map[*job]bool{}, running: map[string]int{}}
 	if err := j.load(); err != nil {
 		lock.Close()
 		return nil, err
@@ -173,13 +190,11 @@ func (j *Jobs) load() error {
 			b.info.State, b.info.Ended = clientwire.JobFailed, j.now()
 			b.info.Error = "the node ended while the job ran, and the job with it"
 			b.info.Hint = "submit it again"
-			b.keep()
+			keep(b.dir, &b.info)
 		}
 		j.all[b.info.ID] = b
 	}
-	j.mu.Lock()
-	defer j.mu.Unlock()
-	j.forgetLocked()
+	j.forget()
 	return nil
 }
 
@@ -249,16 +264,9 @@ func (j *Jobs) submit(tenant, name string, args []string, by string, run Run, re
 	b := &job{dir: filepath.Join(j.cfg.Dir, "job", id), done: make(chan struct{})}
 	b.info = clientwire.JobInfo{ID: id, Tenant: tenant, Name: strings.ToValidUTF8(name[:min(len(name), MaxName)], ""), Args: args, Node: j.cfg.Node,
 		State: clientwire.JobPending, Submitted: j.now(), By: by}
-	j.mu.Lock()
-	defer j.mu.Unlock()
-	if j.closed {
-		return clientwire.JobInfo{}, wray.Errorf(wray.CodeCanceled, "%v", ErrClosed)
+	if err := j.reserve(b); err != nil {
+		return clientwire.JobInfo{}, err
 	}
-	if j.running >= MaxRunning {
-		return clientwire.JobInfo{}, &wray.Error{Code: wray.CodeLimitExceeded, Message: "too many jobs run here",
-			Limit: &wray.Limit{Name: "jobs of a node", Value: MaxRunning, Unit: "jobs"}, Hint: "wait until some have ended, or submit it to another node"}
-	}
-	// Under the lock: who is told of the job finds it on disk.
 	err := os.Mkdir(b.dir, 0o700)
 	if err == nil {
 		err = writeRecord(b.dir, &b.info)
@@ -270,16 +278,77 @@ func (j *Jobs) submit(tenant, name string, args []string, by string, run Run, re
 		b.output, err = openLog(b.dir, j.cfg.Log)
 	}
 	if err != nil {
+		err = &wray.Error{Code: wray.CodeStoreFull, Message: fmt.Sprintf("the job cannot be kept: %v", err), Hint: "make room, or name another place with --jobs-dir"}
+	}
+	// Who is told of it finds it on disk.
+	info, err := j.begin(b, err, run, release)
+	if err != nil {
+		b.closeLog(ErrNoJob)
 		_ = os.RemoveAll(b.dir)
-		return clientwire.JobInfo{}, &wray.Error{Code: wray.CodeStoreFull, Message: fmt.Sprintf("the job cannot be kept: %v", err), Hint: "make room, or name another place with --jobs-dir"}
+		j.wg.Done()
+	}
+	return info, err
+}
+
+// reserve takes a place for a job that is being made.
+func (j *Jobs) reserve(b *job) error {
+	j.mu.Lock()
+	defer j.mu.Unlock()
+	full := func(name string, most int) error {
+		return &wray.Error{Code: wray.CodeLimitExceeded, Message: "too many jobs run here",
+			Limit: &wray.Limit{Name: name, Value: int64(most), Unit: "jobs"}, Hint: "wait until some have ended, or submit it to another node"}
+	}
+	n := j.running[b.info.Tenant]
+	switch {
+	case j.closed:
+		return wray.Errorf(wray.CodeCanceled, "%v", ErrClosed)
+	case n >= j.most.tenant:
+		return full("jobs of a tenant on a node", j.most.tenant)
+	case j.total >= j.most.total && n >= j.most.reserved:
+		return full("jobs of a node, of all tenants", j.most.total)
+	}
+	j.running[b.info.Tenant]++
+	j.total++
+	j.making[b] = true
+	j.wg.Add(1)
+	return nil
+}
+
+// begin runs a job that was made, where err is nil and nothing has come between.
+// Else its place is free again, and the caller removes what there is of it.
+func (j *Jobs) begin(b *job, err error, run Run, release func()) (clientwire.JobInfo, error) {
+	j.mu.Lock()
+	defer j.mu.Unlock()
+	delete(j.making, b)
+	switch {
+	case err != nil:
+	case j.closed:
+		err = wray.Errorf(wray.CodeCanceled, "%v", ErrClosed)
+	case b.forgotten:
+		err = wray.Errorf(wray.CodeDenied, "tenant %s was removed while the job was submitted", b.info.Tenant)
+	}
+	if err != nil {
+		j.leaveLocked(b)
+		return clientwire.JobInfo{}, err
 	}
 	ctx, cancel := context.WithCancelCause(context.Background())
 	b.cancel = cancel
-	j.all[id] = b
-	j.running++
+	j.all[b.info.ID] = b
 	j.tellLocked(b, false)
-	j.wg.Go(func() { j.run(ctx, b, run, release) })
-	return b.info, nil
+	info := b.info
+	go func() {
+		defer j.wg.Done()
+		j.run(ctx, b, run, release)
+	}()
+	return info, nil
+}
+
+// leaveLocked gives a job's place back.
+func (j *Jobs) leaveLocked(b *job) {
+	j.total--
+	if j.running[b.info.Tenant]--; j.running[b.info.Tenant] == 0 {
+		delete(j.running, b.info.Tenant)
+	}
 }
 
 // run runs a job, and notes how it ended.
@@ -291,7 +360,7 @@ func (j *Jobs) run(ctx context.Context, b *job, run Run, release func()) {
 			if i.State == clientwire.JobPending {
 				i.State, i.Started = clientwire.JobRunning, j.now()
 			}
-		})
+		}, nil)
 	}
 	lost := false
 	output := func(task string, stream uint8, p []byte) {
@@ -299,34 +368,33 @@ func (j *Jobs) run(ctx context.Context, b *job, run Run, release func()) {
 			lost = true
 			j.change(b, func(i *clientwire.JobInfo) {
 				i.Note = fmt.Sprintf("what it printed from then on is lost: %v", err)
-			})
+			}, nil)
 		}
 	}
 	code, err := run(ctx, started, output)
 	cause := context.Cause(ctx)
-	j.mu.Lock()
-	defer j.mu.Unlock()
-	b.cancel(nil)
-	b.cancel = nil
-	j.running--
-	i := &b.info
-	i.Ended, i.ExitCode = j.now(), code
-	switch {
-	case err == nil && code == 0:
-		i.State = clientwire.JobSucceeded
-	case err == nil:
-		i.State, i.Error = clientwire.JobFailed, fmt.Sprintf("its driver ended with exit code %d", code)
-	case errors.Is(cause, errStopped):
-		i.State = clientwire.JobStopped
-	case errors.Is(cause, errClosing):
-		i.State, i.Error, i.Hint = clientwire.JobFailed, "its node was stopped, and the job with it", "submit it again"
-	default:
-		i.State = clientwire.JobFailed
-		describe(i, err)
-	}
-	j.keepLocked(b)
-	b.output.end() // who has read all of it finds how the job ended
-	j.forgetLocked()
+	j.change(b, func(i *clientwire.JobInfo) {
+		i.Ended, i.ExitCode = j.now(), code
+		switch {
+		case err == nil && code == 0:
+			i.State = clientwire.JobSucceeded
+		case err == nil:
+			i.State, i.Error = clientwire.JobFailed, fmt.Sprintf("its driver ended with exit code %d", code)
+		case errors.Is(cause, errStopped):
+			i.State = clientwire.JobStopped
+		case errors.Is(cause, errClosing):
+			i.State, i.Error, i.Hint = clientwire.JobFailed, "its node was stopped, and the job with it", "submit it again"
+		default:
+			i.State = clientwire.JobFailed
+			describe(i, err)
+		}
+	}, func() {
+		b.cancel(nil)
+		b.cancel = nil
+		j.leaveLocked(b)
+		b.output.end() // who has read all of it finds how the job ended
+	})
+	j.forget()
 }
 
 // describe takes an error apart for who reads it elsewhere.
@@ -349,25 +417,31 @@ const maxText = 16 << 10
 
 func bounded(s string) string { return strings.ToValidUTF8(s[:min(len(s), maxText)], "\uFFFD") }
 
-// change changes what is known of a job that runs.
-func (j *Jobs) change(b *job, f func(*clientwire.JobInfo)) {
+// change changes what is known of a job that runs: on disk first, and then for
+// whoever asks, who is told what outlasts the process. Where the disk takes
+// nothing, this process knows it all the same. with, which may be nil, is called
+// under mu, in one with that.
+func (j *Jobs) change(b *job, f func(*clientwire.JobInfo), with func()) {
+	b.saving.Lock()
+	defer b.saving.Unlock()
+	j.mu.Lock()
+	next := b.info // which nobody else changes
+	j.mu.Unlock()
+	f(&next)
+	keep(b.dir, &next)
 	j.mu.Lock()
 	defer j.mu.Unlock()
-	f(&b.info)
-	j.keepLocked(b)
-}
-
-// keepLocked puts a job on disk as it is, and tells of it. Where the disk takes
-// nothing, this process knows it all the same.
-func (j *Jobs) keepLocked(b *job) {
-	b.keep()
+	b.info = next
+	if with != nil {
+		with()
+	}
 	j.tellLocked(b, false)
 }
 
-// keep is for who alone has the job, or holds Jobs.mu.
-func (b *job) keep() {
-	if err := writeRecord(b.dir, &b.info); err != nil && b.info.Note == "" {
-		b.info.Note = fmt.Sprintf("how it goes on is not on disk: %v", err)
+// keep puts what is known of a job on disk, or notes that it is not there.
+func keep(dir string, i *clientwire.JobInfo) {
+	if err := writeRecord(dir, i); err != nil && i.Note == "" {
+		i.Note = fmt.Sprintf("how it goes on is not on disk: %v", err)
 	}
 }
 
@@ -377,8 +451,18 @@ func (j *Jobs) tellLocked(b *job, gone bool) {
 	}
 }
 
-// forgetLocked removes those that ended first, beyond Keep of each tenant.
-func (j *Jobs) forgetLocked() {
+// forget removes those that ended first, beyond Keep of each tenant.
+func (j *Jobs) forget() {
+	for _, b := range j.takeOld() {
+		b.remove()
+	}
+}
+
+// takeOld takes out those that are to be forgotten: nobody is told of them any
+// more, and the caller has what is on disk.
+func (j *Jobs) takeOld() (old []*job) {
+	j.mu.Lock()
+	defer j.mu.Unlock()
 	ended := map[string][]*job{}
 	for _, b := range j.all {
 		if clientwire.JobEnded(b.info.State) {
@@ -386,27 +470,27 @@ func (j *Jobs) forgetLocked() {
 		}
 	}
 	for _, list := range ended {
-		if len(list) > j.cfg.Keep {
-			j.forgetOfLocked(list)
+		if len(list) <= j.cfg.Keep {
+			continue
+		}
+		slices.SortFunc(list, func(a, b *job) int {
+			return cmp.Or(cmp.Compare(a.info.Ended, b.info.Ended), cmp.Compare(a.info.ID, b.info.ID))
+		})
+		for _, b := range list[:len(list)-j.cfg.Keep] {
+			delete(j.all, b.info.ID)
+			j.tellLocked(b, true)
+			old = append(old, b)
 		}
 	}
+	return old
 }
 
-func (j *Jobs) forgetOfLocked(ended []*job) {
-	slices.SortFunc(ended, func(a, b *job) int {
-		return cmp.Or(cmp.Compare(a.info.Ended, b.info.Ended), cmp.Compare(a.info.ID, b.info.ID))
-	})
-	for _, b := range ended[:len(ended)-j.cfg.Keep] {
-		j.dropLocked(b)
-	}
-}
-
-func (j *Jobs) dropLocked(b *job) {
-	delete(j.all, b.info.ID)
+// remove removes what is on disk of a job that is not in Jobs.all any more, and
+// has ended.
+func (b *job) remove() {
 	_ = os.Remove(filepath.Join(b.dir, recordFile)) // first: see load
 	_ = os.RemoveAll(b.dir)
 	b.closeLog(ErrNoJob)
-	j.tellLocked(b, true)
 }
 
 // Forget has jobs that match be as if they had never been, at once; those that run
@@ -428,12 +512,15 @@ func (j *Jobs) Forget(matches func(*clientwire.JobInfo) bool) (finish func()) {
 			b.cancel(errStopped)
 		}
 	}
+	for b := range j.making {
+		if matches(&b.info) {
+			b.forgotten = true // who makes it removes it
+		}
+	}
 	return func() {
 		for _, b := range list {
 			<-b.done
-			_ = os.Remove(filepath.Join(b.dir, recordFile)) // first: see load
-			_ = os.RemoveAll(b.dir)
-			b.closeLog(ErrNoJob)
+			b.remove()
 		}
 	}
 }

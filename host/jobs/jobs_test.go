@@ -514,3 +514,115 @@ func TestForgotten(t *testing.T) {
 		t.Errorf("gone are %v, and %d were told of after that", gone, after)
 	}
 }
+
+// TestPlaces: a tenant has its places and no more, whatever is free; what others
+// have takes none of the few that each is sure of; and the error says which bound
+// it was.
+func TestPlaces(t *testing.T) {
+	j := open(t, Config{})
+	j.most = places{tenant: 8, total: 32, reserved: 2}
+	submit := func(tenant string) error {
+		_, err := j.Submit(tenant, "prog", nil, "", waits, nothing)
+		return err
+	}
+	fill := func(tenant string, n int) {
+		t.Helper()
+		for i := range n {
+			if err := submit(tenant); err != nil {
+				t.Fatalf("job %d of tenant %s: %v", i+1, tenant, err)
+			}
+		}
+	}
+	refused := func(tenant, name string, value int64) {
+		t.Helper()
+		var e *wray.Error
+		if err := submit(tenant); !errors.As(err, &e) || e.Limit == nil || e.Limit.Name != name || e.Limit.Value != value {
+			t.Errorf("one more of tenant %s: %v, want the limit %q", tenant, err, name)
+		}
+	}
+	for i := range 4 {
+		fill(fmt.Sprint("greedy", i), 8)
+		refused(fmt.Sprint("greedy", i), "jobs of a tenant on a node", 8)
+	}
+	fill("small", 2)
+	refused("small", "jobs of a node, of all tenants", 32)
+	fill("another", 1)
+	// What has ended takes no place.
+	if _, err := j.Stop(t.Context(), "small", j.List("small")[0].ID); err != nil {
+		t.Fatal(err)
+	}
+	fill("small", 1)
+	refused("small", "jobs of a node, of all tenants", 32)
+	for _, i := range j.List("greedy0")[:4] { // the last of which is below the total
+		if _, err := j.Stop(t.Context(), "greedy0", i.ID); err != nil {
+			t.Fatal(err)
+		}
+	}
+	fill("small", 1)
+}
+
+// TestSlowDisk: while a job waits for the disk, whoever asks for jobs is answered,
+// and told of nothing that is not there yet; a tenant's jobs are forgotten,
+// without waiting, those too that are being made.
+func TestSlowDisk(t *testing.T) {
+	real := syncDir
+	t.Cleanup(func() { syncDir = real }) // when all have ended
+	dir := t.TempDir()
+	told := make(chan clientwire.JobInfo, 100)
+	j := open(t, Config{Dir: dir, Changed: func(i clientwire.JobInfo, _ bool) { told <- i }})
+	held, goOn := make(chan string), make(chan struct{})
+	slow := func(dir string) error { held <- dir; <-goOn; return real(dir) }
+	start, end := make(chan struct{}), make(chan struct{})
+	i, err := j.Submit("a", "prog", nil, "", func(_ context.Context, started func(), _ func(string, uint8, []byte)) (int, error) {
+		<-start
+		started()
+		<-end
+		return 0, nil
+	}, nothing)
+	if err != nil {
+		t.Fatal(err)
+	}
+	<-told
+	state := func(want string) {
+		t.Helper()
+		got, err := j.Get("a", i.ID)
+		if err != nil || got.State != want || len(j.List("a")) != 1 || len(told) != 0 {
+			t.Errorf("while the disk is slow: %+v, %v, %d are told; want %s", got, err, len(told), want)
+		}
+	}
+	syncDir = slow // before whoever reads it goes on
+	close(start)
+	<-held
+	state(clientwire.JobPending)
+	goOn <- struct{}{}
+	if got := <-told; got.State != clientwire.JobRunning {
+		t.Errorf("told of %s", got.State)
+	}
+	close(end)
+	<-held
+	state(clientwire.JobRunning)
+	goOn <- struct{}{}
+	if got := <-told; got.State != clientwire.JobSucceeded {
+		t.Errorf("told of %s", got.State)
+	}
+	failed := make(chan error)
+	go func() {
+		_, err := j.Submit("a", "prog", nil, "", waits, nothing)
+		failed <- err
+	}()
+	<-held
+	finish := j.Forget(func(i *clientwire.JobInfo) bool { return i.Tenant == "a" })
+	if len(j.All()) != 0 {
+		t.Errorf("after all was forgotten there are %+v", j.All())
+	}
+	goOn <- struct{}{}
+	<-held
+	goOn <- struct{}{}
+	if err := <-failed; !errors.Is(err, wray.ErrDenied) {
+		t.Errorf("a job of a tenant that was removed meanwhile: %v", err)
+	}
+	finish()
+	if left, err := os.ReadDir(filepath.Join(dir, "job")); err != nil || len(left) != 0 {
+		t.Errorf("on disk are %v, %v", left, err)
+	}
+}
