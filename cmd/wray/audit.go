@@ -34,6 +34,13 @@ are seen by who has kept a hash from before: it must be that of a record of the 
 			if v.Torn > 0 {
 				fmt.Fprintf(cmd.ErrOrStderr(), "wray: note: %d bytes at the end are half of a record, as a crash leaves it, or a node that writes right now\n", v.Torn)
 			}
+			switch {
+			case v.From <= 1:
+			case v.Retired == v.From-1:
+				fmt.Fprintf(cmd.ErrOrStderr(), "wray: note: records 1 to %d are not there: the log removed them, as it kept enough (--audit-keep)\n", v.Retired)
+			default:
+				fmt.Fprintf(cmd.ErrOrStderr(), "wray: note: records %d to %d are not there, and the log does not say that it removed them: somebody has moved the files, or taken them\n", v.Retired+1, v.From-1)
+			}
 			_, err = fmt.Fprintf(out, "%d records, %d to %d, in %d files hold together; the last has the hash %s\n", v.Records, v.From, v.Last, v.Files, v.Hash)
 			return err
 		},

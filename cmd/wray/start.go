@@ -51,6 +51,7 @@ drained: see wray node drain. On an interrupt it leaves at once.`,
 	f.StringVar(&j.dir, "jobs-dir", "", "`DIR` that keeps submitted jobs and what they print (default jobs in --cluster-dir, or in $XDG_STATE_HOME/wray)")
 	f.Var(bounded{&j.log, 1 << 20, 1 << 40, "a job's log"}, "job-log-limit", "bytes kept of what a submitted job prints, the newest (default 16MiB)")
 	f.StringVar(&j.audit, "audit-dir", "", "`DIR` that keeps the log of what was done and refused (default audit beside what --jobs-dir names)")
+	f.Var(bounded{&j.auditKeep, 256 << 20, 1 << 50, "the log of what was done"}, "audit-keep", "bytes kept of that log, the newest (default 2GiB)")
 	f.Var(&drainFor, "drain", "on SIGTERM, how long what runs has to end before the node leaves its cluster")
 	f.StringVar(&groups, "autoscale", "", "as a head, start and remove nodes by what waits: `FILE` has the groups of nodes (default as the last time; none: --autoscale=)")
 	o.flags(f)
@@ -64,6 +65,8 @@ type jobsOptions struct {
 	dir    string
 	log    size
 	audit  string
+
+	auditKeep size
 }
 
 // keep is where they are kept.
@@ -96,7 +99,7 @@ func (j *jobsOptions) openAudit(c *clusterOptions, jobs string) (*audit.Log, err
 	default: // they are told apart by the socket
 		dir = filepath.Join(filepath.Dir(filepath.Dir(jobs)), "audit", filepath.Base(jobs))
 	}
-	l, err := audit.Open(dir, audit.Options{Warn: slog.Default()})
+	l, err := audit.Open(dir, audit.Options{Keep: int64(j.auditKeep), Warn: slog.Default()})
 	if err != nil {
 		return nil, withHint(fmt.Errorf("the audit log: %w", err), "another node runs already and keeps its log there, or the log was changed, which wray audit verify %s says; name another place with --audit-dir", dir)
 	}

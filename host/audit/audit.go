@@ -4,6 +4,10 @@
 // all that follow it being written again. The log is a directory of files; the
 // chain goes on from each to the next.
 //
+// A log takes so much of a disk and no more: beyond that the oldest files are
+// removed, which the chain says before, so that [Verify] tells a file that the log
+// removed from one that somebody did.
+//
 // What is cut off at the end of the newest file cannot be told from what was
 // never written: who must be sure of that keeps the hash of a later record
 // elsewhere, which [Verify] gives.
@@ -54,8 +58,9 @@ type Record struct {
 	Seq  uint64 `json:"seq"`  // from 1, without gaps
 	Time string `json:"time"` // RFC 3339, UTC, with microseconds
 	Event
-	// Dropped is how many denied requests are not recorded since the last record,
-	// because there were too many.
+	// Dropped is how many events are not recorded since the last record: of what was
+	// denied or failed, because there were too many; of any, while the log could not
+	// be written.
 	Dropped uint64 `json:"dropped,omitempty"`
 	// Prev is the SHA-256 of the line before, in hexadecimal; of zeros in the first.
 	Prev string `json:"prev"`
@@ -69,6 +74,18 @@ const (
 	maxField = 1 << 10
 	// DefaultFile is the bytes after which a file is followed by another.
 	DefaultFile = 64 << 20
+	// DefaultKeep is the bytes that the files of a log take together, about.
+	DefaultKeep = 2 << 30
+	// maxBudgets is of how many tenants failures are counted each for itself.
+	maxBudgets = 1000
+)
+
+// Actions of the log's own records.
+const (
+	actRepair  = "audit.repair"  // half a record was removed
+	actDropped = "audit.dropped" // see Record.Dropped
+	actRetire  = "audit.retire"  // the oldest file is removed
+	actResume  = "audit.resume"  // it is written again, after it could not be
 )
 
 // first is the Prev of the first record.
@@ -78,8 +95,11 @@ var first = strings.Repeat("0", 2*sha256.Size)
 type Options struct {
 	// File is the bytes after which another file is begun; 0 is DefaultFile.
 	File int64
-	// Denials is how many denied requests are recorded in each second, beyond which
-	// they are counted; 0 is 20.
+	// Keep is the bytes of all files beyond which the oldest is removed; 0 is
+	// DefaultKeep, less than 0 keeps all. The newest two stay in any case.
+	Keep int64
+	// Denials is how many denied requests are recorded in each second, and of each
+	// tenant how many that failed, beyond which they are counted; 0 is 20.
 	Denials int
 	// SyncEach has each record on stable storage before Write returns. Else that is
 	// so within SyncWithin, but for records of what was allowed or failed, which
@@ -100,15 +120,18 @@ type Log struct {
 	lock *os.File
 
 	mu      sync.Mutex
-	f       *os.File // guarded by mu, as is all that follows
-	size    int64    // of f
-	seq     uint64   // of the last record
-	prev    string   // its hash
-	left    int      // denials that are yet recorded in this second
-	second  int64    // this second
+	f       *os.File       // guarded by mu, as is all that follows
+	size    int64          // of f
+	seq     uint64         // of the last record
+	prev    string         // its hash
+	spent   map[string]int // what is denied and has failed in this second, by whose budget
+	second  int64          // this second
 	dropped uint64
 	dirty   bool // f has what is not synced
 	failed  error
+	tried   time.Time   // when it was last tried whether it can be written again
+	sure    int64       // of f, so many bytes have their place on the disk
+	begun   bool        // a file was, and it is not seen yet whether another is too much
 	timer   *time.Timer // that syncs, and records what was dropped; nil: not under way
 	closed  bool
 }
@@ -124,6 +147,9 @@ func fileName(seq uint64) string { return fmt.Sprintf("audit-%020d.jsonl", seq) 
 func Open(dir string, o Options) (_ *Log, err error) {
 	if o.File <= 0 {
 		o.File = DefaultFile
+	}
+	if o.Keep == 0 {
+		o.Keep = DefaultKeep
 	}
 	if o.Denials <= 0 {
 		o.Denials = 20
@@ -156,7 +182,10 @@ func Open(dir string, o Options) (_ *Log, err error) {
 	if len(names) == 0 {
 		return l, l.begin()
 	}
-	return l, l.resume(names[len(names)-1])
+	if err := l.resume(names[len(names)-1]); err != nil {
+		return nil, err
+	}
+	return l, l.retireLocked() // nobody else has it yet
 }
 
 // files are the names of a log's files, in order.
@@ -208,12 +237,12 @@ func (l *Log) resume(name string) error {
 			return err
 		}
 	}
-	l.f, l.size, l.seq, l.prev = f, good, c.last, c.prev
+	l.f, l.size, l.seq, l.prev, l.sure, l.dirty = f, good, c.last, c.prev, 0, false
 	if l.prev == "" {
 		l.prev = first
 	}
 	if torn > 0 {
-		return l.Write(Event{Who: "this log", Action: "audit.repair", Object: name, Decision: Allowed, Why: fmt.Sprintf("%d bytes of a record that was cut off were removed", torn)})
+		return l.writeLocked(Event{Who: self, Action: actRepair, Object: name, Decision: Allowed, Why: fmt.Sprintf("%d bytes of a record that was cut off were removed", torn)}, l.o.Now())
 	}
 	return nil
 }
@@ -251,9 +280,12 @@ func (l *Log) begin() error {
 		f.Close()
 		return err
 	}
-	l.f, l.size = f, 0
+	l.f, l.size, l.sure, l.begun = f, 0, 0, true
 	return nil
 }
+
+// self is who writes the log's own records.
+const self = "this log"
 
 // syncDir has the names in a directory on stable storage, where the system can.
 func syncDir(dir string) error {
@@ -281,9 +313,11 @@ func clean(s string) string {
 	return s
 }
 
-// Write records an event. What is denied may be counted in place of that: see
-// Options. After an error nothing more is recorded, and each Write fails: whoever
-// must not act without a record of it looks at the error before.
+// Write records an event. What is denied or has failed may be counted in place of
+// that: see Options. After an error, as on a full disk, what comes is counted, and
+// once in a second it is tried whether the log can be written again; Write returns
+// the error meanwhile. Whoever must not act without a record of it asks Ready
+// before.
 func (l *Log) Write(e Event) error {
 	if l == nil {
 		return nil
@@ -293,22 +327,110 @@ func (l *Log) Write(e Event) error {
 	if l.closed || l.f == nil {
 		return fs.ErrClosed
 	}
-	if l.failed != nil {
+	now := l.o.Now()
+	if !l.spendLocked(&e, now) {
+		l.dropped++
+		if l.failed == nil {
+			l.laterLocked()
+		}
+		return nil
+	}
+	err := l.mendLocked(now)
+	if err == nil {
+		err = l.writeLocked(e, now)
+	}
+	if err != nil {
+		l.dropped++
+		return err
+	}
+	if l.begun {
+		return l.retireLocked()
+	}
+	return nil
+}
+
+// spendLocked takes an event off the budget that it has; false where that is
+// spent. Anybody may have requests denied, and a tenant's people have some fail:
+// they are not to fill a disk, nor to take the places of others' records.
+func (l *Log) spendLocked(e *Event, now time.Time) bool {
+	if s := now.Unix(); s != l.second || l.spent == nil {
+		l.second, l.spent = s, map[string]int{}
+	}
+	whose := "denied"
+	switch {
+	case e.Decision == Allowed:
+		return true
+	case e.Decision == Failed && len(l.spent) < maxBudgets:
+		whose = "failed of " + e.Tenant
+	case e.Decision == Failed:
+		whose = "failed of others"
+	}
+	if l.spent[whose] >= l.o.Denials {
+		return false
+	}
+	l.spent[whose]++
+	return true
+}
+
+// mendEvery is how long a log that could not be written is not tried again.
+const mendEvery = time.Second
+
+// mendLocked has a log that could not be written go on, where it can be by now:
+// from what is on disk, whatever was thought to be.
+func (l *Log) mendLocked(now time.Time) error {
+	if l.failed == nil {
+		return nil
+	}
+	if at := now.Sub(l.tried); at >= 0 && at < mendEvery {
 		return l.failed
 	}
-	now := l.o.Now()
-	if e.Decision == Denied {
-		if s := now.Unix(); s != l.second {
-			l.second, l.left = s, l.o.Denials
-		}
-		if l.left == 0 {
-			l.dropped++
-			l.laterLocked()
-			return nil
-		}
-		l.left--
+	l.tried = now
+	was := l.failed
+	_ = l.f.Close()
+	names, err := files(l.dir)
+	if err == nil && len(names) == 0 {
+		err = errors.New("its files are gone")
 	}
-	return l.writeLocked(e, now)
+	if err == nil {
+		l.failed = nil
+		if err = l.resume(names[len(names)-1]); err == nil {
+			err = l.writeLocked(Event{Who: self, Action: actResume, Decision: Allowed, Why: "it could not be written: " + was.Error()}, now)
+		}
+	}
+	if err != nil {
+		l.failed = was
+		return was
+	}
+	l.o.Warn.Warn("the audit log is written again", "dir", l.dir)
+	return nil
+}
+
+// reserve is what Ready wants on the disk: room for what may be recorded before
+// who asked writes his record.
+const reserve = 16 * MaxLine
+
+// Ready returns nil where what is decided now can be recorded: the log can be
+// written, and has its place on the disk, where the system gives one.
+func (l *Log) Ready() error {
+	if l == nil {
+		return nil
+	}
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.closed {
+		return fs.ErrClosed
+	}
+	if err := l.mendLocked(l.o.Now()); err != nil {
+		return err
+	}
+	if l.sure-l.size >= reserve/2 {
+		return nil
+	}
+	if err := allocate(l.f, l.size, reserve); err != nil {
+		return l.failLocked(err)
+	}
+	l.sure = l.size + reserve
+	return nil
 }
 
 func (l *Log) writeLocked(e Event, now time.Time) error {
@@ -321,7 +443,7 @@ func (l *Log) writeLocked(e Event, now time.Time) error {
 	}
 	line = append(line, '\n')
 	if l.size > 0 && l.size+int64(len(line)) > l.o.File {
-		if err := errors.Join(l.f.Sync(), l.f.Close()); err != nil {
+		if err := errors.Join(l.f.Truncate(l.size), l.f.Sync(), l.f.Close()); err != nil { // what was reserved is free again
 			return l.failLocked(err)
 		}
 		if err := l.begin(); err != nil {
@@ -329,13 +451,12 @@ func (l *Log) writeLocked(e Event, now time.Time) error {
 		}
 		l.dirty = false
 	}
-	n, err := l.f.Write(line)
-	l.size += int64(n)
-	if err != nil {
+	if _, err := l.f.Write(line); err != nil {
 		// What was written of it is cut off, so that a later record does not stand
 		// behind half of one.
-		return l.failLocked(errors.Join(err, l.f.Truncate(l.size-int64(n))))
+		return l.failLocked(errors.Join(err, l.f.Truncate(l.size)))
 	}
+	l.size += int64(len(line))
 	l.seq++
 	l.prev = hashOf(line)
 	l.dropped = 0
@@ -352,8 +473,8 @@ func (l *Log) writeLocked(e Event, now time.Time) error {
 }
 
 func (l *Log) failLocked(err error) error {
-	l.failed = fmt.Errorf("audit log %s: %w", l.dir, err)
-	l.o.Warn.Error("nothing more is recorded in the audit log, until the node is started again", "err", l.failed)
+	l.failed, l.tried = fmt.Errorf("audit log %s: %w", l.dir, err), l.o.Now()
+	l.o.Warn.Error("the audit log cannot be written: what is done is counted, and users, tenants, nodes and operators are not changed, until it can", "err", l.failed)
 	return l.failed
 }
 
@@ -376,7 +497,7 @@ func (l *Log) settle() {
 
 func (l *Log) settleLocked() error {
 	if l.dropped > 0 {
-		return l.writeLocked(Event{Who: "this log", Action: "audit.dropped", Decision: Allowed, Why: "more requests were denied than are recorded"}, l.o.Now())
+		return l.writeLocked(Event{Who: self, Action: actDropped, Decision: Allowed, Why: "more requests were denied or failed than are recorded"}, l.o.Now())
 	}
 	if l.dirty {
 		if err := l.f.Sync(); err != nil {
@@ -408,6 +529,9 @@ func (l *Log) Close() error {
 	var err error
 	if l.failed == nil {
 		err = l.settleLocked()
+	}
+	if l.failed == nil && l.sure > l.size {
+		err = errors.Join(err, l.f.Truncate(l.size)) // what was reserved is free again
 	}
 	l.closed = true
 	if l.timer != nil {

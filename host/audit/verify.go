@@ -28,7 +28,10 @@ func (l *lines) next() ([]byte, error) {
 type Verified struct {
 	Files   int
 	Records uint64
-	From    uint64 // the number of the first record; more than 1 where older files are kept elsewhere
+	From    uint64 // the number of the first record; more than 1 where older files are not there
+	// Retired is the number of the last record that the log says it removed, as it
+	// kept enough. What is between that and From somebody else moved, or removed.
+	Retired uint64
 	Last    uint64
 	Hash    string // of the last record: who keeps it sees later that nothing was cut off
 	Torn    int64  // bytes of a record at the end that was cut off, as by a crash
@@ -60,13 +63,16 @@ func Read(path string, each func(Record, []byte) error) (v Verified, err error) 
 		}
 	}
 	c := &chain{}
+	var a anchor
+	before := "" // the first record's Prev
 	for i, p := range paths {
 		v.Files++
 		torn, err := c.file(p, func(r Record, line []byte) error {
 			if v.From == 0 {
-				v.From = r.Seq
+				v.From, before = r.Seq, r.Prev
 			}
 			v.Records++
+			a.note(&r)
 			if each == nil {
 				return nil
 			}
@@ -80,6 +86,9 @@ func Read(path string, each func(Record, []byte) error) (v Verified, err error) 
 			return v, err
 		}
 		v.Torn = torn
+	}
+	if v.Retired = min(a.last, max(v.From, 1)-1); a.last > 0 && a.last == v.From-1 && a.hash != before {
+		return v, &LineError{File: paths[0], Line: 1, Seq: v.From, Why: fmt.Errorf("%w: record %d does not follow from the last one that the log says it removed", errBroken, v.From)}
 	}
 	return v, nil
 }
