@@ -326,6 +326,60 @@ func TestDocLinks(t *testing.T) {
 	}
 }
 
+// claim is a command of docs/CLAIMS.md that names packages and tests of them.
+var claim = regexp.MustCompile("`go test ([^`]*)`")
+
+// TestClaims holds that every test, fuzz target and benchmark which docs/CLAIMS.md
+// names is in one of the packages that its command names.
+func TestClaims(t *testing.T) {
+	page, err := os.ReadFile("docs/CLAIMS.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	funcs := map[string]string{} // of a directory: the sources of its tests
+	for _, name := range keptFiles(t) {
+		if strings.HasSuffix(name, "_test.go") {
+			b, _ := os.ReadFile(name)
+			funcs[filepath.ToSlash(filepath.Dir(name))] += string(b)
+		}
+	}
+	n := 0
+	for _, m := range claim.FindAllStringSubmatch(string(page), -1) {
+		words := strings.Fields(m[1])
+		var sources string
+		for _, w := range words {
+			dir, tree := strings.CutSuffix(strings.TrimPrefix(w, "./"), "/...")
+			if !strings.HasPrefix(w, "./") {
+				continue
+			}
+			found := false
+			for d, src := range funcs {
+				if d == dir || tree && strings.HasPrefix(d, dir+"/") {
+					sources, found = sources+src, true
+				}
+			}
+			if !found {
+				t.Errorf("%s: no tests in %s", m[0], w)
+			}
+		}
+		for i, w := range words[1:] {
+			kind := map[string]string{"-run": "Test", "-bench": "Benchmark"}[words[i]]
+			if pattern := strings.Trim(w, "'"); kind != "" && pattern != "^$" {
+				for name := range strings.SplitSeq(pattern, "|") {
+					n++
+					name, _, _ = strings.Cut(strings.TrimPrefix(name, "^"), "/")
+					if !regexp.MustCompile(`(?m)^func ` + kind + `\w*` + strings.TrimPrefix(strings.TrimSuffix(name, "$"), kind) + `\w*\(`).MatchString(sources) {
+						t.Errorf("%s: no %s", m[0], name)
+					}
+				}
+			}
+		}
+	}
+	if n < 80 {
+		t.Errorf("%d tests named: the pattern does not see them", n)
+	}
+}
+
 // pkg is a directory with Go files.
 type pkg struct {
 	dir     string            // under the module, "." for the root
