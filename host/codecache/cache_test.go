@@ -326,7 +326,8 @@ func TestVerdicts(t *testing.T) {
 
 func TestBudget(t *testing.T) {
 	for size, want := range map[int][2]time.Duration{
-		-1: {2 * time.Second, 2 * time.Second}, 15: {2 * time.Second, 2 * time.Second}, 100 << 10: {2 * time.Second, 3 * time.Second},
+		-1: {time.Second, 2 * time.Second}, 15: {time.Second, 2 * time.Second}, 500 << 10: {time.Second, 2 * time.Second},
+		1 << 20:  {3 * time.Second, 4 * time.Second},
 		64 << 20: {150 * time.Second, 200 * time.Second},
 	} {
 		if got := Budget(size); got < want[0] || got > want[1] {

@@ -43,16 +43,17 @@ const exitBudget = 71
 const lastBreath = time.Second
 
 // Budget returns how much CPU time the process that compiles a module
-// of size bytes may use before it is killed. Real modules were seen to need
+// of size bytes may use before it ends. Real modules were seen to need
 // 0.3 to 1.7 s a MiB, the small ones most, before metering adds its part; the
-// bombs that admission cannot tell from real code are small and get little more
-// than the first two seconds.
+// bombs that admission cannot tell from real code are small, and end within two
+// seconds.
 func Budget(size int) time.Duration {
 	const (
-		start  = 2 * time.Second
+		start  = 1900 * time.Millisecond
+		free   = 512 << 10 // bytes that start is for
 		perKiB = 3 * time.Second / 1024
 	)
-	return start + perKiB*time.Duration(max(size, 0)/1024)
+	return start + perKiB*time.Duration(max(size-free, 0)/1024)
 }
 
 // verdict is how a compilation ended.
@@ -243,7 +244,6 @@ func RunCompiler(args []string, compile func(ctx context.Context, module []byte,
 }
 
 func runCompiler(args []string, compile func(ctx context.Context, module []byte, dir string) error) error {
-	endOverBudget()
 	if len(args) < 2 {
 		return errors.New("a compiler needs its output directory and its budget")
 	}
@@ -252,6 +252,7 @@ func runCompiler(args []string, compile func(ctx context.Context, module []byte,
 	if err != nil {
 		return err
 	}
+	endOverBudget(budget)
 	p := jail.Compiler(out, budget, compilerMemory, linkFD)
 	p.AllowWeak = len(args) > 2 && args[2] == weakArg
 	if _, err := jail.Enter(p); err != nil {
