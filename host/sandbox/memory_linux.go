@@ -31,6 +31,8 @@ type linearMemory struct {
 	denied bool           // a growth was refused since the last reset
 	holes  []span         // of the image: windows were laid over them since the last reset
 	resets uint8          // since all pages were given back
+	dirty  []region       // what the guest had written to when the process had had so many
+	faults int64          // page faults; 0: not known
 	image  *image         // nil for the template
 	keep   *keep          // of checkpoints, laid in the place of image; the owner of the state closes it
 }
@@ -106,7 +108,7 @@ func (m *linearMemory) reset() error {
 	if m.resets++; m.resets < resetsKept && m.copyBack() {
 		return nil
 	}
-	m.resets = 0
+	m.resets, m.faults = 0, 0
 	if err := unix.Madvise(unsafe.Slice((*byte)(m.base), m.size), unix.MADV_DONTNEED); err != nil {
 		return fmt.Errorf("reset linear memory: %w", err)
 	}
@@ -132,10 +134,29 @@ var regionPool = sync.Pool{New: func() any { return new(regions) }}
 // copyBack undoes what the guest wrote, page by page. It reports false, having
 // changed nothing, where there is too much or it cannot be told.
 func (m *linearMemory) copyBack() bool {
-	fd := pagemap()
-	if fd < 0 || m.image == nil || m.size != m.image.size {
+	if m.image == nil || m.size != m.image.size || !m.findDirty() {
 		return false
 	}
+	mem, base := m.bytes(), uint64(uintptr(m.base))
+	for _, d := range m.dirty {
+		copy(mem[d.start-base:d.end-base], m.image.view[d.start-base:])
+	}
+	return true
+}
+
+// findDirty sets dirty, and reports false where there is too much of it or it
+// cannot be told. A page becomes the guest's own by a page fault, so where the
+// process has had none since the last look, another would see the same.
+func (m *linearMemory) findDirty() bool {
+	fd := pagemap()
+	if fd < 0 {
+		return false
+	}
+	faults := pageFaults() // before the scan, which may miss what comes while it runs
+	if faults != 0 && faults == m.faults {
+		return true
+	}
+	m.faults = 0
 	r := regionPool.Get().(*regions)
 	defer regionPool.Put(r)
 	n, err := scanDirty(fd, m.base, m.size, r[:])
@@ -149,10 +170,7 @@ func (m *linearMemory) copyBack() bool {
 	if pages > copyPages {
 		return false
 	}
-	mem, base := m.bytes(), uint64(uintptr(m.base))
-	for _, d := range r[:n] {
-		copy(mem[d.start-base:d.end-base], m.image.view[d.start-base:])
-	}
+	m.dirty, m.faults = append(m.dirty[:0], r[:n]...), faults
 	return true
 }
 
@@ -180,6 +198,7 @@ func (m *linearMemory) lend(mem []byte, at uint64) error {
 // others were, so the list stays short; spans that touch become one, so that it
 // does for a guest that wants it long, too.
 func (m *linearMemory) tear(at, n uint64) {
+	m.faults = 0
 	if m.keep == nil && (m.image == nil || at >= m.image.size) || m.keep != nil && at >= m.keep.size {
 		return
 	}

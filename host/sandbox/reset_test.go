@@ -58,7 +58,10 @@ func dirtySandbox(t testing.TB) (*sandbox.Module, *sandbox.Sandbox) {
 
 // TestReset dirties pages by the guest and by the host, few and many, and
 // compares all of memory with that of a sandbox that never ran.
-func TestReset(t *testing.T) {
+func TestReset(t *testing.T) { testReset(t, 200) }
+
+func testReset(t *testing.T, rounds int) {
+	t.Helper()
 	m, sb := dirtySandbox(t)
 	clean, err := m.New(sandbox.Limits{})
 	if err != nil {
@@ -69,7 +72,7 @@ func TestReset(t *testing.T) {
 	seed := rand.Uint64()
 	t.Logf("seed %d", seed)
 	rnd := rand.New(rand.NewPCG(seed, 0))
-	for round := range 200 {
+	for round := range rounds {
 		n := uint32(rnd.IntN(8))
 		if round%5 == 0 {
 			n = uint32(rnd.IntN(1024))

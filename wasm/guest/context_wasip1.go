@@ -26,12 +26,14 @@ var contexts []taskContext
 
 func newContext() *taskContext {
 	if len(contexts) == 0 {
-		contexts = make([]taskContext, 16)
+		makeContexts()
 	}
 	c := &contexts[0]
 	contexts = contexts[1:]
 	return c
 }
+
+func makeContexts() { contexts = make([]taskContext, 16) }
 
 // limit ends the context after timeout, or never for 0.
 func (c *taskContext) limit(timeout time.Duration) {

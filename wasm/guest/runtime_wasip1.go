@@ -122,10 +122,10 @@ var sizeClasses = [...]int{8, 16, 24, 32, 48, 64, 80, 96, 112, 128, 144, 160, 17
 
 var primed any // keeps the compiler from leaving prime's allocations out
 
-// prime allocates once of every small size class, with pointers and without.
-// The collector has just emptied the allocator's caches: without this the
-// first task of every sandbox fills them again, which takes longer than the
-// rest of a small task.
+// prime allocates once of every small size class, with pointers and without, and
+// what the first call would allocate of larger ones. The collector has just
+// emptied the allocator's caches: without this the first task of every sandbox
+// fills them again, which takes longer than the rest of a small task.
 func prime() {
 	primed = make([]byte, 1) // the allocator of tiny objects
 	for _, n := range sizeClasses {
@@ -133,4 +133,5 @@ func prime() {
 		primed = make([]*byte, n/int(unsafe.Sizeof((*byte)(nil))))
 	}
 	primed = nil
+	makeContexts()
 }
