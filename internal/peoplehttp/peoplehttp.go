@@ -77,20 +77,52 @@ func Mount(mux *http.ServeMux, ask Ask) {
 }
 
 func read(w http.ResponseWriter, req *http.Request, r *Route) (b clientwire.PeopleBody, err error) {
+	q, err := query(req)
+	if err != nil {
+		return b, err
+	}
 	if req.Method == http.MethodGet {
-		q := req.URL.Query()
-		b = clientwire.PeopleBody{Tenant: q.Get("tenant"), User: q.Get("user"), All: q.Get("all") == "true"}
-		return b, nil
+		return clientwire.PeopleBody{Tenant: q["tenant"], User: q["user"], All: q["all"] == "true"}, nil
 	}
 	d := json.NewDecoder(http.MaxBytesReader(w, req.Body, maxBody))
 	d.DisallowUnknownFields()
 	if err := d.Decode(&b); err != nil && !errors.Is(err, io.EOF) { // of DELETE there may be none
 		return b, wray.Errorf(wray.CodeBadArgument, "the request's body: %v", err)
 	}
+	if _, err := d.Token(); !errors.Is(err, io.EOF) {
+		return b, wray.Errorf(wray.CodeBadArgument, "the request's body: there is more after the object")
+	}
+	if t, ok := q["tenant"]; ok {
+		if b.Tenant != "" && b.Tenant != t {
+			return b, wray.Errorf(wray.CodeBadArgument, "the request names two tenants: %.70q and, in its body, %.70q", t, b.Tenant)
+		}
+		b.Tenant = t
+	}
 	if r.field != nil {
 		*r.field(&b) = req.PathValue("name")
 	}
 	return b, nil
+}
+
+// query is what a request asks for behind its path. What is not understood is
+// refused: whoever says for whom a request is must not have it done for another.
+func query(req *http.Request) (map[string]string, error) {
+	values, err := url.ParseQuery(req.URL.RawQuery)
+	if err != nil {
+		return nil, wray.Errorf(wray.CodeBadArgument, "the request's query: %v", err)
+	}
+	q := map[string]string{}
+	for name, v := range values {
+		known := name == "tenant" || req.Method == http.MethodGet && (name == "user" || name == "all")
+		if !known || len(v) != 1 {
+			return nil, wray.Errorf(wray.CodeBadArgument, "the request's query has %.70q %d times, which is nothing that can be asked of %s %s", name, len(v), req.Method, req.URL.Path)
+		}
+		if name == "all" && v[0] != "true" && v[0] != "false" {
+			return nil, wray.Errorf(wray.CodeBadArgument, "the request's query has all=%.70q, which is neither true nor false", v[0])
+		}
+		q[name] = v[0]
+	}
+	return q, nil
 }
 
 func status(err error) int {

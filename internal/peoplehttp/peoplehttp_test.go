@@ -91,7 +91,7 @@ func TestRoutes(t *testing.T) {
 		}
 	}
 	fails = nil
-	for _, body := range []string{`{"usr":"x"}`, `[`, strings.Repeat(" ", maxBody+1) + "{}"} {
+	for _, body := range []string{`{"usr":"x"}`, `[`, `{} {}`, `{}x`, strings.Repeat(" ", maxBody+1) + "{}"} {
 		res, err := s.Client().Post(s.URL+"/v1/users", "application/json", strings.NewReader(body))
 		if err != nil {
 			t.Fatal(err)
@@ -99,6 +99,46 @@ func TestRoutes(t *testing.T) {
 		res.Body.Close()
 		if res.StatusCode != http.StatusBadRequest {
 			t.Errorf("%.20q: %s", body, res.Status)
+		}
+	}
+}
+
+// TestQuery says of which tenant a request is behind its path: that is heeded, or
+// the request refused, whatever its method.
+func TestQuery(t *testing.T) {
+	who := access.Principal{Kind: access.User, Tenant: "beta", Name: "adm", Role: access.Admin}
+	var got asked
+	var fails error
+	s, _ := serve(t, &who, &got, struct{}{}, &fails)
+	for _, c := range []struct{ method, path, body, tenant string }{
+		{"DELETE", "/v1/users/view?tenant=acme", "", "acme"},
+		{"DELETE", "/v1/tokens/id?tenant=acme", "", "acme"},
+		{"PATCH", "/v1/users/view?tenant=acme", `{"role":"viewer"}`, "acme"},
+		{"POST", "/v1/users?tenant=acme", `{"user":"view","tenant":"acme"}`, "acme"},
+		{"DELETE", "/v1/users/view?tenant=acme", `{"tenant":"beta"}`, "refused"},
+		{"DELETE", "/v1/users/view?tenant=acme&tenant=beta", "", "refused"},
+		{"DELETE", "/v1/users/view?Tenant=acme", "", "refused"},
+		{"DELETE", "/v1/users/view?tenant=acme;x", "", "refused"},
+		{"GET", "/v1/users?name=view", "", "refused"},
+		{"GET", "/v1/users?all=1", "", "refused"},
+		{"GET", "/v1/users?user=view&tenant=acme", "", "acme"},
+	} {
+		got = asked{}
+		req, err := http.NewRequest(c.method, s.URL+c.path, strings.NewReader(c.body))
+		if err != nil {
+			t.Fatal(err)
+		}
+		res, err := s.Client().Do(req)
+		if err != nil {
+			t.Fatal(err)
+		}
+		res.Body.Close()
+		if c.tenant == "refused" {
+			if res.StatusCode != http.StatusBadRequest || got.kind != 0 {
+				t.Errorf("%s %s: %s, and it was asked %+v", c.method, c.path, res.Status, got)
+			}
+		} else if res.StatusCode != http.StatusOK || got.body.Tenant != c.tenant {
+			t.Errorf("%s %s: %s, asked %+v", c.method, c.path, res.Status, got)
 		}
 	}
 }
