@@ -46,7 +46,12 @@ const maxSigners = 256
 // ParseTrust reads a trust file: on each line a name and a public key, as
 // FormatSigner has them; empty lines and such as begin with # are left out. A file
 // that names nobody is an error: it would refuse every module.
+//
+// No error has any of what is in the file: it may be the wrong one, and a secret.
 func ParseTrust(b []byte) ([]Signer, error) {
+	if len(b) > 0 && b[0] == kindPair {
+		return nil, errors.New("it is a key to sign with, which is a secret: a file of names and public keys is wanted, as wray module keygen prints them")
+	}
 	var list []Signer
 	in := bufio.NewScanner(bytes.NewReader(b))
 	for n := 1; in.Scan(); n++ {
@@ -60,7 +65,7 @@ func ParseTrust(b []byte) ([]Signer, error) {
 		}
 		key, err := base64.StdEncoding.DecodeString(f[1])
 		if err != nil || len(key) != 1+ed25519.PublicKeySize || key[0] != kindPublic {
-			return nil, fmt.Errorf("line %d: the key of %.40q is no public key of Ed25519 in base64, as wray module keygen prints them", n, f[0])
+			return nil, fmt.Errorf("line %d: what follows the name is no public key of Ed25519 in base64, as wray module keygen prints them", n)
 		}
 		if len(list) == maxSigners {
 			return nil, fmt.Errorf("line %d: more than %d keys", n, maxSigners)

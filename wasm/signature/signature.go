@@ -149,8 +149,8 @@ func (r *reader) count(most uint64) int {
 // is one. Errors: ErrFormat, for what is no module or has a signature that cannot
 // be read.
 func Split(wasm []byte) (module []byte, d Data, err error) {
-	if len(wasm) < 8 || string(wasm[:4]) != "\x00asm" {
-		return nil, nil, fmt.Errorf("the module %w: it does not begin as one", ErrFormat)
+	if err := begins(wasm); err != nil {
+		return nil, nil, err
 	}
 	first, rest, err := next(wasm[8:])
 	if err != nil {
@@ -164,6 +164,17 @@ func Split(wasm []byte) (module []byte, d Data, err error) {
 		return nil, nil, err
 	}
 	return append(wasm[:8:8], rest...), d, nil
+}
+
+// beginning is that of modules of version 1. No hash has it: what begins in another
+// way is none that was signed.
+const beginning = "\x00asm\x01\x00\x00\x00"
+
+func begins(module []byte) error {
+	if !bytes.HasPrefix(module, []byte(beginning)) {
+		return fmt.Errorf("the module %w: it does not begin as one of version 1", ErrFormat)
+	}
+	return nil
 }
 
 // Join returns a module, which must have no signature, with one.
@@ -210,8 +221,8 @@ func (f *frame) custom(name string) ([]byte, bool) {
 // Hashes returns what there is to sign of a module without a signature: the hash
 // of all its sections up to the end of each part. The last is that of all.
 func Hashes(module []byte) ([]Hash, error) {
-	if len(module) < 8 {
-		return nil, fmt.Errorf("the module %w: it does not begin as one", ErrFormat)
+	if err := begins(module); err != nil {
+		return nil, err
 	}
 	h := sha256.New()
 	var list []Hash

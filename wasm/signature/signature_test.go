@@ -8,6 +8,8 @@ import (
 	"errors"
 	"math/rand/v2"
 	"slices"
+	"strconv"
+	"strings"
 	"testing"
 )
 
@@ -209,4 +211,44 @@ func FuzzSplit(f *testing.F) {
 			}
 		}
 	})
+}
+
+// TestVersionWord changes the bytes of a signed module that no hash has.
+func TestVersionWord(t *testing.T) {
+	d := must(Sign(plain, nil, key(1), ""))
+	for at := range 8 {
+		m := bytes.Clone(Join(plain, d))
+		m[at] ^= 3
+		if _, _, err := Split(m); !errors.Is(err, ErrFormat) {
+			t.Errorf("with another byte %d it is a module: %v", at, err)
+		}
+		m = bytes.Clone(plain)
+		m[at] ^= 3
+		if by, err := Verify(m, d, []Signer{signer("a", 1)}); !errors.Is(err, ErrFormat) {
+			t.Errorf("with another byte %d it is signed by %v, %v", at, by, err)
+		}
+		if _, err := Sign(m, nil, key(1), ""); !errors.Is(err, ErrFormat) {
+			t.Errorf("with another byte %d it is signed: %v", at, err)
+		}
+	}
+}
+
+// TestTrustSecret reads secret keys in place of a trust file: no error has any of
+// their bytes.
+func TestTrustSecret(t *testing.T) {
+	for n := range byte(255) {
+		secret := MarshalKey(key(n))
+		for _, file := range [][]byte{secret, append([]byte("ann "), secret...), bytes.Replace(secret, secret[1:2], []byte("x y"), 1),
+			[]byte("AGE-SECRET-KEY-1QQQQ QQQQ\n"), []byte("a b c secret\n")} {
+			_, err := ParseTrust(file)
+			if err == nil {
+				t.Fatalf("%q is a trust file", file)
+			}
+			for _, f := range bytes.Fields(file) {
+				if q := strconv.Quote(string(f)); len(f) > 3 && (strings.Contains(err.Error(), string(f[:4])) || strings.Contains(err.Error(), q[1:5])) {
+					t.Fatalf("%q says what is in the file, %q", err, file)
+				}
+			}
+		}
+	}
 }
