@@ -15,6 +15,7 @@ type Action string
 // The actions.
 const (
 	NodeJoin    Action = "node.join"     // get a first certificate, for a join token
+	NodeHead    Action = "node.head"     // become a head, which has the authority
 	NodeTalk    Action = "node.talk"     // what nodes say to each other
 	JobSubmit   Action = "job.submit"    // run code
 	JobRead     Action = "job.read"      // list jobs, see one, read what it printed
@@ -27,6 +28,16 @@ const (
 	PeopleRead  Action = "people.read"   // list users and tokens
 	PeopleWrite Action = "people.manage" // make, change and remove users and tokens
 )
+
+// Governs reports whether an action changes who may do what, or which nodes there
+// are: it is not done where it cannot be recorded.
+func (a Action) Governs() bool {
+	switch a {
+	case NodeJoin, NodeHead, NodeOperate, NodeInvite, TenantWrite, PeopleWrite:
+		return true
+	}
+	return false
+}
 
 // Rule says who may call something.
 type Rule struct {

@@ -139,6 +139,16 @@ func NewRequest(key crypto.Signer, cluster, name string) ([]byte, error) {
 // maxRequest bounds a signing request, in bytes, before it is decoded.
 const maxRequest = 4 << 10
 
+// RequestName is the name of the node that asks with a request for a certificate;
+// empty where it is none. Nothing says that the name is its.
+func RequestName(der []byte) string {
+	r, err := readRequest(der)
+	if err != nil {
+		return ""
+	}
+	return r.name
+}
+
 // parseRequest reads a signing request. One that asks for more than a name is
 // refused rather than trimmed: an honest node does not send it.
 func parseRequest(der []byte) (request, error) {

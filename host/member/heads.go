@@ -76,12 +76,12 @@ func (m *Member) openHead(ctx context.Context, o *rpc.Options, p *port) (err err
 		return err
 	}
 	m.head = &auth.Registrar{Authority: authority, Store: m.store}
-	o.Registrar, o.Head, o.Control = m.head, authority.HeadCertificates(m.cfg.Name, time.Now), newAccess(m.store).of
+	o.Registrar, o.Head, o.Control = joins{m.head, m}, authority.HeadCertificates(m.cfg.Name, time.Now), newAccess(m.store).of
 	if q, ok := m.store.(control.Quorum); ok {
 		m.quorum = q
 		m.wg.Go(m.getVote)
 	}
-	o.Enlist = m.enlistOther
+	o.Enlist = m.enlistRecorded
 	m.wg.Go(func() { m.keepHeadKeys(keys) })
 	m.cred, err = auth.Open(m.cfg.Dir)
 	if !errors.Is(err, auth.ErrNotJoined) {

@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"strings"
 
+	"github.com/wray-project/wray"
 	"github.com/wray-project/wray/host/access"
 	"github.com/wray-project/wray/host/audit"
 )
@@ -16,8 +17,8 @@ import (
 // is called once, before Join and Serve.
 func (n *Node) Audit(l *audit.Log) { n.auditLog = l }
 
-// record writes an event of somebody. What cannot be recorded is said by the log,
-// and done all the same.
+// record writes an event of somebody. What cannot be recorded the log says and
+// counts: jobs go on, and what governs the cluster was not begun (recordable).
 func (n *Node) record(p access.Principal, e audit.Event) {
 	e.Who, e.Tenant, e.Token = p.String(), p.Tenant, p.Token
 	_ = n.auditLog.Write(e)
@@ -44,6 +45,23 @@ func (n *Node) done(p access.Principal, action access.Action, object string, err
 		e.Decision, e.Why = audit.Failed, err.Error()
 	}
 	n.record(p, e)
+}
+
+// recordable returns an error where what is decided now could not be recorded.
+func (n *Node) recordable() error {
+	if err := n.auditLog.Ready(); err != nil {
+		return &wray.Error{Code: wray.CodeStoreFull, Node: n.cfg.Name, Message: fmt.Sprintf("this cannot be recorded now, and is not done: %v", err),
+			Hint: "make room where the audit log is kept: it goes on by itself"}
+	}
+	return nil
+}
+
+// of says of whom a request is that the node's own user makes for a tenant.
+func (n *Node) of(tenant string) string {
+	if tenant == "" || tenant == n.cfg.Tenant {
+		return ""
+	}
+	return fmt.Sprintf(", of tenant %.70q", tenant)
 }
 
 // admitted records that a tenant's module was let in, or why not. hash is that of

@@ -41,7 +41,7 @@ func (n *Node) Join(ctx context.Context, c member.Config) error {
 	c.Handler, c.Blob, c.Drain = n.peers, n.peers.blob, n.retire
 	c.Protocols = map[string]func(context.Context, *rpc.Conn){bulk.Protocol: n.peers.bulk.accept}
 	c.Jobs = jobsForOthers{n}
-	c.Denied, c.Login = n.denied, n.login
+	c.Denied, c.Login, c.Decided, c.Ready = n.denied, n.login, n.done, n.recordable
 	c.HTTP = jobhttp.New(c.Jobs)
 	peoplehttp.Mount(c.HTTP, n.people)
 	m, err := member.Start(ctx, c)

@@ -115,7 +115,7 @@ func (s *Server) jobs(ctx context.Context, m link.Message) (any, error) {
 			return nil, err
 		}
 		info, err := s.n.SubmitJob(j, "", free)
-		about(ctx, "%s %s", info.ID, j.Name)
+		about(ctx, "%s %s%s", info.ID, j.Name, s.n.of(j.Tenant))
 		return info, err
 	case clientwire.KindJobs:
 		var b clientwire.JobsBody
@@ -135,7 +135,7 @@ func (s *Server) jobs(ctx context.Context, m link.Message) (any, error) {
 		return nil, err
 	}
 	if m.Kind == clientwire.KindJobStop {
-		about(ctx, "%s", b.ID)
+		about(ctx, "%s%s", b.ID, s.n.of(b.Tenant))
 		return s.n.StopJob(ctx, b.Tenant, b.ID)
 	}
 	return s.n.Job(ctx, b.Tenant, b.ID)

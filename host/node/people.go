@@ -24,6 +24,11 @@ func (s *Server) people(ctx context.Context, m link.Message) (any, error) {
 // people does what a message about users and tokens asks, of who may send it, and
 // records it.
 func (n *Node) people(ctx context.Context, kind link.Kind, b clientwire.PeopleBody) (any, error) {
+	if kind != clientwire.KindUserList && kind != clientwire.KindTokenList {
+		if err := n.recordable(); err != nil {
+			return nil, err
+		}
+	}
 	mem := n.Member()
 	if mem == nil {
 		return nil, errAlone

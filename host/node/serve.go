@@ -232,6 +232,11 @@ func (s *Server) handle(ctx context.Context, conn *link.Conn, m link.Message) (_
 	if audited(rule.Action) && rule.Action != access.PeopleWrite && m.Kind != clientwire.KindRun { // which record themselves
 		defer func() { s.n.done(who, rule.Action, *object, failed) }()
 	}
+	if rule.Action.Governs() && !s.inspect {
+		if err := s.n.recordable(); err != nil {
+			return link.Message{}, err
+		}
+	}
 	switch {
 	case m.Kind == clientwire.KindRun && !s.inspect:
 		out, err = s.run(ctx, conn, m)
@@ -334,7 +339,7 @@ func (s *Server) run(ctx context.Context, conn *link.Conn, m link.Message) (any,
 		return nil, err
 	}
 	defer free()
-	s.n.done(access.From(ctx), access.JobSubmit, j.Name+", for as long as its client is there", nil)
+	s.n.done(access.From(ctx), access.JobSubmit, j.Name+", for as long as its client is there"+s.n.of(j.Tenant), nil)
 	if b.Session {
 		if err := checkSocket(j.Client); err != nil {
 			return nil, err

@@ -29,8 +29,9 @@ type Options struct {
 	Hosts []string
 	// MaxBody is the most bytes of a request's body; 0 is no bound.
 	MaxBody int64
-	// Known is told of requests that show a good token. It may be nil.
-	Known func(*http.Request)
+	// Known is told of requests that show a good token, and whose: an error refuses
+	// the request, as there are too many. It may be nil.
+	Known func(*http.Request, access.Principal) error
 	// Denied is told of requests that were refused. It may be nil.
 	Denied func(p access.Principal, call, from string)
 }
@@ -108,7 +109,10 @@ func (g *gate) ServeHTTP(w http.ResponseWriter, req *http.Request) {
 	if !byCertificate {
 		var err error
 		if p, err = g.o.Check.Bearer(req.Header.Get("Authorization")); err == nil && g.o.Known != nil {
-			g.o.Known(req)
+			if err := g.o.Known(req, p); err != nil {
+				refuse(p, http.StatusTooManyRequests, err)
+				return
+			}
 		}
 	}
 	// A browser that has the certificate shows it for every page; a token it shows

@@ -31,21 +31,29 @@ func (d *door) principal(ctx context.Context) access.Principal {
 	}
 	if md, ok := metadata.FromIncomingContext(ctx); ok && d.bears {
 		if values := md.Get("authorization"); len(values) == 1 {
-			p, err := d.s.opt.Access.Bearer(values[0]) // nobody, where it is none
-			if at, ok := peer.FromContext(ctx); ok && err == nil {
-				if i, ok := at.AuthInfo.(info); ok {
-					vouched(i.conn)
-				}
-			}
+			p, _ := d.s.opt.Access.Bearer(values[0]) // nobody, where it is none
 			return p
 		}
 	}
 	return access.Principal{}
 }
 
+// room notes whose connection a call comes by that shows a token.
+func room(ctx context.Context, p access.Principal) error {
+	if at, ok := peer.FromContext(ctx); ok && p.Token != "" {
+		if i, ok := at.AuthInfo.(info); ok {
+			return vouched(i.conn, p.Tenant)
+		}
+	}
+	return nil
+}
+
 // allow decides about one call, and returns the context that it has.
 func (d *door) allow(ctx context.Context, method string) (context.Context, context.CancelFunc, error) {
 	p := d.principal(ctx)
+	if err := room(ctx, p); err != nil {
+		return nil, nil, jobFailure(err)
+	}
 	if _, err := access.Decide(p, method); err != nil {
 		if d.s.opt.Denied != nil {
 			from := ""

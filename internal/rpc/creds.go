@@ -23,7 +23,7 @@ type Conn struct {
 	id      auth.Identity // zero for a machine that joins
 	release func()
 	once    sync.Once
-	vouch   func() // says that who is there has shown a token; nil where a certificate did
+	bearer  *visit // of who shows tokens; nil where a certificate says who it is
 }
 
 // Identity says who is at the other end.
@@ -89,12 +89,14 @@ func newInfo(id auth.Identity, known bool) info {
 	return info{CommonAuthInfo: credentials.CommonAuthInfo{SecurityLevel: credentials.PrivacyAndIntegrity}, id: id, known: known}
 }
 
-// vouched notes that who calls by a connection is known by a token: it does not
-// make room for strangers any more.
-func vouched(c *Conn) {
-	if c != nil && c.vouch != nil {
-		c.vouch()
+// vouched notes that who calls by a connection is known by a token of a tenant: it
+// does not make room for strangers any more. An error says that the tenant has too
+// many connections.
+func vouched(c *Conn, tenant string) error {
+	if c == nil || c.bearer == nil {
+		return nil
 	}
+	return c.bearer.vouch(tenant)
 }
 
 // connKey is where the context of an HTTP request has its connection.

@@ -62,6 +62,10 @@ const (
 	// maxPeople is how many connections are open of whom is known at each call
 	// alone, by a token.
 	maxPeople, eachPeople = 1024, 128
+	// maxKnown is how many connections are open of people who are known, eachKnown
+	// those of one tenant or of an operator with a certificate, and sureKnown how
+	// many each may have whatever others do.
+	maxKnown, eachKnown, sureKnown = 4096, 512, 32
 	// maxPlain is how many connections are open that do not begin with TLS, each
 	// for plainTime at most.
 	maxPlain, eachPlain = 256, 64

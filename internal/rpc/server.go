@@ -106,10 +106,11 @@ type Server struct {
 	cancel      context.CancelFunc
 	wait        sync.WaitGroup
 
-	handshakes *gate // that are under way
-	joining    *gate // connections of machines that join
-	people     *gate // connections without a certificate
-	plain      *gate // connections without TLS
+	handshakes *gate  // that are under way
+	joining    *gate  // connections of machines that join
+	people     *gate  // connections without a certificate
+	plain      *gate  // connections without TLS
+	known      *known // connections of people, by tenant or operator
 
 	mu    sync.Mutex
 	conns map[net.Conn]bool // guarded by mu; those that no gRPC server has
@@ -142,6 +143,7 @@ func newServer(l net.Listener, heads *HeadPort) *Server {
 		joining:    newGate(maxJoining, eachJoining, grace),
 		people:     newGate(maxPeople, eachPeople, grace),
 		plain:      newGate(maxPlain, eachPlain, grace),
+		known:      newKnown(maxKnown, eachKnown, sureKnown),
 		conns:      map[net.Conn]bool{},
 		toNodes:    newQueue(l.Addr()), toJoin: newQueue(l.Addr()),
 		toOperators: newQueue(l.Addr()), toHTTP: newQueue(l.Addr()),
@@ -286,9 +288,9 @@ func (s *Server) serveOperators() {
 	}
 	s.http = &http.Server{
 		Handler: httpgate.New(mux, httpgate.Options{Check: s.opt.Access, Hosts: s.opt.HTTPHosts, Denied: s.opt.Denied, MaxBody: maxHTTPBody,
-			Known: func(req *http.Request) {
+			Known: func(req *http.Request, p access.Principal) error {
 				c, _ := req.Context().Value(connKey{}).(*Conn)
-				vouched(c)
+				return vouched(c, p.Tenant)
 			},
 			Certified: func(req *http.Request) access.Principal {
 				id, _ := Caller(req.Context())
@@ -386,12 +388,14 @@ func (s *Server) begin(c net.Conn, done func()) {
 	}
 	if len(t.ConnectionState().PeerCertificates) == 0 { // each call says who it is
 		leave, ok := s.people.enter(c)
-		switch {
-		case !ok:
-		case proto == protoHTTP:
-			s.toHTTP.put(&Conn{Conn: t, release: leave, vouch: leave})
-		default:
-			s.toOperators.put(&Conn{Conn: t, release: leave, vouch: leave})
+		if !ok {
+			return
+		}
+		b := &visit{all: s.known, stranger: leave}
+		if conn := (&Conn{Conn: t, release: b.leave, bearer: b}); proto == protoHTTP {
+			s.toHTTP.put(conn)
+		} else {
+			s.toOperators.put(conn)
 		}
 		return
 	}
@@ -400,6 +404,16 @@ func (s *Server) begin(c net.Conn, done func()) {
 		s.opt.Log("connection of %s: %v", c.RemoteAddr(), err)
 		c.Close()
 		return
+	}
+	if conn.id.Role == auth.RoleOperator {
+		who := "operator " + conn.id.Name
+		if err := s.known.enter(who); err != nil {
+			s.opt.Log("connection of %s: %s: %v", c.RemoteAddr(), conn.id.URI(), err)
+			conn.Close()
+			return
+		}
+		admitted := conn.release
+		conn.release = func() { s.known.leave(who); admitted() }
 	}
 	switch {
 	case conn.id.Role == auth.RoleOperator && proto == protoHTTP:
