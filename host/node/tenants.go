@@ -50,11 +50,7 @@ func (n *Node) admit(ctx context.Context, name string) (*tenant, error) {
 		e, gerr := control.Tenants(m.Store()).Get(ctx, name, name)
 		switch {
 		case gerr == nil:
-			n.mu.Lock()
-			if _, ok := n.records[name]; !ok {
-				n.records[name] = e.Value
-			}
-			n.mu.Unlock()
+			n.learn(name, e.Value)
 			t, err = n.tenant(name)
 		case !errors.Is(gerr, control.ErrNotFound):
 			err = &wray.Error{Code: wray.CodeDenied, Message: fmt.Sprintf("whether there is a tenant %s is not known now: %v", name, gerr), Hint: "try again"}
@@ -68,6 +64,19 @@ func (n *Node) admit(ctx context.Context, name string) (*tenant, error) {
 			Hint: "an operator of the cluster can enable it: wray tenant enable " + t.name}
 	}
 	return t, nil
+}
+
+// learn takes note of a tenant that is not among the records: they may never have
+// been read.
+func (n *Node) learn(name string, r control.Tenant) {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	if _, ok := n.records[name]; ok {
+		return
+	}
+	all := map[string]control.Tenant{name: r}
+	maps.Copy(all, n.records)
+	n.records = all
 }
 
 // setRecords takes what tenants there are now.

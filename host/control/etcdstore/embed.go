@@ -75,28 +75,49 @@ type Listener struct {
 // quorum of members is there.
 func Start(ctx context.Context, o Options) (*Store, error) {
 	log := &slogCore{log: o.Log, stopping: new(atomic.Bool)}
-	cfg, err := o.config(log)
+	ill := &illness{dir: o.Dir, log: o.Log, ended: make(chan struct{})}
+	cfg, err := o.config(log, ill)
 	if err != nil {
 		return nil, fmt.Errorf("start the control state: %w", err)
 	}
 	if err := os.MkdirAll(o.Dir, 0o700); err != nil {
 		return nil, fmt.Errorf("start the control state: %w", err)
 	}
-	e, err := embed.StartEtcd(cfg)
+	e, err := startEtcd(cfg, ill)
 	if err != nil {
 		return nil, fmt.Errorf("start the control state in %s: %w", o.Dir, err)
 	}
 	unserve := func() {}
 	if o.Port != nil {
-		unserve = servePort(e, o.Port)
+		unserve = sync.OnceFunc(servePort(e, o.Port))
 	}
-	stop := sync.OnceFunc(func() {
+	stopped := make(chan struct{})
+	begin := sync.OnceFunc(func() {
 		log.stopping.Store(true)
-		e.Close()
-		unserve()
+		go func() {
+			defer close(stopped)
+			e.Close()
+			unserve()
+		}()
 	})
+	stop := func() {
+		begin()
+		select {
+		case <-stopped:
+		case <-ill.ended:
+			select { // what has ended may have kept locks
+			case <-stopped:
+			case <-time.After(illStop):
+			}
+		}
+	}
+	// Other heads go on without this one: they are to hear nothing more of it.
+	ill.end(func() { unserve(); begin() })
 	select {
 	case <-e.Server.ReadyNotify():
+	case <-ill.ended:
+		stop()
+		return nil, fmt.Errorf("start the control state: %w", ill.Err())
 	case <-e.Server.StopNotify():
 		stop()
 		return nil, fmt.Errorf("start the control state in %s: it stopped: see its log", o.Dir)
@@ -109,6 +130,7 @@ func Start(ctx context.Context, o Options) (*Store, error) {
 			o.Dir, control.ErrUnavailable, slices.Sorted(maps.Keys(o.Members)), ctx.Err())
 	}
 	s := newStore(v3client.New(e.Server), Prefix)
+	s.ill = ill
 	s.self = uint64(e.Server.MemberID())
 	s.local = &local{name: o.Name, server: e.Server, tls: cfg.PeerTLSInfo}
 	s.renew = func(ctx context.Context, id clientv3.LeaseID) (int64, error) {
@@ -139,7 +161,7 @@ func Start(ctx context.Context, o Options) (*Store, error) {
 }
 
 // config checks the options and makes etcd's out of them.
-func (o *Options) config(log *slogCore) (*embed.Config, error) {
+func (o *Options) config(log *slogCore, ill *illness) (*embed.Config, error) {
 	if o.Dir == "" {
 		return nil, fmt.Errorf("%w: no directory for its files", control.ErrInvalid)
 	}
@@ -166,7 +188,7 @@ func (o *Options) config(log *slogCore) (*embed.Config, error) {
 	cfg.ElectionMs = uint(o.Election / time.Millisecond)
 	cfg.AutoCompactionMode = embed.CompactorModeRevision
 	cfg.AutoCompactionRetention = strconv.Itoa(o.Keep)
-	cfg.ZapLoggerBuilder = embed.NewZapLoggerBuilder(zap.New(log))
+	cfg.ZapLoggerBuilder = embed.NewZapLoggerBuilder(zap.New(log, zap.WithFatalHook(ill), zap.WithPanicHook(ill)))
 	cfg.EnableGRPCGateway = false
 	cfg.ListenClientUrls, cfg.AdvertiseClientUrls = nil, nil
 	cfg.ListenPeerUrls = nil

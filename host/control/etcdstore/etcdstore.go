@@ -34,8 +34,9 @@ type Store struct {
 	watch   clientv3.Watcher // of bare keys: see watcher
 	prefix  string           // of keys
 	renew   func(context.Context, clientv3.LeaseID) (ttl int64, err error)
-	self    uint64 // this member, of an etcd that runs here
-	local   *local // that etcd; nil of one that was dialed
+	self    uint64   // this member, of an etcd that runs here
+	local   *local   // that etcd; nil of one that was dialed
+	ill     *illness // of that etcd; nil likewise
 	awaited awaited
 	shut    func() error // closes client and what is behind it, once
 
@@ -265,6 +266,9 @@ func (s *Store) begin(ctx context.Context, doing string) (context.Context, conte
 	if s.closing.Err() != nil {
 		return nil, nil, fmt.Errorf("%s: %w", doing, control.ErrClosed)
 	}
+	if err := s.ill.Err(); err != nil {
+		return nil, nil, control.Unavailable(doing, err)
+	}
 	if err := ctx.Err(); err != nil {
 		return nil, nil, control.Unavailable(doing, err)
 	}
@@ -278,6 +282,9 @@ func (s *Store) begin(ctx context.Context, doing string) (context.Context, conte
 func (s *Store) wrap(ctx context.Context, doing string, err error) error {
 	if s.closing.Err() != nil {
 		return fmt.Errorf("%s: %w", doing, control.ErrClosed)
+	}
+	if err := s.ill.Err(); err != nil {
+		return control.Unavailable(doing, err)
 	}
 	if ctx.Err() != nil {
 		return control.Unavailable(doing, context.Cause(ctx))
