@@ -109,6 +109,15 @@ func (s *Scheduler) nowhere(name string, res wray.Resources, wants []want, place
 	}
 	e.Message = b.String()
 	e.Hint = "ask for less, or for what a node has; or add a node that has it"
+	for _, c := range here.Fails {
+		switch quota := &s.config.Quota; {
+		case !c.Never || e.Limit != nil:
+		case c.Kind == ShortCPU && c.Has == int64(quota.CPU):
+			e.Limit = &wray.Limit{Name: "cpu", Value: c.Has, Unit: wray.UnitCPU, Flag: FlagCPU}
+		case c.Kind == ShortMemory && c.Has == quota.Memory:
+			e.Limit = &wray.Limit{Name: "memory", Value: c.Has, Unit: "bytes", Flag: FlagMemory}
+		}
+	}
 	if place.picky() {
 		e.Hint = "wray status shows the nodes and their labels; a node that is asked for softly need not be there"
 	}

@@ -65,6 +65,10 @@ type Config struct {
 	// be positive.
 	Capacity wray.Resources
 
+	// Quota is what whoever shares out nodes lets them hold on each: an error names
+	// it as its limit where Capacity is no more because of it. Zero is no bound.
+	Quota wray.Resources
+
 	// Custom is what they may hold of other resources, each name once.
 	Custom []wray.Custom
 

@@ -2,6 +2,7 @@ package worker
 
 import (
 	"errors"
+	"fmt"
 	"time"
 
 	"github.com/wray-project/wray"
@@ -25,6 +26,11 @@ func (c *Config) bound() {
 	if q.Sandboxes > 0 {
 		c.Sandboxes = int(min(int64(c.Sandboxes), q.Sandboxes))
 	}
+}
+
+// allowed is what of the quota bounds what tasks hold.
+func (c *Config) allowed() wray.Resources {
+	return wray.Resources{CPU: wray.CPU(c.Quota.CPU), Memory: c.Quota.Memory}
 }
 
 // submitRate is how many tasks may be submitted now: a bucket that a second
@@ -92,20 +98,38 @@ func (w *Worker) speedUp(j *job) {
 
 // ofQuota names the tenant's quota in an error about a bound that it has set.
 func (w *Worker) ofQuota(err error) error {
-	q := &w.cfg.Quota
 	var e *wray.Error
-	if *q == (wray.Quota{}) || !errors.As(err, &e) || e.Limit == nil {
-		return err
+	if w.cfg.Quota != (wray.Quota{}) && errors.As(err, &e) {
+		if x := w.quotaOf(e); x != e {
+			return x
+		}
 	}
-	switch {
-	case e.Code == wray.CodeLimitExceeded && e.Limit.Name == "nesting depth" && e.Limit.Value == q.Depth:
+	return err
+}
+
+// quotaOf is ofQuota for the failure of a task, nil where it has none. What is not
+// of the quota is returned as it is.
+func (w *Worker) quotaOf(e *wray.Error) *wray.Error {
+	q := &w.cfg.Quota
+	if *q == (wray.Quota{}) || e == nil || e.Limit == nil {
+		return e
+	}
+	flag := ""
+	switch l := e.Limit; {
+	case e.Code == wray.CodeLimitExceeded && l.Name == "nesting depth" && l.Value == q.Depth:
 		x := q.Exceeded(w.cfg.Tenant, "depth")
 		x.Task = e.Task
 		return x
-	case e.Code == wray.CodeUnschedulable && e.Limit.Name == "cpu" && e.Limit.Value == q.CPU:
-		e.Hint = "ask for less: it is the quota of its tenant; " + q.Hint(w.cfg.Tenant, "cpu")
-	case e.Code == wray.CodeUnschedulable && e.Limit.Name == "memory" && e.Limit.Value == q.Memory:
-		e.Hint = "ask for less: it is the quota of its tenant; " + q.Hint(w.cfg.Tenant, "memory")
+	case e.Code == wray.CodeUnschedulable && l.Name == "cpu" && l.Value == q.CPU:
+		flag = "cpu"
+	case e.Code == wray.CodeUnschedulable && l.Name == "memory" && l.Value == q.Memory:
+		flag = "memory"
+	default:
+		return e
 	}
-	return err
+	x := *e
+	x.Limit = q.Exceeded(w.cfg.Tenant, flag).Limit
+	x.Message += fmt.Sprintf("; that is the quota of tenant %s on each node", w.cfg.Tenant)
+	x.Hint = "ask for less: a node more helps nothing; " + q.Hint(w.cfg.Tenant, flag)
+	return &x
 }

@@ -109,7 +109,7 @@ func (w *Worker) actLocked(self, holder *guest) (mine *task) {
 				w.lentDone(t, d.Err)
 			}
 			if d.Err != nil {
-				t.fail(t.job.named(d.Err, t.name, d.Attempt))
+				t.fail(t.job.named(w.quotaOf(d.Err), t.name, d.Attempt))
 			} else if t.stream != nil {
 				_ = t.stream.End()
 			}

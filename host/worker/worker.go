@@ -162,7 +162,7 @@ func New(ctx context.Context, cfg Config) (*Worker, error) {
 		_ = w.engine.Close(ctx)
 		return nil, err
 	}
-	sc := scheduler.Config{Capacity: cfg.Capacity, Custom: cfg.Custom, Node: cfg.Node, Labels: cfg.Labels}
+	sc := scheduler.Config{Capacity: cfg.Capacity, Quota: cfg.allowed(), Custom: cfg.Custom, Node: cfg.Node, Labels: cfg.Labels}
 	if d := cfg.Quota.Depth; d > 0 && d < scheduler.DefaultMaxDepth {
 		sc.MaxDepth = int(d)
 	}
