@@ -58,6 +58,7 @@ func tooMany(what string, most int, hint string) error {
 type visit struct {
 	all      *known
 	stranger func() // leaves the gate
+	shown    func() // is told of the first good token; may be nil
 
 	mu     sync.Mutex
 	whose  string // guarded by mu; empty before
@@ -77,6 +78,9 @@ func (b *visit) vouch(tenant string) error {
 	}
 	b.whose = whose
 	b.stranger()
+	if b.shown != nil {
+		b.shown()
+	}
 	return nil
 }
 

@@ -55,8 +55,11 @@ const (
 	// handshakeTime is how long a handshake may take.
 	handshakeTime = 10 * time.Second
 	// maxHandshakes is how many are under way at one time, and eachHandshakes
-	// those of one address.
-	maxHandshakes, eachHandshakes = 256, 64
+	// those of one address. Addresses that are familiar have as many again.
+	maxHandshakes, eachHandshakes = 512, 64
+	// patience is how long who says nothing has before he makes room sooner than
+	// others.
+	patience = 100 * time.Millisecond
 	// maxJoining is how many connections of machines that join are open.
 	maxJoining, eachJoining = 64, 16
 	// maxPeople is how many connections are open of whom is known at each call
@@ -70,7 +73,8 @@ const (
 	// for plainTime at most.
 	maxPlain, eachPlain = 256, 64
 	plainTime           = time.Minute
-	// grace is how long a connection may take before another has its place.
+	// grace is how long a connection may take before another has its place, once
+	// its handshake is done or where it speaks no TLS.
 	grace = time.Second
 )
 

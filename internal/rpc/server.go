@@ -10,6 +10,7 @@ import (
 	"log/slog"
 	"net"
 	"net/http"
+	"slices"
 	"sync"
 	"time"
 
@@ -21,6 +22,7 @@ import (
 	"github.com/wray-project/wray/host/access"
 	"github.com/wray-project/wray/host/auth"
 	"github.com/wray-project/wray/host/control"
+	"github.com/wray-project/wray/internal/fewer"
 	"github.com/wray-project/wray/internal/httpgate"
 	"github.com/wray-project/wray/internal/rpc/internal/controlpb"
 	"github.com/wray-project/wray/internal/rpc/internal/headspb"
@@ -107,10 +109,15 @@ type Server struct {
 	wait        sync.WaitGroup
 
 	handshakes *gate  // that are under way
+	familiar   *gate  // likewise, from addresses that are familiar
+	plainKnown *gate  // connections without TLS from such addresses
+	lately     lately // familiar addresses
 	joining    *gate  // connections of machines that join
 	people     *gate  // connections without a certificate
 	plain      *gate  // connections without TLS
 	known      *known // connections of people, by tenant or operator
+
+	few *fewer.Log // before Options.Log
 
 	mu    sync.Mutex
 	conns map[net.Conn]bool // guarded by mu; those that no gRPC server has
@@ -139,7 +146,10 @@ const readyTime = time.Second
 func newServer(l net.Listener, heads *HeadPort) *Server {
 	s := &Server{
 		listener: l, heads: heads, ready: make(chan struct{}),
-		handshakes: newGate(maxHandshakes, eachHandshakes, grace),
+		handshakes: newFairGate(maxHandshakes, eachHandshakes),
+		familiar:   newFairGate(maxHandshakes, eachHandshakes),
+		plainKnown: newGate(maxPlain, eachPlain, grace),
+		few:        fewer.New(logMost, logWindow),
 		joining:    newGate(maxJoining, eachJoining, grace),
 		people:     newGate(maxPeople, eachPeople, grace),
 		plain:      newGate(maxPlain, eachPlain, grace),
@@ -186,10 +196,16 @@ func (s *Server) awaitReady() bool {
 func (s *Server) logf(format string, args ...any) {
 	select {
 	case <-s.ready:
-		s.opt.Log(format, args...)
+		s.few.Write(format, func(more string) { s.opt.Log(format+"%s", append(slices.Clip(args), more)...) })
 	default:
 	}
 }
+
+// Anybody can cause what is logged: of each kind so much is in a window.
+const (
+	logMost   = 10
+	logWindow = 10 * time.Second
+)
 
 // Serve serves all that the server is for. It is called once.
 func (s *Server) Serve(o Options) {
@@ -268,6 +284,7 @@ func (s *Server) Close() error {
 		s.heads.Close()
 	}
 	s.wait.Wait()
+	s.few.Close()
 	return nil
 }
 
@@ -327,18 +344,20 @@ func (s *Server) accept() {
 			}
 			continue
 		}
-		done, ok := s.handshakes.enter(c)
-		if !ok {
-			continue
+		g := s.handshakes
+		if s.lately.has(c) {
+			g = s.familiar
 		}
-		s.wait.Go(func() { s.begin(c, done) })
+		if v, ok := g.visit(c); ok {
+			s.wait.Go(func() { s.begin(c, v) })
+		}
 	}
 }
 
-// begin finds out what a connection is, and has it served. done is called when
-// that is known.
-func (s *Server) begin(c net.Conn, done func()) {
-	defer done()
+// begin finds out what a connection is, and has it served. v leaves when that is
+// known.
+func (s *Server) begin(c net.Conn, v *visitor) {
+	defer v.leave()
 	if !s.track(c) {
 		return
 	}
@@ -350,13 +369,18 @@ func (s *Server) begin(c net.Conn, done func()) {
 		c.Close()
 		return
 	}
+	v.said()
 	if first[0] != 22 { // a handshake's record begins with it, RFC 8446 5.1
 		if !s.awaitReady() || s.opt.Plain == nil {
 			c.Close()
 			return
 		}
-		done()
-		leave, ok := s.plain.enter(c)
+		v.leave()
+		plain := s.plain
+		if v.g == s.familiar {
+			plain = s.plainKnown
+		}
+		leave, ok := plain.enter(c)
 		if !ok {
 			return
 		}
@@ -391,7 +415,7 @@ func (s *Server) begin(c net.Conn, done func()) {
 		if !ok {
 			return
 		}
-		b := &visit{all: s.known, stranger: leave}
+		b := &visit{all: s.known, stranger: leave, shown: func() { s.lately.note(c) }}
 		if conn := (&Conn{Conn: t, release: b.leave, bearer: b}); proto == protoHTTP {
 			s.toHTTP.put(conn)
 		} else {
@@ -401,14 +425,15 @@ func (s *Server) begin(c net.Conn, done func()) {
 	}
 	conn, err := admit(s.opt.Guard, t, s.opt.Guard.IdentifyCaller)
 	if err != nil {
-		s.opt.Log("connection of %s: %v", c.RemoteAddr(), err)
+		s.logf("connection of %s: %v", c.RemoteAddr(), err)
 		c.Close()
 		return
 	}
+	s.lately.note(c)
 	if conn.id.Role == auth.RoleOperator {
 		who := "operator " + conn.id.Name
 		if err := s.known.enter(who); err != nil {
-			s.opt.Log("connection of %s: %s: %v", c.RemoteAddr(), conn.id.URI(), err)
+			s.logf("connection of %s: %s: %v", c.RemoteAddr(), conn.id.URI(), err)
 			conn.Close()
 			return
 		}
@@ -423,14 +448,14 @@ func (s *Server) begin(c net.Conn, done func()) {
 		s.toOperators.put(conn)
 		return
 	case conn.id.Role != auth.RoleNode, proto == protoHTTP:
-		s.opt.Log("connection of %s: %s may not speak %s", c.RemoteAddr(), conn.id.URI(), proto)
+		s.logf("connection of %s: %s may not speak %s", c.RemoteAddr(), conn.id.URI(), proto)
 		conn.Close()
 		return
 	case proto == protoGRPC:
 		s.toNodes.put(conn)
 		return
 	}
-	done()
+	v.leave()
 	defer conn.Close()
 	s.opt.Protocols[proto](s.ctx, conn)
 }

@@ -92,7 +92,7 @@ func New(self cluster.Member, o Options) (*Gossip, error) {
 		_ = t.Shutdown()
 		return nil, fmt.Errorf("gossip: %w", err)
 	}
-	logger := newLogger(o.Log)
+	logger, few := newLogger(o.Log)
 	ml := memberlist.DefaultLANConfig()
 	ml.Transport, ml.Keyring, ml.Logger = t, ring, logger
 	ml.ProbeInterval, ml.ProbeTimeout = o.Probe, o.Probe/2
@@ -111,6 +111,7 @@ func New(self cluster.Member, o Options) (*Gossip, error) {
 	g.Heard(cluster.Peer{Member: self, Status: cluster.Alive})
 	if g.serf, err = serf.Create(c); err != nil {
 		_ = t.Shutdown()
+		few.Close()
 		return nil, fmt.Errorf("gossip: %w", err)
 	}
 	g.drain.Go(g.follow)
@@ -118,7 +119,9 @@ func New(self cluster.Member, o Options) (*Gossip, error) {
 		err := g.serf.Shutdown()
 		g.drain.Wait()
 		g.Roster.Close()
-		return errors.Join(err, t.Shutdown())
+		err = errors.Join(err, t.Shutdown())
+		few.Close()
+		return err
 	})
 	return g, nil
 }
