@@ -15,7 +15,8 @@ import (
 
 // Checker knows whose a token is, by what it follows of the control state: no
 // check asks anybody. Before it has read that, and as long as it could not, no
-// token is good; while the control state is away later, what it was last counts.
+// token is good; while the control state is away later, what it was last counts,
+// for MaxStale: somebody may have lost his token meanwhile.
 // Its methods may be called by any number of goroutines.
 type Checker struct {
 	store control.Store
@@ -26,6 +27,8 @@ type Checker struct {
 	ready chan struct{} // closed when all was read once
 
 	mu     sync.RWMutex
+	stale  map[string]bool              // guarded by mu; prefixes of which too long nothing was heard
+	again  map[string]func()            // guarded by mu; have a prefix be read again
 	homes  map[string]home              // guarded by mu; the tenants, by name
 	users  map[string]user              // guarded by mu; by tenant/name
 	tokens map[string]*known            // guarded by mu; by ID
@@ -79,7 +82,7 @@ func NewChecker(store control.Store, o CheckerOptions) *Checker {
 	if o.Login == nil {
 		o.Login = func(Principal) {}
 	}
-	c := &Checker{store: store, now: o.Now, login: o.Login, ready: make(chan struct{}), homes: map[string]home{}, users: map[string]user{}, tokens: map[string]*known{}, held: map[string]map[*holding]bool{}}
+	c := &Checker{store: store, now: o.Now, login: o.Login, ready: make(chan struct{}), stale: map[string]bool{}, again: map[string]func(){}, homes: map[string]home{}, users: map[string]user{}, tokens: map[string]*known{}, held: map[string]map[*holding]bool{}}
 	ctx, stop := context.WithCancel(context.Background())
 	c.stop = stop
 	var all sync.WaitGroup
@@ -90,6 +93,7 @@ func NewChecker(store control.Store, o CheckerOptions) *Checker {
 	c.wg.Go(func() { c.follow(ctx, KindUser+"/", c.resetUsers, c.applyUser, sync.OnceFunc(all.Done)) })
 	c.wg.Go(func() { c.follow(ctx, KindToken+"/", c.resetTokens, c.applyToken, sync.OnceFunc(all.Done)) })
 	c.wg.Go(func() { all.Wait(); close(c.ready) })
+	c.wg.Go(func() { c.listen(ctx) })
 	return c
 }
 
@@ -125,7 +129,9 @@ func (c *Checker) follow(ctx context.Context, prefix string, reset func([]contro
 		if err == nil {
 			w, err = c.store.Watch(ctx, prefix, from+1)
 		}
+		watching, again := context.WithCancel(ctx)
 		if errors.Is(err, control.ErrClosed) {
+			again()
 			return
 		}
 		if err != nil { // also where a head of an older version denies it
@@ -133,17 +139,20 @@ func (c *Checker) follow(ctx context.Context, prefix string, reset func([]contro
 			case <-ctx.Done():
 			case <-time.After(retry):
 			}
+			again()
 			continue
 		}
 		reset(records)
+		c.current(prefix, again)
 		read()
-		for err == nil || errors.Is(err, control.ErrUnavailable) && ctx.Err() == nil {
+		for err == nil || errors.Is(err, control.ErrUnavailable) && watching.Err() == nil {
 			var b control.Batch
-			b, err = w.Next(ctx)
+			b, err = w.Next(watching)
 			for _, e := range b.Events {
 				apply(e)
 			}
 		}
+		again()
 		w.Close()
 		if errors.Is(err, control.ErrClosed) {
 			return
@@ -321,6 +330,9 @@ func (c *Checker) verify(s Secret) (p Principal, news bool, err error) {
 // is of a tenant and of a user that were made before it: those that were made
 // later under the same names are others, whatever was left of the first.
 func (c *Checker) principalLocked(id string, k *known) (Principal, bool) {
+	if len(c.stale) > 0 {
+		return Principal{}, false
+	}
 	t, stands := c.homes[k.tenant]
 	u, there := c.users[k.tenant+"/"+k.rec.User]
 	if k.tenant != Home && (!stands || t.born > u.born) {

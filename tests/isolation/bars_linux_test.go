@@ -19,6 +19,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/wray-project/wray"
+	"github.com/wray-project/wray/host/control"
 	"github.com/wray-project/wray/host/node"
 	"github.com/wray-project/wray/host/worker"
 	"github.com/wray-project/wray/internal/clientwire"
@@ -260,10 +261,10 @@ func workerPid(t testing.TB) int {
 }
 
 // awaitObjects waits until the node holds so many.
-func awaitObjects(t testing.TB, n *node.Node, many int64) {
+func awaitObjects(t testing.TB, n *node.Node, tenant string, many int64) {
 	t.Helper()
 	for {
-		m, err := n.Objects(t.Context(), "", clientwire.MemoryBody{})
+		m, err := n.Objects(t.Context(), tenant, clientwire.MemoryBody{})
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -356,7 +357,7 @@ func TestBar11(t *testing.T) {
 		_, err := runCase(ctx, n, &holder, holder.Wasm(), worker.Limits{Memory: 512 << 20})
 		held <- err
 	}()
-	awaitObjects(t, n, 10_000)
+	awaitObjects(t, n, "", 10_000)
 	c := caseNamed(t, "known-handles")
 	code, err := runCase(t.Context(), n, &c, c.Wasm(), worker.Limits{})
 	select {
@@ -371,14 +372,13 @@ func TestBar11(t *testing.T) {
 	}
 	testenv.Bar(t, 11, accepted, "of 1,000,000 forged handles accepted", err == nil && code == 0)
 	testenv.BarSkip(t, 11, "absent and forbidden told apart by time", "handles are numbers of one guest: another's cannot be named, so there is no forbidden")
-	testenv.BarSkip(t, 11, "references of other tenants", "objects are not shared between tenants yet")
 }
 
 // TestBar12 fills what a worker has with a canary, four times 256 MiB, and has
 // the next job look for it.
 func TestBar12(t *testing.T) {
 	testenv.NeedBars(t)
-	n := newNode(t)
+	n := newTenants(t, map[string]control.Tenant{"other": {}})
 	writer, reader := hostile.Canary(), hostile.Finder()
 	for range 4 {
 		if code, err := n.Run(t.Context(), node.Job{Name: "canary", Modules: []node.Module{{Name: "canary", Wasm: writer}}, Limits: worker.Limits{Memory: 640 << 20}}); code != 0 || err != nil {
@@ -443,5 +443,4 @@ func TestBar15(t *testing.T) {
 	testenv.Bar(t, 15, fmt.Sprintf("%.2f", rate), "MiB/s of a flood of output pass, at most 4 and its burst", rate <= 4.5)
 	testenv.Bar(t, 15, (most-before)>>20, "MiB that the node has grown by during it, at most 96", most-before <= 96<<20)
 	testenv.Bar(t, 15, 0, fmt.Sprintf("of %d jobs beside it failed", victims), true)
-	testenv.BarSkip(t, 15, "fork bomb against a quota, and a victim's p99", "there are no quotas of tenants yet")
 }
