@@ -23,6 +23,9 @@ type gated struct {
 	tokens  map[string]string
 	denied  int
 	as      access.Principal // who has a certificate
+
+	store control.Store
+	check *access.Checker
 }
 
 func newGated(t *testing.T) *gated {
@@ -36,7 +39,7 @@ func newGated(t *testing.T) *gated {
 	if _, err := control.Tenants(store).Create(ctx, "acme", "acme", control.Tenant{}); err != nil {
 		t.Fatal(err)
 	}
-	g := &gated{tokens: map[string]string{}}
+	g := &gated{tokens: map[string]string{}, store: store, check: check}
 	make := func(who, tenant string, role access.Role, now func() time.Time) access.Secret {
 		if err := p.AddUser(ctx, tenant, who, role, false, ""); err != nil {
 			t.Fatal(err)
@@ -172,6 +175,31 @@ func TestMatrix(t *testing.T) {
 	// Which routes there are is told to none who is not known.
 	if a, b := g.do("GET", "/v1/none", "", nil), g.do("GET", "/v1/jobs", "", nil); a.Code != b.Code || a.Body.String() != b.Body.String() {
 		t.Errorf("a route that is not there is told apart: %d and %d", a.Code, b.Code)
+	}
+}
+
+// TestDisabled asks for every route as people of a tenant that is disabled: they
+// reach what begins nothing, as before.
+func TestDisabled(t *testing.T) {
+	g := newGated(t)
+	if _, err := control.Tenants(g.store).Modify(t.Context(), "acme", "acme", func(r *control.Tenant) error { r.Disabled = true; return nil }); err != nil {
+		t.Fatal(err)
+	}
+	for late := time.Now().Add(time.Minute); ; time.Sleep(time.Millisecond) { // until it is known
+		if p, err := g.check.Verify(g.tokens["acme-admin"]); err != nil || time.Now().After(late) {
+			t.Fatal(p, err)
+		} else if p.Paused {
+			break
+		}
+	}
+	for _, r := range routes {
+		for who, may := range map[string]bool{"acme-admin": r.method != "POST" || r.path == "/v1/jobs/{id}/stop", "admin": true} {
+			before := g.reached
+			w := g.do(r.method, strings.ReplaceAll(r.path, "{id}", "job-1"), "Bearer "+g.tokens[who], nil)
+			if (g.reached == before+1) != may || !may && w.Code != http.StatusForbidden {
+				t.Errorf("%s %s by %s: %d, %s", r.method, r.path, who, w.Code, w.Body)
+			}
+		}
 	}
 }
 
