@@ -427,7 +427,7 @@ func (l *Log) Ready() error {
 		return nil
 	}
 	if err := allocate(l.f, l.size, reserve); err != nil {
-		return l.failLocked(err)
+		return fmt.Errorf("audit log %s: make sure of its place on the disk: %w", l.dir, err) // what fits is recorded yet
 	}
 	l.sure = l.size + reserve
 	return nil

@@ -45,4 +45,12 @@ func TestReserved(t *testing.T) {
 	if !errors.Is(err, unix.ENOSPC) {
 		t.Errorf("on a full disk: %v", err)
 	}
+	write(t, l, 1) // what has its place is recorded yet
+	if err := os.Remove(f.Name()); err != nil {
+		t.Fatal(err)
+	}
+	f.Close()
+	if err := l.Ready(); err != nil {
+		t.Errorf("where there is room again: %v", err)
+	}
 }
