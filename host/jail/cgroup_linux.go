@@ -9,6 +9,8 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"sync"
+	"time"
 
 	"golang.org/x/sys/unix"
 )
@@ -40,20 +42,28 @@ func NewCgroup(name string, l CgroupLimits) (*Cgroup, error) {
 	if err != nil {
 		return nil, err
 	}
+	sweepOnce.Do(func() { sweep(parents, time.Now().Add(-sweepAge)) })
+	return parents.make(name, l)
+}
+
+// make is NewCgroup in parents.
+func (p *cgroupParents) make(name string, l CgroupLimits) (*Cgroup, error) {
 	name = fmt.Sprintf("wray-%d-%s", os.Getpid(), name)
-	c := &Cgroup{version: parents.version}
-	made := func(parent string) (string, error) {
-		if parent == "" {
-			return "", nil
+	c := &Cgroup{version: p.version}
+	var err error
+	made := func(parent string) (dir string) {
+		if parent == "" || err != nil {
+			return ""
 		}
-		dir := filepath.Join(parent, name)
-		if err := os.Mkdir(dir, 0o755); err != nil && !errors.Is(err, os.ErrExist) {
-			return "", fmt.Errorf("%w: %w", ErrNoCgroup, err)
+		if dir, err = makeGroup(filepath.Join(parent, name)); err != nil {
+			err = fmt.Errorf("%w: %w", ErrNoCgroup, err)
+			return ""
 		}
-		return dir, nil
+		return dir
 	}
-	if c.memory, err = made(parents.memory); err == nil {
-		c.cpu, err = made(parents.cpu)
+	c.memory = made(p.memory)
+	if c.cpu = c.memory; p.cpu != p.memory {
+		c.cpu = made(p.cpu)
 	}
 	if err == nil {
 		err = c.Set(l)
@@ -64,6 +74,54 @@ func NewCgroup(name string, l CgroupLimits) (*Cgroup, error) {
 	}
 	return c, nil
 }
+
+// makeGroup makes a directory that nobody has set a limit in, and returns its
+// name. One that is there was left by a process that had this one's number, with
+// its limits, and perhaps with somebody in it: then another name is taken.
+func makeGroup(dir string) (string, error) {
+	name := dir
+	for i := 2; ; i++ {
+		err := os.Mkdir(name, 0o755)
+		if errors.Is(err, os.ErrExist) && os.Remove(name) == nil {
+			err = os.Mkdir(name, 0o755)
+		}
+		if !errors.Is(err, os.ErrExist) || i > 16 {
+			return name, err
+		}
+		name = fmt.Sprintf("%s-%d", dir, i)
+	}
+}
+
+// sweepAge is how old groups are that are removed because nobody has them: a
+// process that another namespace has numbered makes one and then enters it.
+const sweepAge = time.Minute
+
+var sweepOnce sync.Once
+
+// sweep removes groups of processes that are gone, older than before: those that
+// were killed could not. The kernel keeps those in which a process is.
+func sweep(p cgroupParents, before time.Time) {
+	for _, parent := range (&Cgroup{memory: p.memory, cpu: p.cpu}).dirs() {
+		entries, err := os.ReadDir(parent)
+		if err != nil {
+			continue
+		}
+		for _, e := range entries {
+			rest, ours := strings.CutPrefix(e.Name(), "wray-")
+			number, _, named := strings.Cut(rest, "-")
+			pid, err := strconv.Atoi(number)
+			if !ours || !named || err != nil || pid <= 0 || !e.IsDir() || !gone(pid) {
+				continue
+			}
+			if info, err := e.Info(); err == nil && info.ModTime().Before(before) {
+				_ = os.Remove(filepath.Join(parent, e.Name())) // there is a process in it
+			}
+		}
+	}
+}
+
+// gone reports whether there is no process of that number.
+func gone(pid int) bool { return errors.Is(unix.Kill(pid, 0), unix.ESRCH) }
 
 // CgroupSupport says whether control groups can be made, and where.
 func CgroupSupport() (version int, detail string, err error) {
