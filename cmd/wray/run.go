@@ -35,6 +35,7 @@ type nodeOptions struct {
 	labels    []string
 	trust     []string
 	weak      bool
+	idle      span // of wray start
 }
 
 func (o *nodeOptions) flags(f *pflag.FlagSet) {
@@ -75,7 +76,7 @@ func (o *nodeOptions) node(cache string) (*node.Node, error) {
 		}
 	}
 	n, err := node.New(node.Config{CacheDir: cache, StoreBytes: int64(o.store), Residents: int(o.residents), Sandboxes: int(o.sandboxes), AllowWeak: o.weak, SpillDirs: o.spill, SpillLimit: int64(o.spillMax), SpillS3: o.spillS3, State: o.state,
-		Capacity: wray.Resources{CPU: wray.CPUs(float64(o.cpus))}, Custom: custom, Labels: labels, Trust: trust, TrustOf: of})
+		Capacity: wray.Resources{CPU: wray.CPUs(float64(o.cpus))}, Custom: custom, Labels: labels, Trust: trust, TrustOf: of, WorkerIdle: time.Duration(o.idle)})
 	if at := (*fs.PathError)(nil); errors.As(err, &at) && strings.HasPrefix(err.Error(), objectstore.SpillDirFlag) {
 		return nil, withHint(fmt.Errorf("no file can be made in a directory for objects: %w", err), "name one of your own, on a disk")
 	}

@@ -52,6 +52,7 @@ drained: see wray node drain. On an interrupt it leaves at once.`,
 	f.Var(bounded{&j.log, 1 << 20, 1 << 40, "a job's log"}, "job-log-limit", "bytes kept of what a submitted job prints, the newest (default 16MiB)")
 	f.StringVar(&j.audit, "audit-dir", "", "`DIR` that keeps the log of what was done and refused (default audit beside what --jobs-dir names)")
 	f.Var(bounded{&j.auditKeep, 256 << 20, 1 << 50, "the log of what was done"}, "audit-keep", "bytes kept of that log, the newest (default 2GiB)")
+	f.Var(&o.idle, "worker-idle", fmt.Sprintf("how long a tenant's worker is kept that has nothing to do (default %v)", node.DefaultWorkerIdle))
 	f.Var(&drainFor, "drain", "on SIGTERM, how long what runs has to end before the node leaves its cluster")
 	f.StringVar(&groups, "autoscale", "", "as a head, start and remove nodes by what waits: `FILE` has the groups of nodes (default as the last time; none: --autoscale=)")
 	o.flags(f)

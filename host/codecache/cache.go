@@ -31,6 +31,7 @@ import (
 	"os"
 	"path/filepath"
 	"regexp"
+	"strings"
 	"sync"
 )
 
@@ -184,7 +185,30 @@ func readKey(path string) ([]byte, error) {
 	return key, nil
 }
 
-var tenantName = regexp.MustCompile(`^[a-z0-9][a-z0-9._-]{0,62}$`)
+// tenantName is a tenant's name, and after an @ what tells it from another that had
+// the name.
+var tenantName = regexp.MustCompile(`^[a-z0-9][a-z0-9._-]{0,62}(@[0-9a-f]{1,16})?$`)
+
+// Remove removes what is kept of a tenant, for which no call is under way and none
+// follows.
+func (c *Cache) Remove(tenant string) error {
+	if !tenantName.MatchString(tenant) {
+		return fmt.Errorf("%q is no name for a tenant", tenant)
+	}
+	c.mu.Lock()
+	var waits []*flight
+	for key, f := range c.flights {
+		if strings.HasPrefix(key, tenant+"/") {
+			f.cancel() // nobody waits for it
+			waits = append(waits, f)
+		}
+	}
+	c.mu.Unlock()
+	for _, f := range waits {
+		<-f.done
+	}
+	return os.RemoveAll(filepath.Join(c.cfg.Root, "code", tenant))
+}
 
 // Dir returns the engine's cache directory of a tenant, which exists. A worker
 // of the tenant may read it and nothing else.

@@ -64,16 +64,13 @@ func (n *Node) of(tenant string) string {
 	return fmt.Sprintf(", of tenant %.70q", tenant)
 }
 
-// admitted records that a tenant's module was let in, or why not. hash is that of
-// its bytes, in hexadecimal, or empty where it is not known yet.
-func (n *Node) admitted(tenant, name, hash string, wasm []byte, err error) {
+// admitted records that a tenant's module was let in, or why not.
+func (n *Node) admitted(tenant, name string, wasm []byte, err error) {
 	if n.auditLog == nil || errors.Is(err, context.Canceled) {
 		return
 	}
-	if hash == "" {
-		sum := sha256.Sum256(wasm)
-		hash = hex.EncodeToString(sum[:])
-	}
+	sum := sha256.Sum256(wasm)
+	hash := hex.EncodeToString(sum[:])
 	e := audit.Event{Who: "tenant " + tenant, Tenant: tenant, Action: "module.admit", Object: name + " sha256:" + hash, Decision: audit.Allowed}
 	if err != nil {
 		e.Decision, e.Why = audit.Failed, err.Error()

@@ -62,6 +62,9 @@ type Config struct {
 	// is, signed or not.
 	Trust   []signature.Signer
 	TrustOf map[string][]signature.Signer
+	// WorkerIdle is how long a tenant's worker that has nothing to do is kept; 0:
+	// DefaultWorkerIdle, less than 0: as long as the node lives.
+	WorkerIdle time.Duration
 	// AllowWeak lets a worker run on a machine that cannot lock it up. It opens
 	// the host to a guest that breaks out of its sandbox.
 	AllowWeak bool
@@ -79,12 +82,14 @@ type Node struct {
 	auditLog *audit.Log // nil: nothing is recorded
 
 	mu       sync.Mutex
-	tenants  map[string]*tenant        // guarded by mu, as are their workers
-	records  map[string]control.Tenant // guarded by mu; of the tenants that there are. A map is never changed
-	followed bool                      // guarded by mu; records are what the control state has
-	closed   bool                      // guarded by mu
-	member   *member.Member            // guarded by mu; nil for a node that is alone
-	peers    *peering                  // nil likewise; set by Join, before anything runs
+	tenants  map[string]*tenant          // guarded by mu, as are their workers
+	records  map[string]control.Tenant   // guarded by mu; of the tenants that there are. A map is never changed
+	followed bool                        // guarded by mu; records are what the control state has
+	seen     control.Revision            // guarded by mu; all commits until this one are in records
+	early    map[string]control.Revision // guarded by mu; of records, those that were asked for: commits after seen
+	closed   bool                        // guarded by mu
+	member   *member.Member              // guarded by mu; nil for a node that is alone
+	peers    *peering                    // nil likewise; set by Join, before anything runs
 
 	grace  time.Duration   // timeoutGrace; tests set it
 	living context.Context // ends when the node is closed
@@ -106,6 +111,9 @@ func New(cfg Config) (*Node, error) {
 	if cfg.Tenant == "" {
 		cfg.Tenant = "local"
 	}
+	if cfg.WorkerIdle == 0 {
+		cfg.WorkerIdle = DefaultWorkerIdle
+	}
 	if cfg.CacheDir == "" {
 		dir, err := CacheDir()
 		if err != nil {
@@ -123,7 +131,7 @@ func New(cfg Config) (*Node, error) {
 	if err != nil {
 		return nil, fmt.Errorf("open the code cache: %w", err)
 	}
-	n := &Node{cfg: cfg, cache: cache, grace: timeoutGrace, drain: newDrain(), tenants: map[string]*tenant{}, records: maps.Clone(cfg.Tenants)}
+	n := &Node{cfg: cfg, cache: cache, grace: timeoutGrace, drain: newDrain(), tenants: map[string]*tenant{}, records: maps.Clone(cfg.Tenants), early: map[string]control.Revision{}}
 	n.living, n.die = context.WithCancel(context.Background())
 	if err := n.openSpill(); err != nil {
 		_ = cache.Close()
@@ -265,6 +273,14 @@ func (n *Node) Close() error {
 	return err
 }
 
+// dying is closed when the node is being closed.
+func (n *Node) dying() <-chan struct{} {
+	if n.living == nil { // in tests
+		return nil
+	}
+	return n.living.Done()
+}
+
 // Job is a program to run.
 type Job struct {
 	Name    string
@@ -307,7 +323,7 @@ func (n *Node) Run(ctx context.Context, j Job) (int, error) {
 	if err != nil {
 		return 0, err
 	}
-	t.running.Add(1)
+	t.begins()
 	defer t.ran()
 	r := &run{job: j}
 	defer r.close()
@@ -348,9 +364,9 @@ func (n *Node) Run(ctx context.Context, j Job) (int, error) {
 		var e codecache.Entry
 		err := n.cfg.admits(t.name, m.Wasm)
 		if err == nil {
-			e, err = n.cache.Get(ctx, t.name, m.Wasm)
+			e, err = n.cache.Get(ctx, t.code(), m.Wasm)
 		}
-		n.admitted(t.name, m.Name, hashes[i], m.Wasm, err)
+		n.admitted(t.name, m.Name, m.Wasm, err)
 		if err == nil {
 			r.modules = append(r.modules, moduleSum{e.Module, m.Name})
 			err = t.suspects.check(t.name, r.modules[i])

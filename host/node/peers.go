@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"maps"
 	"sync"
 	"time"
 
@@ -38,12 +37,12 @@ type peering struct {
 	up      map[peer.Node]bool      // guarded by mu, as is all that follows; sessions, and whether they answer
 	tenants map[string]*tenantPeers // by name
 	own     map[uint64]*tenantPeers // that have a worker here, by its number
-	unknown map[stranger]bool       // greetings for tenants that are not known here, or not yet
+	unknown map[stranger]hello      // greetings for tenants that are not known here, or not yet
 	foreign int64                   // messages that were for workers of another tenant than the sender's
 	fetches map[uint64]fetching     // for workers here, from others
 	last    uint64                  // fetch
 	modules map[[32]byte]*module    // of the jobs that run here
-	served  map[peer.Node]int       // fetches for others, that are under way
+	served  map[serving]int         // fetches for others, that are under way
 	lives   map[peer.Node]*life     // nodes that are not down
 }
 
@@ -52,15 +51,20 @@ type tenantPeers struct {
 	*peering
 	t *tenant
 
-	room   *sync.Cond           // of peering.mu: queued got smaller, or own another
-	far    map[uint64]peer.Node // guarded by peering.mu, as is all that follows; where the workers of others are, by their number
-	own    *workerProcess       // this node's; nil while there is none
-	ownID  uint64               // names it to the others
-	events []worker.PeerEvent   // for own
-	queued int                  // bytes of events
+	far      map[uint64]peer.Node // guarded by peering.mu, as is all that follows; where the workers of others are, by their number
+	awakeFar map[uint64]bool      // of far, those on whose nodes jobs of the tenant run
+	flows    map[uint64]*flow     // between own and those in far
+	awake    bool                 // jobs of the tenant run here, as others are told
+	own      *workerProcess       // this node's; nil while there is none
+	ownID    uint64               // names it to the others
+	events   []worker.PeerEvent   // for own
+	queued   int                  // bytes of events
+	news     int                  // events without bytes
 
 	outboxes map[peer.Node]*outbox         // nodes that are up, or were
 	full     map[peer.Node]map[uint64]bool // peers that the worker waits to send to
+	head     []byte                        // of the tenant's modules here; nil: not drawn yet
+	awaits   map[peer.Node]bool            // nodes of which awaitRoom waits for the session
 	severed  map[uint64]string             // peers that have nothing to do with own any more, and why
 }
 
@@ -71,16 +75,15 @@ type fetching struct {
 	done chan fetched // takes one
 }
 
-// maxServed is how many fetches of one node are served at once: more than its
-// worker may have under way.
+// maxServed is how many fetches of one node for one tenant are served at once:
+// more than its worker may have under way.
 const maxServed = 512
 
-// maxQueued is how many bytes of events wait for the worker, before the node
-// that sends them is made to wait. Each has eventCost beside its data.
-const (
-	maxQueued = 16 << 20
-	eventCost = 128
-)
+// serving is who fetches, and of whom.
+type serving struct {
+	from peer.Node
+	of   *tenantPeers
+}
 
 // nodeMessage is what two nodes say to each other. One of its fields is set.
 type nodeMessage struct {
@@ -92,11 +95,7 @@ type nodeMessage struct {
 	Sever   *severing    `cbor:"6,keyasint,omitempty"` // a worker there is down to the one here
 	Scale   *scaleState  `cbor:"7,keyasint,omitempty"` // of who leads the scaling
 	Load    *loadReport  `cbor:"8,keyasint,omitempty"` // to who leads it
-}
-
-type hello struct {
-	Tenant string `cbor:"1,keyasint"`
-	Worker uint64 `cbor:"2,keyasint"`
+	Credit  *credit      `cbor:"9,keyasint,omitempty"` // a worker there takes more of the one here
 }
 
 // piece is a part of a message from one worker to another.
@@ -121,8 +120,8 @@ type fetched struct {
 }
 
 func newPeering(n *Node) *peering {
-	p := &peering{n: n, patience: time.Minute, ready: make(chan struct{}), up: map[peer.Node]bool{}, tenants: map[string]*tenantPeers{}, own: map[uint64]*tenantPeers{}, unknown: map[stranger]bool{},
-		fetches: map[uint64]fetching{}, modules: map[[32]byte]*module{}, served: map[peer.Node]int{}, lives: map[peer.Node]*life{}}
+	p := &peering{n: n, patience: time.Minute, ready: make(chan struct{}), up: map[peer.Node]bool{}, tenants: map[string]*tenantPeers{}, own: map[uint64]*tenantPeers{}, unknown: map[stranger]hello{},
+		fetches: map[uint64]fetching{}, modules: map[[32]byte]*module{}, served: map[serving]int{}, lives: map[peer.Node]*life{}}
 	p.scale = &scaling{n: n, isHead: func(from peer.Node) bool {
 		if p.m == nil {
 			return false
@@ -137,8 +136,7 @@ func newPeering(n *Node) *peering {
 
 // of returns a tenant's part, which it makes.
 func (p *peering) of(t *tenant) *tenantPeers {
-	k := &tenantPeers{peering: p, t: t, far: map[uint64]peer.Node{}, outboxes: map[peer.Node]*outbox{}, full: map[peer.Node]map[uint64]bool{}, severed: map[uint64]string{}}
-	k.room = sync.NewCond(&p.mu)
+	k := &tenantPeers{peering: p, t: t, far: map[uint64]peer.Node{}, awakeFar: map[uint64]bool{}, flows: map[uint64]*flow{}, outboxes: map[peer.Node]*outbox{}, full: map[peer.Node]map[uint64]bool{}, awaits: map[peer.Node]bool{}, severed: map[uint64]string{}}
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	p.tenants[t.name] = k
@@ -156,11 +154,6 @@ func (p *peering) joined(m *member.Member) {
 // close ends what is under way, and waits for it.
 func (p *peering) close() {
 	p.stop()
-	p.mu.Lock()
-	for _, k := range p.tenants {
-		k.room.Broadcast()
-	}
-	p.mu.Unlock()
 	p.bulk.client.Close()
 	p.wg.Wait()
 }
@@ -214,7 +207,7 @@ func (k *tenantPeers) changeLocked(node peer.Node, to peer.Status) {
 			k.eventLocked(worker.PeerEvent{Peer: id, What: what, Node: node.Name})
 		}
 		if to == peer.Down {
-			delete(k.far, id)
+			k.forgetFarLocked(id)
 			delete(k.severed, id)
 		}
 	}
@@ -246,18 +239,14 @@ func (p *peering) handleMessage(from peer.Node, m *nodeMessage) {
 	case m.Hello != nil:
 		p.greeted(from, m.Hello)
 	case m.Gone != nil:
-		if k := p.known(m.Gone.Tenant); k != nil {
-			k.awaitWorker()
-			p.mu.Lock()
-			if k.far[m.Gone.Worker] == from {
-				k.downLocked(m.Gone.Worker)
-			}
-			p.mu.Unlock()
-		}
+		p.gone(from, m.Gone)
 	case m.Piece != nil:
 		if k := p.ownerOf(m.Piece.To, m.Piece.From, from); k != nil {
-			k.awaitWorker()
 			k.take(from, m.Piece)
+		}
+	case m.Credit != nil:
+		if k := p.ownerOf(m.Credit.To, m.Credit.From, from); k != nil {
+			k.credited(from, m.Credit)
 		}
 	case m.Fetch != nil:
 		p.serveFetch(from, m.Fetch)
@@ -267,7 +256,6 @@ func (p *peering) handleMessage(from peer.Node, m *nodeMessage) {
 		p.scale.take(from, m.Load)
 	case m.Sever != nil:
 		if k := p.ownerOf(m.Sever.To, m.Sever.From, from); k != nil {
-			k.awaitWorker()
 			k.severedBy(from, m.Sever)
 		}
 	case m.Fetched != nil:
@@ -277,13 +265,6 @@ func (p *peering) handleMessage(from peer.Node, m *nodeMessage) {
 		}
 		p.mu.Unlock()
 	}
-}
-
-// known is a tenant's part, nil where the node has nothing of it.
-func (p *peering) known(tenant string) *tenantPeers {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	return p.tenants[tenant]
 }
 
 // ownerOf is the tenant of a worker here that a worker on another node has a
@@ -310,160 +291,21 @@ func (p *peering) ownerOfLocked(to, sender uint64, from peer.Node) *tenantPeers 
 	return nil
 }
 
-// stranger is a greeting for a tenant that is not known here.
-type stranger struct {
-	from peer.Node
-	h    hello
-}
-
-const maxStrangers = 1024
-
-// greetAgain takes the greetings for tenants that were not known.
-func (p *peering) greetAgain() {
-	p.mu.Lock()
-	list := p.unknown
-	p.unknown = map[stranger]bool{}
-	there := maps.Clone(p.up)
-	p.mu.Unlock()
-	for s := range list {
-		if _, ok := there[s.from]; ok {
-			h := s.h
-			p.greeted(s.from, &h)
-		}
-	}
-}
-
-// forget drops a tenant that was removed, whose worker has ended.
-func (p *peering) forget(k *tenantPeers) {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	if p.tenants[k.t.name] == k {
-		delete(p.tenants, k.t.name)
-	}
-}
-
-// greeted takes note of a tenant's worker on another node. Where the tenant has
-// none here one is started: it may be of use to the other.
-func (p *peering) greeted(from peer.Node, h *hello) {
-	if h.Worker == 0 {
-		return
-	}
-	t, err := p.n.tenant(h.Tenant)
-	if err != nil {
-		p.mu.Lock()
-		defer p.mu.Unlock()
-		p.foreign++
-		if len(p.unknown) < maxStrangers && len(h.Tenant) < 100 {
-			p.unknown[stranger{from, *h}] = true
-		}
-		return
-	}
-	k := t.peers
-	k.awaitWorker()
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	if _, known := k.far[h.Worker]; known || p.own[h.Worker] != nil {
-		return // or somebody gives another's number for his own
-	}
-	for id, at := range k.far {
-		if at == from {
-			k.downLocked(id)
-		}
-	}
-	k.far[h.Worker] = from
-	k.eventLocked(worker.PeerEvent{Peer: h.Worker, What: worker.PeerIsUp, Node: from.Name})
-	if k.own == nil && p.ctx.Err() == nil && !p.n.draining() {
-		p.wg.Go(func() { _, _ = t.startWorker(p.ctx) }) // who needs it for a job is told why it does not start
-	}
-}
-
-func (k *tenantPeers) downLocked(id uint64) {
-	delete(k.far, id)
-	if _, over := k.severed[id]; over {
-		delete(k.severed, id)
-		return // the worker knows
-	}
-	k.eventLocked(worker.PeerEvent{Peer: id, What: worker.PeerIsDown})
-}
-
-// awaitWorker waits while much waits for the worker, and with that keeps the node
-// waiting whose message is next.
-func (k *tenantPeers) awaitWorker() {
-	k.mu.Lock()
-	defer k.mu.Unlock()
-	for k.queued > maxQueued && k.own != nil && k.ctx.Err() == nil {
-		k.room.Wait()
-	}
-}
-
-// take passes a message on to the worker.
-func (k *tenantPeers) take(from peer.Node, m *piece) {
-	k.mu.Lock()
-	defer k.mu.Unlock()
-	if _, over := k.severed[m.From]; k.own == nil || m.To != k.ownID || k.far[m.From] != from || over {
-		return
-	}
-	k.eventLocked(worker.PeerEvent{Peer: m.From, What: worker.PeerSent, More: m.More, Data: m.Data})
-}
-
-// eventLocked tells the worker something, after all that was told before.
-func (k *tenantPeers) eventLocked(e worker.PeerEvent) {
-	if k.own == nil {
-		return // a new one is told how things are
-	}
-	k.events = append(k.events, e)
-	k.queued += len(e.Data) + eventCost
-	if len(k.events) == 1 && k.ctx.Err() == nil {
-		w := k.own
-		k.wg.Go(func() { k.tell(w) })
-	}
-}
-
-// tell gives the worker its events, until there are none.
-func (k *tenantPeers) tell(w *workerProcess) {
-	for {
-		k.mu.Lock()
-		n, size := 0, 0
-		for n < len(k.events) && k.own == w && (n == 0 || size+len(k.events[n].Data) <= worker.MaxPeerBatch) && n < 1024 {
-			size += len(k.events[n].Data) + eventCost
-			n++
-		}
-		batch := k.events[:n:n]
-		k.mu.Unlock()
-		if n == 0 {
-			return
-		}
-		body, err := link.Marshal(worker.PeerEventsBody{Events: batch})
-		if err == nil {
-			var m link.Message
-			m, err = w.conn.Call(k.ctx, link.Message{Kind: worker.KindPeerEvents, Body: body})
-			m.CloseFiles()
-		}
-		k.mu.Lock()
-		if k.own != w || err != nil {
-			// It is gone, or about to be: stopped clears what is left.
-			k.mu.Unlock()
-			return
-		}
-		k.events = k.events[n:]
-		k.queued -= size
-		k.room.Broadcast()
-		none := len(k.events) == 0 // under one lock: whoever finds none begins another tell
-		k.mu.Unlock()
-		if none {
-			return
-		}
-	}
-}
-
 // started says that this node has a worker now, and what it is called.
 func (k *tenantPeers) started(w *workerProcess, id uint64) {
-	<-k.ready
+	select {
+	case <-k.ready:
+	case <-k.n.dying(): // before it has joined
+		return
+	}
 	if k.mesh == nil {
 		return
 	}
 	k.mu.Lock()
 	defer k.mu.Unlock()
+	if w.parted {
+		return // it was ended meanwhile
+	}
 	k.ownLocked(w, id)
 	for id, node := range k.far {
 		k.eventLocked(worker.PeerEvent{Peer: id, What: worker.PeerIsUp, Node: node.Name})
@@ -482,19 +324,20 @@ func (k *tenantPeers) ownLocked(w *workerProcess, id uint64) {
 	if w != nil {
 		k.peering.own[id] = k
 	}
-	k.own, k.ownID, k.events, k.queued = w, id, nil, 0
+	k.own, k.ownID, k.events, k.queued, k.news = w, id, nil, 0, 0
+	clear(k.flows)
 	clear(k.severed)
 	clear(k.full)
 	for _, box := range k.outboxes {
 		box.severed = nil
 	}
-	k.room.Broadcast()
 }
 
 // stopped says that a worker of this node is no more.
 func (k *tenantPeers) stopped(w *workerProcess) {
 	k.mu.Lock()
 	defer k.mu.Unlock()
+	w.parted = true
 	if k.own != w {
 		return
 	}
@@ -625,16 +468,17 @@ func (p *peering) serveFetch(from peer.Node, f *fetchObject) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	w := p.fetchedByLocked(f.To, f.From, from)
-	if p.ctx.Err() != nil || p.served[from] >= maxServed {
+	who := serving{from, p.own[f.To]}
+	if p.ctx.Err() != nil || p.served[who] >= maxServed {
 		return // no node has so many under way: its worker may not. It asks again
 	}
-	p.served[from]++
+	p.served[who]++
 	p.wg.Go(func() {
 		defer func() {
 			p.mu.Lock()
 			defer p.mu.Unlock()
-			if p.served[from]--; p.served[from] == 0 {
-				delete(p.served, from)
+			if p.served[who]--; p.served[who] == 0 {
+				delete(p.served, who)
 			}
 		}()
 		out := &fetched{ID: f.ID}

@@ -16,9 +16,9 @@ import (
 // reaches the worker unless it comes from where the sender is.
 func FuzzNodeMessage(f *testing.F) {
 	for _, m := range []nodeMessage{
-		{Hello: &hello{"local", 5}}, {Gone: &hello{"local", 7}}, {Piece: &piece{From: 7, To: 1, Data: []byte("x")}},
+		{Hello: &hello{Tenant: "local", Worker: 5}}, {Gone: &hello{Tenant: "local", Worker: 7}}, {Piece: &piece{From: 7, To: 1, Data: []byte("x")}},
 		{Piece: &piece{From: 8, To: 1, More: true, Data: []byte("x")}}, {Fetch: &fetchObject{ID: 1, To: 9}},
-		{Scale: &scaleState{Epoch: 1, Groups: []groupBody{{Max: 1}}}}, {Load: &loadReport{Jobs: 1}},
+		{Scale: &scaleState{Epoch: 1, Groups: []groupBody{{Max: 1}}}}, {Load: &loadReport{Jobs: 1}}, {Credit: &credit{From: 7, To: 1, May: 1 << 40}},
 		{Fetched: &fetched{ID: 1, Data: []byte("x"), Err: &wray.Error{Code: wray.CodeObjectLost}}},
 	} {
 		b, err := link.Marshal(&m)
@@ -99,7 +99,7 @@ func TestOtherTenantsPeers(t *testing.T) {
 		p.mu.Lock()
 		x.peers.ownLocked(&workerProcess{}, uint64(i+1))
 		p.mu.Unlock()
-		p.handleMessage(far, &nodeMessage{Hello: &hello{name, uint64(i + 11)}})
+		p.handleMessage(far, &nodeMessage{Hello: &hello{Tenant: name, Worker: uint64(i + 11)}})
 	}
 	a, b := parts["a"], parts["b"]
 	if a.far[11] != far || b.far[12] != far || len(a.far) != 1 || len(b.far) != 1 {
@@ -125,7 +125,7 @@ func TestOtherTenantsPeers(t *testing.T) {
 	if _, _, err := a.nodeOf(a.own, 12); err == nil {
 		t.Error("a's worker may send to b's")
 	}
-	p.handleMessage(far, &nodeMessage{Hello: &hello{"c", 13}})
+	p.handleMessage(far, &nodeMessage{Hello: &hello{Tenant: "c", Worker: 13}})
 	if p.foreign != 4 || p.tenants["c"] != nil {
 		t.Errorf("a tenant that is not there is taken note of; %d are counted", p.foreign)
 	}

@@ -36,8 +36,10 @@ type workerProcess struct {
 	closing sync.Once    // of close
 
 	began  time.Time
-	wanted atomic.Bool // somebody ends it
-	death  sync.Once   // of dead
+	wanted atomic.Bool   // somebody ends it
+	death  sync.Once     // of dead
+	look   chan struct{} // has watchIdle look now; takes one
+	parted bool          // guarded by peering.mu; its peers were told that it is gone
 
 	mu   sync.Mutex
 	runs map[uint64]*run // guarded by mu
@@ -59,6 +61,16 @@ type start struct {
 func (t *tenant) startWorker(ctx context.Context) (*workerProcess, error) {
 	n := t.n
 	n.mu.Lock()
+	for t.retiring != nil {
+		done := t.retiring
+		n.mu.Unlock()
+		select {
+		case <-done:
+		case <-ctx.Done():
+			return nil, wray.Errorf(wray.CodeCanceled, "the job was canceled while a worker started")
+		}
+		n.mu.Lock()
+	}
 	if err := t.endedLocked(); err != nil {
 		n.mu.Unlock()
 		return nil, err
@@ -102,18 +114,15 @@ func (t *tenant) finishStart(ctx context.Context, s *start) {
 		t.ending.Wait() // who is dead may have durable actors open until its process is gone
 	}
 	w, err := t.spawnWorker(ctx)
-	n.mu.Lock()
-	t.starting = nil
-	over := t.endedLocked()
 	if err == nil {
-		if err = over; err == nil {
+		n.mu.Lock()
+		if err = t.endedLocked(); err == nil {
 			t.worker = w
 		}
-	}
-	closed := over != nil
-	n.mu.Unlock()
-	if closed && w != nil {
-		w.end()
+		n.mu.Unlock()
+		if err != nil {
+			w.end()
+		}
 	}
 	if s.err = err; err == nil {
 		s.w = w
@@ -121,13 +130,18 @@ func (t *tenant) finishStart(ctx context.Context, s *start) {
 			t.peers.started(w, w.peerID)
 		}
 		t.watchers.Go(func() { t.mourn(w) })
+		t.watchers.Go(func() { t.watchIdle(w) })
 	}
+	// Not before: end, which waits for a start, is not to miss what it began.
+	n.mu.Lock()
+	t.starting = nil
+	n.mu.Unlock()
 }
 
 // spawnWorker starts a worker process.
 func (t *tenant) spawnWorker(ctx context.Context) (*workerProcess, error) {
 	n := t.n
-	dir, err := n.cache.Dir(t.name)
+	dir, err := n.cache.Dir(t.code())
 	if err != nil {
 		return nil, err
 	}
@@ -157,7 +171,7 @@ func (t *tenant) spawnWorker(ctx context.Context) (*workerProcess, error) {
 		closeGroup(group)
 		return nil, fmt.Errorf("start a worker: %w", err)
 	}
-	w := &workerProcess{t: t, peers: t.peers, spill: t.newHost(), state: newStateFiles(state), proc: proc, conn: conn, group: group, served: make(chan struct{}), runs: map[uint64]*run{}, began: time.Now()}
+	w := &workerProcess{t: t, peers: t.peers, spill: t.newHost(), state: newStateFiles(state), proc: proc, conn: conn, group: group, served: make(chan struct{}), runs: map[uint64]*run{}, began: time.Now(), look: make(chan struct{}, 1)}
 	go func() {
 		defer close(w.served)
 		_ = conn.Serve(context.Background(), w.handle) // the reason is in conn.Err

@@ -22,6 +22,7 @@ type sessions interface {
 // the other knows of it.
 type outbox struct {
 	worker  uint64   // that the other was told of; 0: none
+	awake   bool     // with that
 	severed []uint64 // its workers that are to be told that the worker here is down to them
 	busy    bool     // a goroutine sends
 }
@@ -58,21 +59,26 @@ func (k *tenantPeers) tellNode(node peer.Node, box *outbox) {
 			k.mu.Unlock()
 			return
 		case box.worker != 0 && box.worker != k.ownID:
-			m.Gone = &hello{k.t.name, box.worker}
+			m.Gone = &hello{Tenant: k.t.name, Worker: box.worker}
 			told = func() { box.worker = 0 }
-		case box.worker != k.ownID:
-			id := k.ownID
-			m.Hello = &hello{k.t.name, id}
-			told = func() { box.worker = id }
+		case box.worker != k.ownID, k.ownID != 0 && box.awake != k.awake:
+			id, awake := k.ownID, k.awake
+			m.Hello = &hello{Tenant: k.t.name, Worker: id, Created: k.t.epoch(), Awake: awake}
+			told = func() { box.worker, box.awake = id, awake }
 		case k.ownID != 0 && len(box.severed) > 0:
 			to := box.severed[0]
 			box.severed = box.severed[1:]
 			m.Sever = &severing{From: k.ownID, To: to, Why: k.severed[to]}
 		default:
-			box.busy = false
-			k.roomLocked(node)
-			k.mu.Unlock()
-			return
+			id, f := k.owesLocked(node)
+			if k.ownID == 0 || f == nil {
+				box.busy = false
+				k.roomLocked(node)
+				k.mu.Unlock()
+				return
+			}
+			m.Credit = &credit{From: k.ownID, To: id, May: f.granted}
+			f.told = f.granted
 		}
 		k.mu.Unlock()
 		b, err := link.Marshal(&m)
@@ -108,8 +114,13 @@ func (k *tenantPeers) forward(w *workerProcess, pieces []worker.PeerPiece) (int,
 		}
 		k.mu.Lock()
 		if box := k.outboxes[at]; box == nil || box.worker != self {
-			k.fullLocked(at, x.Peer)
+			k.waitLocked(at, x.Peer)
 			k.tellLocked(at)
+			k.mu.Unlock()
+			return i, nil
+		}
+		if !k.sendsLocked(x.Peer, len(x.Data)) { // it takes none for now, and its node says when it does
+			k.waitLocked(at, x.Peer)
 			k.mu.Unlock()
 			return i, nil
 		}
@@ -120,7 +131,10 @@ func (k *tenantPeers) forward(w *workerProcess, pieces []worker.PeerPiece) (int,
 		}
 		if err := k.mesh.TrySend(at, m); errors.Is(err, peer.ErrFull) {
 			k.mu.Lock()
-			if k.fullLocked(at, x.Peer) && k.ctx.Err() == nil {
+			k.unsentLocked(x.Peer, len(x.Data))
+			k.waitLocked(at, x.Peer)
+			if !k.awaits[at] && k.ctx.Err() == nil {
+				k.awaits[at] = true
 				k.wg.Go(func() { k.awaitRoom(at) })
 			}
 			k.mu.Unlock()
@@ -131,15 +145,12 @@ func (k *tenantPeers) forward(w *workerProcess, pieces []worker.PeerPiece) (int,
 	return len(pieces), nil
 }
 
-// fullLocked notes that the worker waits to send to a peer. True: it is the first
-// that waits for that node. mu is held.
-func (k *tenantPeers) fullLocked(at peer.Node, id uint64) bool {
-	first := k.full[at] == nil
-	if first {
+// waitLocked notes that the worker waits to send to a peer. mu is held.
+func (k *tenantPeers) waitLocked(at peer.Node, id uint64) {
+	if k.full[at] == nil {
 		k.full[at] = map[uint64]bool{}
 	}
 	k.full[at][id] = true
-	return first
 }
 
 // roomLocked tells the worker that it may send to those on a node. mu is held.
@@ -155,6 +166,7 @@ func (k *tenantPeers) awaitRoom(at peer.Node) {
 	_ = k.mesh.AwaitRoom(k.ctx, at) // an error says that it takes all, as nobody gets it
 	k.mu.Lock()
 	defer k.mu.Unlock()
+	delete(k.awaits, at)
 	k.roomLocked(at)
 }
 
@@ -167,6 +179,11 @@ func (k *tenantPeers) sever(w *workerProcess, id uint64, why string) {
 	if _, over := k.severed[id]; k.own != w || !ok || over {
 		return
 	}
+	k.severLocked(at, id, why)
+}
+
+// severLocked is sever of a peer that is known. mu is held.
+func (k *tenantPeers) severLocked(at peer.Node, id uint64, why string) {
 	k.severed[id] = why
 	k.tellLocked(at)
 	box := k.outboxes[at]

@@ -31,10 +31,12 @@ type tenant struct {
 	created int64        // tells it from another that had the name
 	peers   *tenantPeers // nil of a node that is alone
 
-	gone     bool           // guarded by n.mu; it was removed
-	stale    bool           // guarded by n.mu; the worker has another quota than the tenant
-	worker   *workerProcess // guarded by n.mu; nil before the first job and after a death
-	starting *start         // guarded by n.mu; nil while no worker is being started
+	gone     bool             // guarded by n.mu; it was removed
+	stale    bool             // guarded by n.mu; the worker has another quota than the tenant
+	worker   *workerProcess   // guarded by n.mu; nil before the first job and after a death
+	starting *start           // guarded by n.mu; nil while no worker is being started
+	retiring chan struct{}    // guarded by n.mu; closed when it is known whether the worker goes; nil: it is not asked
+	past     worker.StatsBody // guarded by n.mu; of workers that were given up
 
 	ending   sync.WaitGroup // workers found dead, and questions whether one is
 	watchers sync.WaitGroup // who wait for workers to end, and replace them
@@ -76,6 +78,24 @@ func (n *Node) tenant(name string) (*tenant, error) {
 	return t, nil
 }
 
+// epoch tells the tenant from others that had its name, on all nodes alike. That of
+// those who run the cluster is always the same.
+func (t *tenant) epoch() int64 {
+	if t.name == t.n.cfg.Tenant {
+		return 0
+	}
+	return t.created
+}
+
+// code names the tenant's directory of the code cache, which no other tenant has
+// had.
+func (t *tenant) code() string {
+	if t.name == t.n.cfg.Tenant {
+		return t.name
+	}
+	return fmt.Sprintf("%s@%x", t.name, t.created)
+}
+
 // worker returns the running worker of a tenant, nil where there is none.
 func (n *Node) worker(tenant string) (*workerProcess, error) {
 	t, err := n.tenant(tenant)
@@ -106,7 +126,7 @@ func (t *tenant) current() *workerProcess {
 // end stops the worker of a node that is closed, and waits for it.
 func (t *tenant) end() {
 	t.n.mu.Lock()
-	w, s := t.worker, t.starting
+	w, s, r := t.worker, t.starting, t.retiring
 	t.worker = nil
 	t.n.mu.Unlock()
 	if s != nil {
@@ -115,6 +135,9 @@ func (t *tenant) end() {
 	}
 	if w != nil {
 		w.end()
+	}
+	if r != nil {
+		<-r // the end of its worker answers it
 	}
 	t.watchers.Wait()
 	t.ending.Wait()
@@ -138,7 +161,7 @@ func (t *tenant) openState() (*statelog.Dir, error) {
 		if err := os.MkdirAll(dir, 0o700); err != nil {
 			return nil, fmt.Errorf("%s: %w", worker.StateFlag, err)
 		}
-		dir = filepath.Join(dir, fmt.Sprintf("%s@%x", t.name, t.created)) // no other tenant has had it
+		dir = filepath.Join(dir, t.code()) // no other tenant has had it
 	}
 	d, err := statelog.OpenDir(dir)
 	if err != nil {
@@ -166,32 +189,6 @@ func (t *tenant) endedLocked() error {
 		return noTenant(t.name)
 	}
 	return nil
-}
-
-// ran counts that a job's driver has ended.
-func (t *tenant) ran() {
-	if t.running.Add(-1) == 0 {
-		t.refresh()
-	}
-}
-
-// requota has the tenant's quota, which has changed, hold: what the node enforces
-// at once, the rest with the next worker, which it gets when its jobs have ended.
-func (t *tenant) requota() {
-	t.n.mu.Lock()
-	t.stale = t.worker != nil || t.starting != nil
-	t.n.mu.Unlock()
-	t.refresh()
-}
-
-// refresh ends a worker that has an old quota, once no job of this node runs in it.
-func (t *tenant) refresh() {
-	t.n.mu.Lock()
-	defer t.n.mu.Unlock()
-	if w := t.worker; t.stale && w != nil && t.running.Load() == 0 {
-		t.stale, t.worker = false, nil
-		t.ending.Go(w.end)
-	}
 }
 
 // logRate is what a tenant may print now: a bucket of bytes that a second fills.
@@ -368,13 +365,27 @@ func (t *tenant) died(w *workerProcess, err error) error {
 	return e
 }
 
-// Stats returns the tasks of a tenant's running worker.
+// Stats returns the tasks of a tenant's running worker, with those that workers
+// had which were given up.
 func (n *Node) Stats(ctx context.Context, tenant string) (worker.StatsBody, error) {
-	w, err := n.worker(tenant)
-	var s worker.StatsBody
-	if w == nil {
-		return s, err
+	t, err := n.tenant(tenant)
+	if err != nil {
+		return worker.StatsBody{}, err
 	}
+	n.mu.Lock()
+	w, past := t.worker, t.past
+	n.mu.Unlock()
+	var s worker.StatsBody
+	if w != nil {
+		if s, err = w.stats(ctx); err != nil {
+			return s, err
+		}
+	}
+	s.Finished, s.Failed, s.Retried = s.Finished+past.Finished, s.Failed+past.Failed, s.Retried+past.Retried
+	return s, nil
+}
+
+func (w *workerProcess) stats(ctx context.Context) (s worker.StatsBody, err error) {
 	m, err := w.conn.Call(ctx, link.Message{Kind: worker.KindStats})
 	if err != nil {
 		return s, err

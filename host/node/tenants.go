@@ -50,7 +50,7 @@ func (n *Node) admit(ctx context.Context, name string) (*tenant, error) {
 		e, gerr := control.Tenants(m.Store()).Get(ctx, name, name)
 		switch {
 		case gerr == nil:
-			n.learn(name, e.Value)
+			n.learn(name, e.Value, e.Record.Modified)
 			t, err = n.tenant(name)
 		case !errors.Is(gerr, control.ErrNotFound):
 			err = &wray.Error{Code: wray.CodeDenied, Message: fmt.Sprintf("whether there is a tenant %s is not known now: %v", name, gerr), Hint: "try again"}
@@ -66,23 +66,34 @@ func (n *Node) admit(ctx context.Context, name string) (*tenant, error) {
 	return t, nil
 }
 
-// learn takes note of a tenant that is not among the records: they may never have
-// been read.
-func (n *Node) learn(name string, r control.Tenant) {
+// learn takes a record that was asked for, and was last written by a commit that
+// the node has not followed yet. One that it has followed is known, or was removed
+// since: what was read of it may be old.
+func (n *Node) learn(name string, r control.Tenant, at control.Revision) {
 	n.mu.Lock()
 	defer n.mu.Unlock()
-	if _, ok := n.records[name]; ok {
+	if _, ok := n.records[name]; ok || at <= n.seen {
 		return
 	}
 	all := map[string]control.Tenant{name: r}
 	maps.Copy(all, n.records)
-	n.records = all
+	if n.early == nil {
+		n.early = map[string]control.Revision{}
+	}
+	n.records, n.early[name] = all, at
 }
 
 // setRecords takes what tenants there are now.
 func (n *Node) setRecords(all map[string]control.Tenant) {
+	n.changeRecords(func(map[string]control.Tenant) map[string]control.Tenant { return all })
+}
+
+// changeRecords takes what tenants there are now, by what change, which is called
+// with n.mu held, makes of what there were.
+func (n *Node) changeRecords(change func(map[string]control.Tenant) map[string]control.Tenant) {
 	n.mu.Lock()
 	before := n.records
+	all := change(before)
 	n.records, n.followed = all, n.followed || n.member != nil
 	var gone []*tenant
 	for name, t := range n.tenants {
@@ -133,6 +144,9 @@ func (n *Node) bury(t *tenant, forgetJobs func()) {
 	forgetJobs()
 	if n.peers != nil {
 		n.peers.forget(t.peers)
+	}
+	if err := n.cache.Remove(t.code()); err != nil {
+		slog.Warn("compiled code of a tenant that was removed is still on disk", "tenant", t.name, "err", err)
 	}
 	if err := t.removeState(); err != nil {
 		slog.Warn("durable actors of a tenant that was removed are still on disk", "tenant", t.name, "err", err)
@@ -206,27 +220,42 @@ func (n *Node) readTenants(ctx, following context.Context, store control.Store) 
 	}
 	w, err := store.Watch(following, prefix, req.At+1)
 	if err == nil {
-		n.setRecords(all)
+		n.changeRecords(func(before map[string]control.Tenant) map[string]control.Tenant {
+			for name, at := range n.early {
+				if at > req.At { // it was made after that
+					all[name] = before[name]
+				} else {
+					delete(n.early, name)
+				}
+			}
+			n.seen = max(n.seen, req.At)
+			return all
+		})
 	}
 	return w, err
 }
 
 // applyTenants takes commits.
 func (n *Node) applyTenants(store control.Store, b control.Batch) {
-	n.mu.Lock()
-	all := maps.Clone(n.records)
-	n.mu.Unlock()
-	for _, e := range b.Events {
-		_, _, name, err := control.SplitKey(e.Record.Key)
-		if err != nil {
-			continue
+	n.changeRecords(func(before map[string]control.Tenant) map[string]control.Tenant {
+		all := maps.Clone(before)
+		if all == nil {
+			all = map[string]control.Tenant{}
 		}
-		delete(all, name)
-		if !e.Deleted {
-			if r, err := control.Tenants(store).Decode(e.Record); err == nil {
-				all[name] = r.Value
+		for _, e := range b.Events {
+			_, _, name, err := control.SplitKey(e.Record.Key)
+			if err != nil || e.Record.Modified < n.early[name] {
+				continue
+			}
+			delete(n.early, name)
+			delete(all, name)
+			if !e.Deleted {
+				if r, err := control.Tenants(store).Decode(e.Record); err == nil {
+					all[name] = r.Value
+				}
 			}
 		}
-	}
-	n.setRecords(all)
+		n.seen = max(n.seen, b.Revision)
+		return all
+	})
 }

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io/fs"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -177,11 +178,18 @@ func TestRemovedTenant(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
+	code := filepath.Join(tenantsCache, "code", "a@1")
+	if _, err := os.Stat(code); err != nil {
+		t.Fatalf("where is its code: %v", err)
+	}
 	n.setRecords(nil)
 	if _, err := n.Job(t.Context(), "a", info.ID); err == nil {
 		t.Error("a tenant that was removed is told of its job")
 	}
 	n.ends.Wait()
+	if _, err := os.Stat(code); !errors.Is(err, fs.ErrNotExist) {
+		t.Errorf("its compiled code is left: %v", err)
+	}
 	n.setRecords(map[string]control.Tenant{"a": {Created: 2}})
 	if list, err := n.Jobs(t.Context(), "a"); err != nil || len(list.Jobs) != 0 {
 		t.Errorf("its jobs are %+v, %v", list, err)

@@ -152,6 +152,12 @@ func lyingWorker(lie string) {
 		refused(worker.KindSpill, spill.Request{Op: spill.OpWrite, Batch: 9, Pieces: []spill.Piece{{File: -1, Len: 1}}, Data: []byte("x")})
 	case "spill-room":
 		refused(worker.KindSpill, spill.Request{Op: spill.OpCreate, N: 1 << 40})
+	case "busy":
+		send(worker.KindRun, answer, id, ran)
+		for {
+			_, id = read()
+			send(worker.KindRetire, answer, id, worker.RetiredBody{Seen: id})
+		}
 	case "request":
 		refused(99, []byte{0xff})
 	case "exit":

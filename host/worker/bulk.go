@@ -113,6 +113,13 @@ func (s *server) peerUnlend(m link.Message) error {
 	return nil
 }
 
+// none reports whether nothing is lent.
+func (l *loans) none() bool {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return len(l.ends) == 0
+}
+
 // close takes everything back.
 func (l *loans) close() {
 	l.mu.Lock()

@@ -295,6 +295,57 @@ func TestLending(t *testing.T) {
 		}
 		done(t, net)
 	})
+	t.Run("retires", func(t *testing.T) {
+		net, a, b, c, cfg := cluster(t)
+		net.kill(c)
+		ctx, cancel := context.WithTimeout(context.Background(), hungSmall)
+		defer cancel()
+		j := net.job(a, nil, "moves")
+		awaitBusy(t, b)
+		if b.w.Retire(ctx) {
+			t.Fatal("a worker retires that runs what a peer has lent it")
+		}
+		if a.w.Retire(ctx) {
+			t.Fatal("a worker retires that runs a job")
+		}
+		j.wants(j.rest(), "toils: 2000 <nil>")
+		// It goes between jobs, as often as it can, and others come.
+		ended := make(chan struct{})
+		retired := make(chan int)
+		go func() {
+			n := 0
+			defer func() { retired <- n }()
+			for {
+				select {
+				case <-ended:
+					return
+				default:
+				}
+				if idle, _ := b.w.Idle(); !idle || !b.w.Retire(ctx) {
+					runtime.Gosched()
+					continue
+				}
+				n++
+				net.kill(b)
+				cfg.Custom = there()
+				b = net.join(fmt.Sprint("b", n), cfg)
+			}
+		}()
+		for range 6 {
+			j := net.job(a, nil, "many", "10")
+			j.rest()
+		}
+		close(ended)
+		n := <-retired
+		if s := a.w.Stats().Tasks; s.Retried != 0 || s.Failed != 0 {
+			t.Errorf("%d workers retired, and %d tasks were retried, %d failed", n, s.Retried, s.Failed)
+		}
+		if n == 0 {
+			t.Error("none retired")
+		}
+		t.Logf("%d workers retired", n)
+		done(t, net)
+	})
 	t.Run("cut", func(t *testing.T) {
 		net, a, b, c, _ := cluster(t)
 		net.kill(c)

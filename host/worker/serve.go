@@ -9,6 +9,7 @@ import (
 	"os"
 	"runtime/debug"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/wray-project/wray"
@@ -44,6 +45,7 @@ type server struct {
 	peering *nodePeering // of w; nil where it has no peers
 
 	loans loans
+	freed atomic.Uint64 // deeds of the worker when memory was given back last
 
 	mu sync.Mutex
 	w  *Worker // guarded by mu; set by the first KindStart
@@ -68,7 +70,7 @@ func (s *server) handle(ctx context.Context, m link.Message) (link.Message, erro
 		return s.demand(m)
 	case KindPeerUnlend:
 		return link.Message{}, s.peerUnlend(m)
-	case KindPeerEvents, KindPeerRead, KindPeerLend, KindLeave:
+	case KindPeerEvents, KindPeerRead, KindPeerLend, KindLeave, KindRetire:
 		w, err := s.started()
 		switch {
 		case err != nil:
@@ -78,6 +80,8 @@ func (s *server) handle(ctx context.Context, m link.Message) (link.Message, erro
 			return s.peerEvents(w, m)
 		case m.Kind == KindLeave:
 			return s.leave(ctx, w, m)
+		case m.Kind == KindRetire:
+			return s.retire(ctx, w, m)
 		case m.Kind == KindPeerLend:
 			return s.peerLend(ctx, w, m)
 		}
