@@ -5,6 +5,7 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
+	"maps"
 	"math"
 	"net"
 	"os"
@@ -29,9 +30,15 @@ const (
 	// memory, and bulkTransfers what all may: others wait.
 	bulkTransfer  = 3 << 20
 	bulkTransfers = 32 * bulkTransfer
-	// bulkEach is how many transfers from one node are under way, and bulkServed
-	// how many connections of one are served.
-	bulkEach, bulkServed = 4, 16
+	// bulkEach is how many transfers of one tenant from one node are under way, and
+	// bulkOfOne how many of one tenant are in all: there is room for others' beside.
+	bulkEach, bulkOfOne = 4, 16
+	// bulkServed is how many connections of one node are served, as many as it may
+	// have transfers, and lendMost how many payloads one tenant lends to it.
+	bulkServed, lendMost = 2 * bulkTransfers / bulkTransfer, 16
+	// lendLimit is how long a worker may take to lend a payload: less than who asks
+	// waits for an answer, and takes for a node that gives none.
+	lendLimit = 5 * time.Second
 	// bulkPause is how long a node is asked nothing in this way after it could not
 	// be reached in it.
 	bulkPause = 10 * time.Second
@@ -50,15 +57,25 @@ type bulkData struct {
 	came atomic.Int64 // bytes of payloads that were filled
 
 	mu     sync.Mutex
-	relays map[string]*relay        // guarded by mu; large payloads that come, or came lately, by their names
-	served map[string]int           // guarded by mu, as is all that follows; connections, by who asks
-	from   map[string]chan struct{} // slots of transfers, by who is asked
-	failed map[string]time.Time
+	relays map[string]*relay         // guarded by mu; large payloads that come, or came lately, by their names
+	served map[string]int            // guarded by mu, as is all that follows; connections, by who asks
+	lends  map[dealing]int           // payloads that are lent, or that workers are asked for, by who has them
+	from   map[dealing]chan struct{} // slots of transfers, by who is asked
+	failed map[dealing]time.Time
+
+	lendLimit time.Duration // lendLimit; tests set it
+}
+
+// dealing is a tenant's with another node. What one has to do with its own
+// workers there, which may answer nothing, keeps no other from that node.
+type dealing struct {
+	node string
+	of   *tenantPeers
 }
 
 func newBulkData(p *peering) *bulkData {
-	d := &bulkData{p: p, served: map[string]int{}, from: map[string]chan struct{}{}, failed: map[string]time.Time{},
-		relays: map[string]*relay{}}
+	d := &bulkData{p: p, served: map[string]int{}, lends: map[dealing]int{}, from: map[dealing]chan struct{}{}, failed: map[dealing]time.Time{},
+		relays: map[string]*relay{}, lendLimit: lendLimit}
 	d.holder = bulk.NewHolder(bulkServing, d.open)
 	d.holder.Refer = d.refer
 	d.dial = d.dialNode
@@ -119,7 +136,7 @@ func (d *bulkData) open(_ context.Context, from string, name []byte) (bulk.Objec
 		return nil, fmt.Errorf("a name of %d bytes", len(name))
 	}
 	if w := d.readBy(from, binary.LittleEndian.Uint64(name)); w != nil {
-		return d.lend(w, name)
+		return d.lend(from, w, name)
 	}
 	return d.openRelay(from, name)
 }
@@ -131,13 +148,67 @@ func (d *bulkData) readBy(from string, worker uint64) *workerProcess {
 	return d.p.readsLocked(worker, func(at peer.Node) bool { return at.Name == from })
 }
 
-// lend opens the payload of a name's object that a worker here has.
-func (d *bulkData) lend(w *workerProcess, name []byte) (bulk.Object, error) {
+// lend opens the payload of a name's object that a worker here has, for a node.
+func (d *bulkData) lend(from string, w *workerProcess, name []byte) (bulk.Object, error) {
 	body, err := link.Marshal(worker.PeerFetchBody{Owner: binary.LittleEndian.Uint64(name[8:]), Seq: binary.LittleEndian.Uint64(name[16:])})
 	if err != nil {
 		return nil, err
 	}
-	// Not the connection's context: what was lent to nobody is never given back.
+	who := dealing{from, w.peers}
+	d.mu.Lock()
+	if d.lends[who] >= lendMost {
+		d.mu.Unlock()
+		return nil, fmt.Errorf("node %s has %d payloads of the tenant's worker, or waits for them", from, lendMost)
+	}
+	d.lends[who]++
+	d.mu.Unlock()
+	over := sync.OnceFunc(func() {
+		d.mu.Lock()
+		defer d.mu.Unlock()
+		if d.lends[who]--; d.lends[who] == 0 {
+			delete(d.lends, who)
+		}
+	})
+	type answer struct {
+		o   *lentObject
+		err error
+	}
+	// Not the connection's context, nor a limit: what was lent to nobody would never
+	// be given back. A worker that answers late is given it back at once.
+	answers := make(chan answer)
+	late := make(chan struct{})
+	go func() { // ends when the worker answers, or its link has ended
+		o, err := d.lentBy(w, body, over)
+		select {
+		case answers <- answer{o, err}:
+		case <-late:
+			if o != nil {
+				_ = o.Close()
+			}
+		}
+	}()
+	limit := time.NewTimer(d.lendLimit)
+	defer limit.Stop()
+	select {
+	case a := <-answers:
+		if a.err != nil {
+			return nil, a.err
+		}
+		return a.o, nil
+	case <-limit.C:
+		close(late)
+		return nil, fmt.Errorf("the worker that has the object has not lent it for %v", d.lendLimit)
+	}
+}
+
+// lentBy asks a worker for a payload. over is called when that is given back, or
+// was not lent.
+func (d *bulkData) lentBy(w *workerProcess, body []byte, over func()) (_ *lentObject, err error) {
+	defer func() {
+		if err != nil {
+			over()
+		}
+	}()
 	m, err := w.conn.Call(d.p.ctx, link.Message{Kind: worker.KindPeerLend, Body: body})
 	if err != nil {
 		return nil, err
@@ -150,7 +221,7 @@ func (d *bulkData) lend(w *workerProcess, name []byte) (bulk.Object, error) {
 		m.CloseFiles()
 		return nil, err
 	}
-	o := &lentObject{w: w, f: m.Files[0], lent: lent}
+	o := &lentObject{w: w, f: m.Files[0], lent: lent, over: over}
 	// It is never mapped: who may shorten it could kill who reads it so.
 	size, _, err := fd.Memory(o.f)
 	if err == nil && (lent.Size < 0 || lent.Size > size) {
@@ -168,6 +239,7 @@ type lentObject struct {
 	w    *workerProcess
 	f    *os.File
 	lent worker.PeerLentBody
+	over func()
 }
 
 func (o *lentObject) ReadAt(p []byte, off int64) (int, error) { return o.f.ReadAt(p, off) }
@@ -176,6 +248,7 @@ func (o *lentObject) Size() int64 { return o.lent.Size }
 
 // Close gives the payload back to the worker.
 func (o *lentObject) Close() error {
+	defer o.over()
 	err := o.f.Close()
 	body, merr := link.Marshal(worker.PeerLentBody{Number: o.lent.Number})
 	if merr != nil {
@@ -211,15 +284,17 @@ func (d *bulkData) fill(ctx context.Context, k *tenantPeers, w *workerProcess, b
 		return err
 	}
 	defer cancel(nil)
-	slots, err := d.slots(at.Name)
+	slots, err := d.slots(dealing{at.Name, k})
 	if err != nil {
 		return err
 	}
-	select {
-	case slots <- struct{}{}:
-		defer func() { <-slots }()
-	case <-ctx.Done():
-		return context.Cause(ctx)
+	for _, c := range []chan struct{}{slots, k.fills} {
+		select {
+		case c <- struct{}{}:
+			defer func() { <-c }()
+		case <-ctx.Done():
+			return context.Cause(ctx)
+		}
 	}
 	release, err := d.client.Admit(ctx, bulkTransfer)
 	if err != nil {
@@ -229,7 +304,7 @@ func (d *bulkData) fill(ctx context.Context, k *tenantPeers, w *workerProcess, b
 	whole := false
 	over := d.relay(k, w, name, t, files[0])
 	defer func() { over(whole) }() // before the worker hears, whose memory it is
-	if err := d.run(ctx, at, t); err != nil {
+	if err := d.run(ctx, k, at, t); err != nil {
 		if cause := context.Cause(ctx); cause != nil {
 			err = cause
 		}
@@ -242,7 +317,7 @@ func (d *bulkData) fill(ctx context.Context, k *tenantPeers, w *workerProcess, b
 
 // run fetches until all is there, as long as some comes or the node is expected
 // back.
-func (d *bulkData) run(ctx context.Context, from peer.Node, t *bulk.Transfer) error {
+func (d *bulkData) run(ctx context.Context, k *tenantPeers, from peer.Node, t *bulk.Transfer) error {
 	for {
 		missing := t.Missing()
 		err := d.client.RunReferred(ctx, t, from.Name)
@@ -254,7 +329,7 @@ func (d *bulkData) run(ctx context.Context, from peer.Node, t *bulk.Transfer) er
 		case t.Missing() < missing:
 		case d.p.answers(from):
 			d.mu.Lock()
-			d.failed[from.Name] = time.Now()
+			d.failed[dealing{from.Name, k}] = time.Now()
 			d.mu.Unlock()
 			return err
 		}
@@ -266,30 +341,39 @@ func (d *bulkData) run(ctx context.Context, from peer.Node, t *bulk.Transfer) er
 	}
 }
 
-// slots are those of transfers from a node. An error says that it could not be
-// reached a moment ago.
-func (d *bulkData) slots(node string) (chan struct{}, error) {
+// slots are those of a tenant's transfers from a node. An error says that it could
+// not be reached a moment ago.
+func (d *bulkData) slots(of dealing) (chan struct{}, error) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	if since, bad := d.failed[node]; bad {
+	if since, bad := d.failed[of]; bad {
 		if time.Since(since) < bulkPause {
-			return nil, fmt.Errorf("node %s gave no bulk data a moment ago", node)
+			return nil, fmt.Errorf("node %s gave no bulk data a moment ago", of.node)
 		}
-		delete(d.failed, node)
+		delete(d.failed, of)
 	}
-	c := d.from[node]
+	c := d.from[of]
 	if c == nil {
 		c = make(chan struct{}, bulkEach)
-		d.from[node] = c
+		d.from[of] = c
 	}
 	return c, nil
 }
 
 // forget drops what is kept of a node that is gone.
 func (d *bulkData) forget(node string) {
+	d.drop(func(of dealing) bool { return of.node == node }) // whose transfers end
+	d.refers.Forget(node)
+}
+
+// forgetTenant drops what is kept of a tenant that was removed.
+func (d *bulkData) forgetTenant(k *tenantPeers) {
+	d.drop(func(of dealing) bool { return of.of == k })
+}
+
+func (d *bulkData) drop(which func(dealing) bool) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	delete(d.from, node) // whose transfers end
-	delete(d.failed, node)
-	d.refers.Forget(node)
+	maps.DeleteFunc(d.from, func(of dealing, _ chan struct{}) bool { return which(of) })
+	maps.DeleteFunc(d.failed, func(of dealing, _ time.Time) bool { return which(of) })
 }

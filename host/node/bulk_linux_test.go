@@ -9,9 +9,11 @@ import (
 	"net"
 	"os"
 	"path/filepath"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"testing"
+	"time"
 
 	"golang.org/x/sys/unix"
 
@@ -318,5 +320,62 @@ func TestBulkLost(t *testing.T) {
 	var e *wray.Error
 	if err := <-ended; !errors.As(err, &e) || e.Code != wray.CodeWorkerDied {
 		t.Errorf("a transfer from a node that has died: %v", err)
+	}
+}
+
+// A worker that lends nothing keeps who asks waiting for a moment, and after so
+// many questions not at all; what it lends too late is given back to it; and what
+// a tenant has to do with its workers on a node takes nothing from another's.
+func TestLendStuck(t *testing.T) {
+	p := newBulkPair(t, 1<<20)
+	held := make(chan struct{})
+	p.serve(func() (*os.File, int64) { <-held; return memoryOf(t, p.data), int64(len(p.data)) })
+	d := p.a.p.bulk
+	d.lendLimit = 10 * time.Millisecond
+	ask := func(want string) {
+		t.Helper()
+		o, err := d.open(t.Context(), "b", bulkName(1, bulkObject))
+		if err == nil {
+			o.Close()
+		}
+		if err == nil || !strings.Contains(err.Error(), want) {
+			t.Fatalf("a payload of a worker that lends none: %v, want %q", err, want)
+		}
+	}
+	for range lendMost {
+		ask("has not lent it")
+	}
+	d.lendLimit = time.Hour
+	ask("payloads of the tenant's worker")
+	close(held)
+	for { // there is no event to wait for
+		d.mu.Lock()
+		left := len(d.lends)
+		d.mu.Unlock()
+		if left == 0 {
+			break
+		}
+		time.Sleep(time.Millisecond)
+	}
+	p.back()
+	p.wants("after it lends again")
+
+	of, other := dealing{"a", p.b.p}, dealing{"a", p.a.p} // of two tenants, to the node
+	mine, err := p.b.p.bulk.slots(of)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for range bulkEach {
+		mine <- struct{}{}
+	}
+	p.b.p.bulk.mu.Lock()
+	p.b.p.bulk.failed[of] = time.Now()
+	p.b.p.bulk.mu.Unlock()
+	theirs, err := p.b.p.bulk.slots(other)
+	if err != nil || len(theirs) > 0 {
+		t.Errorf("another tenant's transfers from a node wait for one's: %d, %v", len(theirs), err)
+	}
+	if _, err := p.b.p.bulk.slots(of); err == nil {
+		t.Error("a node that gave a tenant nothing is asked again at once")
 	}
 }

@@ -42,6 +42,7 @@ func (p *peering) greetAgain() {
 
 // forget drops a tenant that was removed, whose worker has ended.
 func (p *peering) forget(k *tenantPeers) {
+	p.bulk.forgetTenant(k)
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	if p.tenants[k.t.name] == k {

@@ -63,6 +63,7 @@ type tenantPeers struct {
 
 	outboxes map[peer.Node]*outbox         // nodes that are up, or were
 	full     map[peer.Node]map[uint64]bool // peers that the worker waits to send to
+	fills    chan struct{}                 // slots of transfers from all nodes
 	head     []byte                        // of the tenant's modules here; nil: not drawn yet
 	awaits   map[peer.Node]bool            // nodes of which awaitRoom waits for the session
 	severed  map[uint64]string             // peers that have nothing to do with own any more, and why
@@ -136,7 +137,7 @@ func newPeering(n *Node) *peering {
 
 // of returns a tenant's part, which it makes.
 func (p *peering) of(t *tenant) *tenantPeers {
-	k := &tenantPeers{peering: p, t: t, far: map[uint64]peer.Node{}, awakeFar: map[uint64]bool{}, flows: map[uint64]*flow{}, outboxes: map[peer.Node]*outbox{}, full: map[peer.Node]map[uint64]bool{}, awaits: map[peer.Node]bool{}, severed: map[uint64]string{}}
+	k := &tenantPeers{peering: p, t: t, fills: make(chan struct{}, bulkOfOne), far: map[uint64]peer.Node{}, awakeFar: map[uint64]bool{}, flows: map[uint64]*flow{}, outboxes: map[peer.Node]*outbox{}, full: map[peer.Node]map[uint64]bool{}, awaits: map[peer.Node]bool{}, severed: map[uint64]string{}}
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	p.tenants[t.name] = k

@@ -103,13 +103,14 @@ func (d *bulkData) openRelay(from string, name []byte) (bulk.Object, error) {
 	if d.readBy(from, id) != r.w {
 		return nil, errors.New("the worker that fetched the object is gone, or who asks has none of its tenant")
 	}
-	return &relayed{d: d, r: r, name: name}, nil
+	return &relayed{d: d, r: r, from: from, name: name}, nil
 }
 
 // relayed is a payload that came to a worker here, or comes.
 type relayed struct {
 	d    *bulkData
 	r    *relay
+	from string // who asks
 	name []byte
 	lent bulk.Object // from the worker, when the transfer is over
 }
@@ -143,7 +144,7 @@ func (o *relayed) ReadAt(p []byte, off int64) (int, error) {
 
 // take has the worker lend what has come.
 func (o *relayed) take() error {
-	lent, err := o.d.lend(o.r.w, o.name)
+	lent, err := o.d.lend(o.from, o.r.w, o.name)
 	if err != nil {
 		return err
 	}
