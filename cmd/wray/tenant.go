@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"slices"
 	"strconv"
 	"strings"
 	"text/tabwriter"
@@ -29,7 +30,7 @@ those who run the cluster, is always there.`,
 		RunE: func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
 	}
 	cmd.AddCommand(newTenantSet("create NAME", "Make a tenant", clientwire.TenantCreate),
-		newTenantSet("set NAME", "Change a tenant's share", clientwire.TenantChange),
+		newTenantSet("set NAME", "Change a tenant's share, or its nodes", clientwire.TenantChange),
 		newTenantDisable("disable NAME", "Take nothing new of a tenant", "takes nothing new; what runs goes on", true),
 		newTenantDisable("enable NAME", "Take new jobs of a tenant again", "may begin jobs again", false),
 		newTenantRemove(), newTenantList(), newTenantShow(), newTenantLift())
@@ -38,28 +39,57 @@ those who run the cluster, is always there.`,
 
 func newTenantSet(use, short, what string) *cobra.Command {
 	var address string
+	var nodes []string
+	var exclusive bool
 	weight := factor(1)
 	cmd := &cobra.Command{
 		Use: use, Short: short, Args: cobra.ExactArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			b := clientwire.TenantBody{What: what, Name: args[0]}
-			if cmd.Flags().Changed("weight") {
+			changed := cmd.Flags().Changed
+			if changed("weight") {
 				w := float64(weight)
 				b.Weight = &w
-			} else if what == clientwire.TenantChange {
-				return &usageError{errors.New("say what is to change, with --weight; wray quota set changes its quota")}
+			}
+			if b.SetNodes = changed("nodes"); b.SetNodes && !slices.Equal(nodes, []string{"none"}) {
+				b.Nodes = nodes
+			}
+			if changed("exclusive") {
+				b.Exclusive = &exclusive
+			}
+			if what == clientwire.TenantChange && b.Weight == nil && !b.SetNodes && b.Exclusive == nil {
+				return &usageError{errors.New("say what is to change, with --weight, --nodes or --exclusive; wray quota set changes its quota")}
 			}
 			var t clientwire.Tenant
 			if err := ask(cmd, address, clientwire.KindTenantSet, b, &t); err != nil {
 				return err
 			}
-			fmt.Fprintf(cmd.OutOrStdout(), "tenant %s has the weight %v\n", t.Name, t.Weight)
+			fmt.Fprintf(cmd.OutOrStdout(), "tenant %s has the weight %v%s\n", t.Name, t.Weight, nodesOf(&t))
 			return nil
 		},
 	}
 	headFlag(cmd, &address)
-	cmd.Flags().Var(&weight, "weight", "its share of a node that several want, 0.01 to 100, where others have 1")
+	f := cmd.Flags()
+	f.Var(&weight, "weight", "its share of a node that several want, 0.01 to 100, where others have 1")
+	f.StringArrayVar(&nodes, "nodes", nil, "keep it to nodes with these labels, `SELECTOR` as KEY=VALUE, '!KEY' or 'KEY in (A,B)'; may be repeated, and all must hold; none: any node")
+	f.BoolVar(&exclusive, "exclusive", false, "keep all others off those nodes; --exclusive=false: let them on")
 	return cmd
+}
+
+// nodesOf says on which nodes a tenant is.
+func nodesOf(t *clientwire.Tenant) string {
+	if len(t.Nodes) == 0 {
+		return ""
+	}
+	var list []string
+	for _, n := range t.Nodes {
+		list = append(list, line(n))
+	}
+	s := ", on nodes with " + strings.Join(list, " and ")
+	if t.Exclusive {
+		s += ", which are nobody else's"
+	}
+	return s
 }
 
 func newTenantDisable(use, short, done string, disable bool) *cobra.Command {
@@ -164,6 +194,7 @@ func newTenantShow() *cobra.Command {
 			if t.Disabled {
 				fmt.Fprint(out, ", disabled")
 			}
+			fmt.Fprint(out, nodesOf(&t))
 			if t.Created > 0 {
 				fmt.Fprintf(out, ", made %s", time.UnixMilli(t.Created).Format(time.DateTime))
 			}
@@ -174,6 +205,9 @@ func newTenantShow() *cobra.Command {
 				fmt.Fprint(out, "no worker")
 			}
 			fmt.Fprintf(out, ", %s of objects on disk, %d workers that died\n", bytesText(t.Spilled), t.Restarts)
+			if t.Barred != "" {
+				fmt.Fprintln(out, line(t.Barred))
+			}
 			for _, s := range t.Quarantine {
 				fmt.Fprintf(out, "in quarantine: %s %s, after %d workers, the last at %s: %s\n", line(s.Hash), line(s.Name), s.Deaths, time.UnixMilli(s.Last).Format(time.DateTime), line(s.Why))
 			}

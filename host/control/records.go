@@ -34,6 +34,27 @@ type Tenant struct {
 	Disabled bool       `cbor:"3,keyasint,omitempty"` // nothing new is accepted from it
 	Quota    wray.Quota `cbor:"4,keyasint,omitempty"` // on each node
 	Created  int64      `cbor:"5,keyasint,omitempty"` // Unix time in milliseconds
+
+	// Nodes are selectors of labels (wray.ParseSelector), all of which a node must
+	// have on which anything of the tenant's runs; none: any node. With Exclusive
+	// nothing of another tenant's runs on those.
+	Nodes     []string `cbor:"6,keyasint,omitempty"`
+	Exclusive bool     `cbor:"7,keyasint,omitempty"`
+}
+
+// maxTenantNodes bounds the selectors of a tenant's nodes.
+const maxTenantNodes = 16
+
+// On reports whether a node with these labels is one of the tenant's. One whose
+// selectors cannot be read is not.
+func (t *Tenant) On(labels []wray.Label) bool {
+	for _, text := range t.Nodes {
+		s, err := wray.ParseSelector(text)
+		if err != nil || !s.Matches(labels) {
+			return false
+		}
+	}
+	return true
 }
 
 // Bounds of a tenant's weight.
@@ -46,6 +67,17 @@ const (
 func (t *Tenant) Check() error {
 	if w := t.Weight; w != 0 && !(w >= MinWeight && w <= MaxWeight) {
 		return &wray.Error{Code: wray.CodeBadArgument, Message: fmt.Sprintf("a weight of %v", w), Hint: fmt.Sprintf("from %v to %v; 1 is what others have", MinWeight, MaxWeight)}
+	}
+	if len(t.Nodes) > maxTenantNodes {
+		return &wray.Error{Code: wray.CodeBadArgument, Message: fmt.Sprintf("%d selectors of nodes, the most are %d", len(t.Nodes), maxTenantNodes)}
+	}
+	for _, text := range t.Nodes {
+		if _, err := wray.ParseSelector(text); err != nil {
+			return &wray.Error{Code: wray.CodeBadArgument, Message: err.Error(), Hint: "write --nodes KEY=VALUE, --nodes '!KEY' or --nodes 'KEY in (A,B)'; wray status shows the labels of nodes"}
+		}
+	}
+	if t.Exclusive && len(t.Nodes) == 0 {
+		return &wray.Error{Code: wray.CodeBadArgument, Message: "a tenant that has nodes for itself alone, and no labels that say which", Hint: "say which with --nodes KEY=VALUE"}
 	}
 	return t.Quota.Check()
 }

@@ -1,6 +1,7 @@
 package node
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -92,14 +93,15 @@ func (n *Node) explain(ctx context.Context, tenant string, q clientwire.ExplainB
 		case len(b.Explained.Others) >= maxOthers:
 			b.Explained.MoreOthers++
 		default:
-			b.Explained.Others = append(b.Explained.Others, clientwire.OtherNode{Node: e.Name, Why: whyUnknown(e)})
+			b.Explained.Others = append(b.Explained.Others, clientwire.OtherNode{Node: e.Name, Why: n.whyUnknown(tenant, e)})
 		}
 	}
 	return b, nil
 }
 
-// whyUnknown says why nothing is lent to a node of which the worker knows none.
-func whyUnknown(e directory.Entry) string {
+// whyUnknown says why nothing is lent to a node of which the tenant's worker knows
+// none.
+func (n *Node) whyUnknown(tenant string, e directory.Entry) string {
 	switch {
 	case e.Status == liveness.Dead && e.Why != "":
 		return "it is dead: " + e.Why
@@ -107,6 +109,9 @@ func whyUnknown(e directory.Entry) string {
 		return "it is " + e.Status.String()
 	case e.Node.Draining:
 		return "it is being drained"
+	}
+	if why := n.barredAt(cmp.Or(tenant, n.cfg.Tenant), e.Node.Labels); why != "" {
+		return why
 	}
 	return "its worker has not made itself known here, so whether it has room is not known"
 }

@@ -57,10 +57,13 @@ func (p *peering) greeted(from peer.Node, h *hello) {
 		return
 	}
 	t, err := p.n.tenant(h.Tenant)
-	if err != nil || t.epoch() != h.Created {
+	barred := p.n.barred(h.Tenant)
+	if err != nil || t.epoch() != h.Created || barred {
 		p.mu.Lock()
 		defer p.mu.Unlock()
-		p.foreign++
+		if !barred { // others need not know that nothing of the tenant is here
+			p.foreign++
+		}
 		if old := err == nil && h.Created < t.epoch(); !old && len(p.unknown) < maxStrangers && len(h.Tenant) < 100 {
 			p.unknown[stranger{from, h.Worker}] = *h
 		}

@@ -35,11 +35,12 @@ type workerProcess struct {
 	group   *jail.Cgroup // nil where none can be made
 	closing sync.Once    // of close
 
-	began  time.Time
-	wanted atomic.Bool   // somebody ends it
-	death  sync.Once     // of dead
-	look   chan struct{} // has watchIdle look now; takes one
-	parted bool          // guarded by peering.mu; its peers were told that it is gone
+	began    time.Time
+	wanted   atomic.Bool   // somebody ends it
+	death    sync.Once     // of dead
+	look     chan struct{} // has watchIdle look now; takes one
+	expelled bool          // guarded by n.mu; it is to go, as its tenant may not be here
+	parted   bool          // guarded by peering.mu; its peers were told that it is gone
 
 	mu   sync.Mutex
 	runs map[uint64]*run // guarded by mu
@@ -85,6 +86,10 @@ func (t *tenant) startWorker(ctx context.Context) (*workerProcess, error) {
 			return w, nil
 		}
 	}
+	if err := n.barredLocked(t.name); err != nil {
+		n.mu.Unlock()
+		return nil, err
+	}
 	s := t.starting
 	if s == nil {
 		// The start is all jobs' that wait for it, so none of them cancels it.
@@ -119,9 +124,12 @@ func (t *tenant) finishStart(ctx context.Context, s *start) {
 		if err = t.endedLocked(); err == nil {
 			t.worker = w
 		}
+		barred := n.barredLocked(t.name) // since it was begun
 		n.mu.Unlock()
 		if err != nil {
 			w.end()
+		} else if barred != nil {
+			defer t.expel()
 		}
 	}
 	if s.err = err; err == nil {

@@ -11,6 +11,7 @@ import (
 
 	"github.com/wray-project/wray"
 	"github.com/wray-project/wray/host/control"
+	"github.com/wray-project/wray/internal/clientwire"
 )
 
 // newIdle is a node that gives idle workers up soon.
@@ -195,5 +196,52 @@ func TestSilentWhenAsked(t *testing.T) {
 	}
 	if said := n.does(t, "a", "count", "1"); said != "2\n" {
 		t.Error(said)
+	}
+}
+
+// TestExpelled: a tenant that may be on a node no more has its worker there ended
+// with its last job, and begins none; and has one again when it may.
+func TestExpelled(t *testing.T) {
+	n := newIdle(t, -1, map[string]control.Tenant{"a": {}})
+	ctx, cancel := context.WithCancel(t.Context())
+	defer cancel()
+	j := program(t, "a", "wait", "0")
+	begun := make(chan struct{})
+	j.Compiled = func() { close(begun) }
+	ended := make(chan error, 1)
+	go func() {
+		_, err := n.Run(ctx, j)
+		ended <- err
+	}()
+	<-begun
+	x, _ := n.tenant("a")
+	var w *workerProcess
+	for w == nil {
+		w = x.current()
+		time.Sleep(time.Millisecond) // there is no event to wait for
+	}
+	n.setRecords(map[string]control.Tenant{"a": {Nodes: []string{"wray/os=plan9"}}})
+	var e *wray.Error
+	if _, err := n.Run(ctx, program(t, "a", "count", "1")); !errors.As(err, &e) || e.Code != wray.CodeDenied || !strings.Contains(e.Message, "wray/os=plan9") {
+		t.Errorf("a job on a node that is not the tenant's: %v", err)
+	}
+	list, err := n.Tenants(ctx, clientwire.TenantsBody{Name: "a"})
+	if err != nil || len(list.Tenants) != 1 || !strings.Contains(list.Tenants[0].Barred, "wray/os=plan9") {
+		t.Errorf("%+v, %v", list, err)
+	}
+	select {
+	case <-w.proc.Done():
+		t.Fatal("its worker was ended under a job")
+	default:
+	}
+	cancel()
+	<-ended
+	awaitGone(t, n, "a", w)
+	n.setRecords(map[string]control.Tenant{"a": {Nodes: []string{"wray/os=linux"}, Exclusive: true}})
+	if said := n.does(t, "a", "count", "1"); said != "1\n" {
+		t.Error(said)
+	}
+	if _, err := n.Run(t.Context(), program(t, "", "count", "1")); !errors.As(err, &e) || e.Code != wray.CodeDenied {
+		t.Errorf("a job of another on a node that is the tenant's alone: %v", err)
 	}
 }

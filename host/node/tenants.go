@@ -59,6 +59,12 @@ func (n *Node) admit(ctx context.Context, name string) (*tenant, error) {
 	if err != nil {
 		return nil, err
 	}
+	n.mu.Lock()
+	barred := n.barredLocked(t.name)
+	n.mu.Unlock()
+	if barred != nil {
+		return nil, barred
+	}
 	if t.record().Disabled {
 		return nil, &wray.Error{Code: wray.CodeDenied, Message: fmt.Sprintf("tenant %s takes nothing new: it is disabled", t.name),
 			Hint: "an operator of the cluster can enable it: wray tenant enable " + t.name}
@@ -116,6 +122,9 @@ func (n *Node) changeRecords(change func(map[string]control.Tenant) map[string]c
 	for _, t := range left {
 		if before[t.name].Quota != all[t.name].Quota {
 			t.requota()
+		}
+		if n.barred(t.name) {
+			t.expel()
 		}
 	}
 	n.reweigh()

@@ -35,7 +35,11 @@ func (n *Node) Tenants(_ context.Context, q clientwire.TenantsBody) (clientwire.
 		x := tenantInfo(name, &r)
 		n.mu.Lock()
 		t := n.tenants[name]
+		barred := n.barredLocked(name)
 		n.mu.Unlock()
+		if barred != nil {
+			x.Barred = barred.Message
+		}
 		if t != nil {
 			t.describe(&x)
 		}
@@ -48,7 +52,7 @@ func (n *Node) Tenants(_ context.Context, q clientwire.TenantsBody) (clientwire.
 }
 
 func tenantInfo(name string, r *control.Tenant) clientwire.Tenant {
-	x := clientwire.Tenant{Name: name, Weight: weightOf(*r), Disabled: r.Disabled, Created: r.Created}
+	x := clientwire.Tenant{Name: name, Weight: weightOf(*r), Disabled: r.Disabled, Created: r.Created, Nodes: r.Nodes, Exclusive: r.Exclusive}
 	for _, f := range wray.QuotaFields {
 		if v := *f.Of(&r.Quota); v > 0 {
 			if x.Quota == nil {
@@ -97,6 +101,12 @@ func (n *Node) SetTenant(ctx context.Context, b clientwire.TenantBody) (clientwi
 		}
 		if b.Disable != nil {
 			r.Disabled = *b.Disable
+		}
+		if b.SetNodes {
+			r.Nodes = b.Nodes
+		}
+		if b.Exclusive != nil {
+			r.Exclusive = *b.Exclusive
 		}
 		if err := setQuota(&r.Quota, b.Quota); err != nil {
 			return err

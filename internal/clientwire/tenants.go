@@ -28,6 +28,11 @@ type TenantBody struct {
 	Weight  *float64         `cbor:"3,keyasint,omitempty"`
 	Disable *bool            `cbor:"4,keyasint,omitempty"`
 	Quota   map[string]int64 `cbor:"5,keyasint,omitempty"` // bounds that change, by wray.QuotaField.Flag; 0 for none
+	// Nodes takes the place of the selectors of its nodes, with SetNodes; Exclusive
+	// is whether they are nobody else's.
+	Nodes     []string `cbor:"6,keyasint,omitempty"`
+	SetNodes  bool     `cbor:"7,keyasint,omitempty"`
+	Exclusive *bool    `cbor:"8,keyasint,omitempty"`
 }
 
 // Tenants are tenants as a node knows them, in order of names.
@@ -50,6 +55,10 @@ type Tenant struct {
 	Spilled    int64     `cbor:"9,keyasint,omitempty" json:"spilled,omitempty"`     // bytes of objects on disk
 	Restarts   int64     `cbor:"10,keyasint,omitempty" json:"restarts,omitempty"`   // of the worker since the node began
 	Quarantine []Suspect `cbor:"11,keyasint,omitempty" json:"quarantine,omitempty"` // modules that run there no more
+
+	Nodes     []string `cbor:"12,keyasint,omitempty" json:"nodes,omitempty"`     // selectors of the nodes that it may use; none: all
+	Exclusive bool     `cbor:"13,keyasint,omitempty" json:"exclusive,omitempty"` // and nobody else
+	Barred    string   `cbor:"14,keyasint,omitempty" json:"barred,omitempty"`    // why nothing of it runs on the node
 }
 
 // Suspect is a module that is refused, as workers died while it ran.
