@@ -92,15 +92,22 @@ func TestBusyStays(t *testing.T) {
 	n := newIdle(t, time.Millisecond, map[string]control.Tenant{"a": {}})
 	ctx, cancel := context.WithCancel(t.Context())
 	j := program(t, "a", "wait", "0")
+	x, err := n.tenant("a")
+	if err != nil {
+		t.Fatal(err)
+	}
 	begun := make(chan struct{})
-	j.Compiled = func() { close(begun) }
+	j.Compiled = func() { // the worker is there, and has not heard of the job
+		x.requota()
+		x.ending.Wait()
+		close(begun)
+	}
 	ended := make(chan error, 1)
 	go func() {
 		_, err := n.Run(ctx, j)
 		ended <- err
 	}()
 	<-begun
-	x, _ := n.tenant("a")
 	var w *workerProcess
 	for w == nil {
 		w = x.current()
