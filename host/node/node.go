@@ -28,6 +28,7 @@ import (
 	"github.com/wray-project/wray/host/spill/s3"
 	"github.com/wray-project/wray/host/wasi"
 	"github.com/wray-project/wray/host/worker"
+	"github.com/wray-project/wray/internal/fd"
 	"github.com/wray-project/wray/internal/link"
 	"github.com/wray-project/wray/objectstore"
 	"github.com/wray-project/wray/wasm/signature"
@@ -95,6 +96,7 @@ type Node struct {
 	living context.Context // ends when the node is closed
 	die    func()
 	ends   sync.WaitGroup // of tenants that were removed
+	fds    *fd.Budget     // descriptors that tenants may hold; nil: as many as they like
 	spills *spill.Budget  // what objects of all tenants may take of spill; nil where there is none
 
 	modules moduleBudget
@@ -131,7 +133,7 @@ func New(cfg Config) (*Node, error) {
 	if err != nil {
 		return nil, fmt.Errorf("open the code cache: %w", err)
 	}
-	n := &Node{cfg: cfg, cache: cache, grace: timeoutGrace, drain: newDrain(), tenants: map[string]*tenant{}, records: maps.Clone(cfg.Tenants), early: map[string]control.Revision{}}
+	n := &Node{cfg: cfg, cache: cache, grace: timeoutGrace, drain: newDrain(), fds: newDescriptors(fd.Limit()), tenants: map[string]*tenant{}, records: maps.Clone(cfg.Tenants), early: map[string]control.Revision{}}
 	n.living, n.die = context.WithCancel(context.Background())
 	if err := n.openSpill(); err != nil {
 		_ = cache.Close()
@@ -232,7 +234,7 @@ func (t *tenant) newHost() *spill.Host {
 		return nil
 	}
 	q := t.record().Quota
-	return spill.NewHost(n.spill, n.cfg.SpillLimit).Within(n.spills, q.SpillBytes, q.Exceeded(t.name, "spill-bytes"))
+	return spill.NewHost(n.spill, n.cfg.SpillLimit).Within(n.spills, q.SpillBytes, q.Exceeded(t.name, "spill-bytes")).Holding(t.fds)
 }
 
 // defaultSpill is the room assumed of a disk that does not tell.

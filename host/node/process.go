@@ -160,7 +160,7 @@ func (t *tenant) spawnWorker(ctx context.Context) (*workerProcess, error) {
 	if err := sandbox.InitCache(ctx, dir); err != nil {
 		return nil, err
 	}
-	conn, end, err := link.Pair(worker.LinkOptions())
+	conn, end, err := link.Pair(t.linkOptions())
 	if err != nil {
 		return nil, fmt.Errorf("start a worker: %w", err)
 	}
@@ -267,6 +267,11 @@ func (w *workerProcess) handle(ctx context.Context, m link.Message) (link.Messag
 	if m.Kind == worker.KindSpill {
 		return w.handleSpill(ctx, m)
 	}
+	if m.Kind != worker.KindPeerFill {
+		if err := noFiles(m); err != nil { // before anything that may take its time
+			return link.Message{}, err
+		}
+	}
 	defer m.CloseFiles()
 	switch m.Kind {
 	case worker.KindPeerSend, worker.KindPeerFetch, worker.KindPeerModule, worker.KindPeerSever, worker.KindPeerFill:
@@ -327,7 +332,7 @@ func (w *workerProcess) handleSpill(ctx context.Context, m link.Message) (out li
 	if errors.Is(err, objectstore.ErrDiskFull) { // perhaps for several reasons: one has the hint
 		e := &wray.Error{Code: wray.CodeStoreFull, Message: err.Error()}
 		if why := (*wray.Error)(nil); errors.As(err, &why) {
-			e.Hint = why.Hint
+			e.Hint, e.Limit = why.Hint, why.Limit
 		}
 		return out, e
 	}

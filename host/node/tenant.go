@@ -19,6 +19,7 @@ import (
 	"github.com/wray-project/wray/host/statelog"
 	"github.com/wray-project/wray/host/worker"
 	"github.com/wray-project/wray/internal/clientwire"
+	"github.com/wray-project/wray/internal/fd"
 	"github.com/wray-project/wray/internal/link"
 )
 
@@ -44,6 +45,7 @@ type tenant struct {
 	young    int            // guarded by n.mu; of them, the last ones that died young
 	suspects suspects
 	running  atomic.Int64 // jobs whose drivers run here
+	fds      *fd.Share    // descriptors of this process; may be nil
 
 	logs logRate
 
@@ -69,7 +71,7 @@ func (n *Node) tenant(name string) (*tenant, error) {
 	}
 	t := n.tenants[name]
 	if t == nil {
-		t = &tenant{n: n, name: name, created: n.records[name].Created}
+		t = &tenant{n: n, name: name, created: n.records[name].Created, fds: n.fds.Share("tenant " + name)}
 		if n.peers != nil {
 			t.peers = n.peers.of(t)
 		}

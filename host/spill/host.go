@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"github.com/wray-project/wray"
+	"github.com/wray-project/wray/internal/fd"
 	"github.com/wray-project/wray/internal/link"
 	"github.com/wray-project/wray/objectstore"
 )
@@ -67,8 +68,9 @@ type Chunk struct {
 type Host struct {
 	places []Place
 	limit  int64
-	quota  error   // why no more is taken where limit is; nil: it is that of Config
-	shared *Budget // of all hosts; may be nil
+	quota  error     // why no more is taken where limit is; nil: it is that of Config
+	shared *Budget   // of all hosts; may be nil
+	fds    *fd.Share // descriptors of batches, and of files that are kept for them; may be nil
 
 	mu      sync.Mutex
 	used    int64 // guarded by mu, as is all that follows
@@ -144,6 +146,12 @@ func (h *Host) Within(shared *Budget, limit int64, quota error) *Host {
 	if limit > 0 && limit < h.limit {
 		h.limit, h.quota = limit, quota
 	}
+	return h
+}
+
+// Holding has a host that keeps nothing yet take its descriptors of fds.
+func (h *Host) Holding(fds *fd.Share) *Host {
+	h.fds = fds
 	return h
 }
 
@@ -320,7 +328,12 @@ func (h *Host) create(n int64) (Reply, *os.File, error) {
 		defer h.mu.Unlock()
 		return Reply{}, nil, full("%d batches are not complete", h.open)
 	}
+	if err := h.fds.Take(1); err != nil {
+		defer h.mu.Unlock()
+		return Reply{}, nil, full("%w", err)
+	}
 	if used, ok := h.shared.take(room); !ok {
+		h.fds.Give(1)
 		defer h.mu.Unlock()
 		return Reply{}, nil, full("all tenants together have taken %d of %d bytes (%s)", used, h.shared.limit, objectstore.SpillLimitFlag)
 	}
@@ -376,6 +389,7 @@ func (h *Host) create(n int64) (Reply, *os.File, error) {
 	delete(h.batches, id)
 	h.open--
 	h.mu.Unlock()
+	h.fds.Give(1)
 	k.settleLocked(0)
 	return Reply{}, nil, full("%w", errors.Join(errs...))
 }
@@ -429,14 +443,16 @@ func (k *kept) write(ctx context.Context, w []Chunk, last bool, files []*os.File
 	if len(k.files) > maxKept {
 		return false, lie("%d files are to be kept open", len(k.files))
 	}
+	if err := k.h.fds.Take(len(files)); err != nil {
+		return false, full("%w", err)
+	}
 	k.files = append(k.files, files...)
 	keeps, err := k.pen.Write(ctx, w, last)
 	if err != nil {
 		return true, k.h.fail(k.place, err)
 	}
 	if !keeps {
-		closeAll(k.files)
-		k.files = nil
+		k.closeFilesLocked()
 	}
 	k.written += n
 	if last {
@@ -498,7 +514,14 @@ func (k *kept) removeLocked() {
 		k.h.open--
 		k.h.mu.Unlock()
 	}
-	closeAll(k.files)
-	k.files = nil
+	k.closeFilesLocked()
+	k.h.fds.Give(1)
 	k.settleLocked(0)
+}
+
+// closeFilesLocked closes the files that the pen no longer reads.
+func (k *kept) closeFilesLocked() {
+	closeAll(k.files)
+	k.h.fds.Give(len(k.files))
+	k.files = nil
 }

@@ -8,6 +8,8 @@ import (
 	"testing"
 	"time"
 
+	"github.com/wray-project/wray"
+	"github.com/wray-project/wray/internal/fd"
 	"github.com/wray-project/wray/objectstore"
 	"github.com/wray-project/wray/objectstore/storetest"
 )
@@ -63,6 +65,36 @@ func write(t *testing.T, d *Disk, n int) (objectstore.Batch, error) {
 
 // TestNextDirectory: a directory that is gone, or full, is left out, and the
 // error of the last names them all.
+// Batches take descriptors of a share, whose end is an error that names them, and
+// which come back: with a batch, and with the host of a worker that is dead.
+func TestDescriptorsOfBatches(t *testing.T) {
+	b := fd.NewBudget(8)
+	h := host(t, 1<<20, t.TempDir()).Holding(b.Share("tenant x"))
+	var last uint64
+	for range 4 {
+		r, f, err := h.Serve(t.Context(), Request{Op: OpCreate, N: 1}, nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		f.Close()
+		last = r.Batch
+	}
+	_, _, err := h.Serve(t.Context(), Request{Op: OpCreate, N: 1}, nil)
+	if !errors.Is(err, objectstore.ErrDiskFull) || !errors.Is(err, wray.ErrLimitExceeded) || !strings.Contains(err.Error(), "descriptors") {
+		t.Errorf("the fifth batch: %v", err)
+	}
+	if _, _, err := h.Serve(t.Context(), Request{Op: OpRemove, Batch: last}, nil); err != nil {
+		t.Error(err)
+	}
+	if b.Used() != 3 {
+		t.Errorf("%d are held by 3 batches", b.Used())
+	}
+	h.Close()
+	if b.Used() != 0 {
+		t.Errorf("%d are held when the worker is dead", b.Used())
+	}
+}
+
 func TestNextDirectory(t *testing.T) {
 	a, b := filepath.Join(t.TempDir(), "a"), filepath.Join(t.TempDir(), "b")
 	d := disk(t, 0, a, b)

@@ -24,6 +24,16 @@ func Do(c syscall.Conn, f func(fd int) error) error {
 	return ferr
 }
 
+// Limit returns how many descriptors this process may have, 0 where that is not
+// known. Go has raised it to what the process may raise it to.
+func Limit() int {
+	var r unix.Rlimit
+	if err := unix.Getrlimit(unix.RLIMIT_NOFILE, &r); err != nil {
+		return 0
+	}
+	return int(min(uint64(r.Cur), 1<<30))
+}
+
 // Duplicate returns another descriptor of what c has open, which the caller
 // closes. Programs that this one starts do not get it.
 func Duplicate(c syscall.Conn) (fd int, err error) {

@@ -23,6 +23,10 @@ type transport interface {
 	close()
 }
 
+// errNoRoom means that descriptors came with the bytes that were read, and are
+// lost, as this process has no room for them.
+var errNoRoom = errors.New("no room for descriptors")
+
 // errUnsent means that a message was refused before its first byte was written.
 var errUnsent = errors.New("message not sent")
 
@@ -225,6 +229,9 @@ func (c *Conn) finish(f frame, ok bool) (Message, error) {
 	if !ok {
 		return Message{}, c.Err()
 	}
+	if f.lost {
+		return Message{}, noDescriptors()
+	}
 	if f.class == classReply {
 		return f.Message, nil
 	}
@@ -245,6 +252,9 @@ func (c *Conn) Recv() (Message, error) {
 				f.CloseFiles()
 				return protocolError("class %d, where only notices are received", f.class)
 			}
+			if f.lost {
+				return ErrDescriptors
+			}
 			c.backlog = append(c.backlog, f)
 			return nil
 		})
@@ -262,6 +272,9 @@ func (c *Conn) Recv() (Message, error) {
 // are closed.
 func (c *Conn) readSome(emit func(frame) error) error {
 	p, files, err := c.tr.read()
+	if err == errNoRoom {
+		c.dec.lost, err = true, nil
+	}
 	if len(p) > 0 || len(files) > 0 {
 		if ferr := c.dec.feed(p, files, emit); ferr != nil {
 			err = ferr

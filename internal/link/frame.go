@@ -23,6 +23,7 @@ const (
 type frame struct {
 	class class
 	id    uint64
+	lost  bool // its files were, as there were no descriptors for them
 	Message
 }
 
@@ -46,6 +47,8 @@ type decoder struct {
 	need   int // length of the body, once nhead == headerSize
 	queued []*os.File
 	taken  []*os.File // files of the frame being read
+	lost   bool       // files of a frame that is to come were lost
+	empty  bool       // those of the frame being read were
 }
 
 // bodyStep is how much room a body gets before its bytes have come: a peer
@@ -85,15 +88,16 @@ func (d *decoder) feed(p []byte, files []*os.File, emit func(frame) error) error
 			class:   class(d.head[6]),
 			id:      binary.LittleEndian.Uint64(d.head[8:]),
 			Message: Message{Kind: Kind(binary.LittleEndian.Uint16(d.head[4:])), Body: d.body, Files: d.taken},
+			lost:    d.empty,
 		}
-		d.nhead, d.body, d.taken, d.need = 0, nil, nil, 0
+		d.nhead, d.body, d.taken, d.need, d.empty = 0, nil, nil, 0, false
 		if err := emit(f); err != nil {
 			return err
 		}
 	}
 	// A descriptor arrives with the first byte of its header. With no header
 	// begun, one that is left over was sent outside any message.
-	if d.nhead == 0 && len(d.queued) > 0 {
+	if d.nhead == 0 && (len(d.queued) > 0 || d.lost) {
 		return protocolError("%d descriptors outside a message", len(d.queued))
 	}
 	return nil
@@ -115,6 +119,8 @@ func (d *decoder) header() error {
 		return protocolError("class %d with id %d", c, id)
 	case c == classCancel && length != 0, c >= classFailure && nfiles != 0:
 		return protocolError("class %d with a body of %d bytes and %d descriptors", c, length, nfiles)
+	case nfiles > len(d.queued) && d.lost:
+		d.lost, d.empty, nfiles = false, true, 0
 	case nfiles > len(d.queued):
 		return protocolError("%d descriptors announced, %d came", nfiles, len(d.queued))
 	}

@@ -38,6 +38,8 @@ import (
 	"fmt"
 	"os"
 	"time"
+
+	"github.com/wray-project/wray"
 )
 
 // Kind says what a message is about. Its meaning belongs to the users of the
@@ -80,6 +82,18 @@ type Options struct {
 	// WriteTimeout ends the connection when the peer takes no byte of a message
 	// for this long: a process that does not read is stuck. Default 30 s.
 	WriteTimeout time.Duration
+	// Descriptors bounds the files that came with calls which have no reply yet,
+	// and of replies that are not sent yet. Nil bounds none but by the others.
+	Descriptors Descriptors
+}
+
+// Descriptors are what a process may have open on behalf of others. Its methods
+// may be called concurrently.
+type Descriptors interface {
+	// Take takes n, or says why there are not so many.
+	Take(n int) error
+	// Give gives n back.
+	Give(n int)
 }
 
 // maxFilesLimit keeps one message below the kernel's SCM_MAX_FD of 253.
@@ -113,9 +127,20 @@ var (
 	ErrClosed = errors.New("link closed")
 	// ErrProtocol means that the peer sent what no honest peer sends.
 	ErrProtocol = errors.New("link protocol violated")
+	// ErrDescriptors means that files were sent to this process, and it has no
+	// descriptors left to take them. The peer has done nothing wrong.
+	ErrDescriptors = errors.New("this process has no file descriptors left")
 	// ErrTooLarge means that a message to be sent passes a bound of Options.
 	ErrTooLarge = errors.New("message too large for link")
 )
+
+// noDescriptors is the failure of a call whose files were lost for want of
+// descriptors here.
+func noDescriptors() error {
+	return &wray.Error{Code: wray.CodeLimitExceeded, Message: fmt.Sprintf("files that came with a message are lost: process %d has no file descriptors left", os.Getpid()),
+		Limit: &wray.Limit{Name: "descriptors"}, Cause: wray.Errorf(wray.CodeLimitExceeded, "%v", ErrDescriptors),
+		Hint: "try again when fewer jobs run, or raise the limit of the node (ulimit -n, LimitNOFILE= of a systemd unit) and start it again"}
+}
 
 func protocolError(format string, args ...any) error {
 	return fmt.Errorf("%w: %s", ErrProtocol, fmt.Sprintf(format, args...))

@@ -62,6 +62,9 @@ func (c *Conn) Serve(ctx context.Context, h Handler) error {
 func (c *Conn) dispatch(ctx context.Context, h Handler, f frame, handlers *sync.WaitGroup) error {
 	switch f.class {
 	case classNotice:
+		if f.lost {
+			return ErrDescriptors // the sender will hear of it in no other way
+		}
 		m, err := h(ctx, f.Message)
 		m.CloseFiles() // of a handler that took the notice for a request
 		return err
@@ -98,9 +101,27 @@ func (c *Conn) dispatchRequest(ctx context.Context, h Handler, f frame, handlers
 		return protocolError("call %d twice", f.id)
 	}
 	size := len(f.Body)
+	files := len(f.Files)
+	err := c.take(files)
+	if err != nil {
+		f.CloseFiles()
+		f.Files, files = nil, 0
+	}
+	if f.lost {
+		err = noDescriptors()
+	}
+	if err != nil {
+		h = func(context.Context, Message) (Message, error) { return Message{}, err }
+	}
 	handlers.Go(func() {
 		defer cancel()
 		reply, cl := c.handle(ctx, h, f.Message)
+		c.give(files)
+		if err := c.take(len(reply.Files)); err != nil {
+			reply.CloseFiles()
+			reply, cl = c.handle(ctx, func(context.Context, Message) (Message, error) { return Message{}, err }, f.Message)
+		}
+		defer c.give(len(reply.Files))
 		defer reply.CloseFiles()
 		reply.Kind = f.Kind
 		// The credit goes back when the reply is next to be written: before the
@@ -121,6 +142,19 @@ func (c *Conn) dispatchRequest(ctx context.Context, h Handler, f frame, handlers
 		}
 	})
 	return nil
+}
+
+func (c *Conn) take(files int) error {
+	if files == 0 || c.opt.Descriptors == nil {
+		return nil
+	}
+	return c.opt.Descriptors.Take(files)
+}
+
+func (c *Conn) give(files int) {
+	if files > 0 && c.opt.Descriptors != nil {
+		c.opt.Descriptors.Give(files)
+	}
 }
 
 // handle runs h and returns what to reply. A panic is a bug of the handler,

@@ -120,7 +120,10 @@ func (s *socket) read() ([]byte, []*os.File, error) {
 		for _, f := range files {
 			f.Close()
 		}
-		return nil, nil, protocolError("more than %d descriptors at once, or no room for them", len(files))
+		if len(files) > maxFilesLimit {
+			return nil, nil, protocolError("more than %d descriptors at once", maxFilesLimit)
+		}
+		return s.buf[:n], nil, errNoRoom // the kernel had no number left for the next one
 	}
 	if n == 0 && len(files) == 0 {
 		return nil, nil, io.EOF
