@@ -107,6 +107,11 @@ func (s *Scheduler) nowhere(name string, res wray.Resources, wants []want, place
 	if more := 1 + len(s.peers.all.list) - len(list); more > 0 {
 		fmt.Fprintf(&b, "; and %d more", more)
 	}
+	if place != nil && place.Kind == OnNode && !place.Soft {
+		if _, there := s.coming[place.Node]; there {
+			fmt.Fprintf(&b, "; %s: it is there, and its worker does not start", place.Node)
+		}
+	}
 	e.Message = b.String()
 	e.Hint = "ask for less, or for what a node has; or add a node that has it"
 	for _, c := range here.Fails {

@@ -307,11 +307,15 @@ func (s *Scheduler) tickGangs() {
 		g := gs.order[k]
 		if g.home == 0 {
 			if g.state == gangWaits && g.until > 0 && g.until <= s.now {
-				if !s.possible(g, g.lost()) {
+				switch {
+				case s.possible(g, g.lost()):
+					g.until = 0
+				case s.comes(nil):
+					g.until = addSaturated(s.now, s.config.Patience)
+				default:
 					s.endGang(g, s.noNodes(g), true)
 					continue
 				}
-				g.until = 0
 			}
 			k++
 			continue

@@ -253,6 +253,7 @@ func (s *Scheduler) enlist(p *peer) {
 	}
 	ps.byID[p.id] = p
 	ps.byName[p.node.Name] = p
+	delete(s.coming, p.node.Name)
 }
 
 // delist takes p out of all that enlist entered it into.

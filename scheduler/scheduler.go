@@ -142,8 +142,9 @@ type Scheduler struct {
 	tasks    table[task, *task]     // every task that is not done
 	objects  table[object, *object] // every object that a task makes or waits for and that is not there
 	jobs     map[wray.ID]*job
-	promises []Promise // nodes of which more can be there
-	order    []*job    // the jobs, oldest first: maps are never ranged over
+	promises []Promise        // nodes of which more can be there
+	coming   map[string]int64 // nodes that are there, and have not said what they have: since when
+	order    []*job           // the jobs, oldest first: maps are never ranged over
 
 	active []*job // jobs with queued tasks, in no order
 	resume queue  // tasks in state resuming, in the order of Unblocked
@@ -223,7 +224,11 @@ func (s *Scheduler) Tick(now int64) {
 	for len(s.timers) > 0 && s.timers[0].timer <= s.now {
 		t := heap.Pop(&s.timers).(*task)
 		if t.state == queued {
-			if !s.hope(t.res, t.claim.all(), t.place) {
+			switch {
+			case s.hope(t.res, t.claim.all(), t.place):
+			case s.comes(t.place):
+				s.beginPatience(t)
+			default:
 				err := s.nowhere(t.name, t.res, t.claim.all(), t.place)
 				err.Attempt = t.attempt
 				s.condemn(t, err)

@@ -313,6 +313,14 @@ func (v *env) event(cmd string, args []datadriven.CmdArg) {
 				fmt.Fprintf(&v.out, "%s refused: %v\n", n, err)
 			}
 		}
+	case "coming":
+		for _, n := range a.names {
+			v.s.Coming(v.now, n)
+		}
+	case "comesnot":
+		for _, n := range a.names {
+			v.s.ComesNot(v.now, n)
+		}
 	case "promise":
 		var list []Promise
 		for _, n := range a.names {

@@ -222,7 +222,7 @@ func (s *Scheduler) describe(g *group, judge int) Waiting {
 		if t.timerIndex >= 0 {
 			x.Until = t.timer
 		}
-		x.Never = !t.here && (t.home() || !s.hope(t.res, t.claim.all(), t.place))
+		x.Never = !t.here && (t.home() || !s.hope(t.res, t.claim.all(), t.place) && !s.comes(t.place))
 		for i := range s.promises {
 			if p := &s.promises[i]; s.holds(p, t.res, t.claim.all(), t.place) {
 				x.Promised = append(x.Promised, p.Name)

@@ -99,6 +99,7 @@ func (p *peering) gone(from peer.Node, h *hello) {
 	for _, k := range p.tenants {
 		if at, ok := k.far[h.Worker]; ok && at == from {
 			k.downLocked(h.Worker)
+			k.comesLocked(from) // as it did, where the node stays
 		}
 	}
 }

@@ -237,6 +237,29 @@ func TestSlowPeer(t *testing.T) {
 	})
 }
 
+// A worker is told of nodes that are there and have no worker yet, so that what only
+// those could hold waits for them, and of those that go again.
+func TestNodesCome(t *testing.T) {
+	a := newFakeNode(t, newFakeNetwork(), "a", 1)
+	b := peer.Node{Name: "b", Incarnation: 1}
+	told := func(what worker.PeerEventKind) {
+		t.Helper()
+		a.await(fmt.Sprintf("event %d of b", what), func(list []worker.PeerEvent) bool {
+			return slices.ContainsFunc(list, func(e worker.PeerEvent) bool { return e.Node == "b" && e.What == what })
+		})
+	}
+	a.p.Change(b, peer.Up, "")
+	told(worker.PeerComes)
+	a.mu.Lock()
+	a.events = nil
+	a.mu.Unlock()
+	a.p.stopped(a.w)
+	a.start(2)
+	told(worker.PeerComes) // so is one that starts later
+	a.p.Change(b, peer.Down, "")
+	told(worker.PeerComesNot)
+}
+
 // Word of workers that come and go is not lost where the window is full.
 func TestGreetingsWait(t *testing.T) {
 	net := newFakeNetwork()

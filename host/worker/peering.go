@@ -86,7 +86,7 @@ type PeerEventsBody struct {
 type PeerEvent struct {
 	Peer uint64        `cbor:"1,keyasint"`
 	What PeerEventKind `cbor:"2,keyasint"`
-	Node string        `cbor:"3,keyasint,omitempty"` // of PeerIsUp: where it is
+	Node string        `cbor:"3,keyasint,omitempty"` // of PeerIsUp, PeerComes and PeerComesNot: where it is
 	More bool          `cbor:"4,keyasint,omitempty"` // as of a piece
 	Data []byte        `cbor:"5,keyasint,omitempty"` // of PeerSent
 }
@@ -100,7 +100,9 @@ const (
 	PeerIsUnreachable
 	PeerIsDown
 	PeerSent
-	PeerHasRoom // what the node did not take may be sent again
+	PeerHasRoom  // what the node did not take may be sent again
+	PeerComes    // Node is there, and its worker is yet to start; no Peer
+	PeerComesNot // Node is gone, or goes
 )
 
 // LeaveBody has the worker end what it does for others.
@@ -215,6 +217,10 @@ func (s *server) peerEvents(w *Worker, m link.Message) (link.Message, error) {
 			s.peering.forget(id)
 		case PeerHasRoom:
 			s.peering.room(id)
+		case PeerComes:
+			w.PeerComes(e.Node)
+		case PeerComesNot:
+			w.PeerComesNot(e.Node)
 		case PeerSent:
 			part := append(s.parts[e.Peer], e.Data...)
 			delete(s.parts, e.Peer)

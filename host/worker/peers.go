@@ -166,6 +166,17 @@ func (w *Worker) PeerUp(id scheduler.PeerID, node string) {
 	}
 }
 
+// PeerComes tells that a node is there whose worker is yet to start: what it has is
+// not known, and a task that no other node could hold waits for it, for a while.
+func (w *Worker) PeerComes(node string) {
+	w.step(nil, func(s *scheduler.Scheduler) { s.Coming(w.now(), node) })
+}
+
+// PeerComesNot tells that a node which was to come is gone, or goes.
+func (w *Worker) PeerComesNot(node string) {
+	w.step(nil, func(s *scheduler.Scheduler) { s.ComesNot(w.now(), node) })
+}
+
 // PeerUnreachable tells that a peer does not answer. What it runs goes on.
 func (w *Worker) PeerUnreachable(id scheduler.PeerID) {
 	ps := w.peers
