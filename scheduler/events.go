@@ -35,6 +35,25 @@ func (s *Scheduler) Finished(now int64, id wray.ID, attempt int, outcome Outcome
 	s.settle()
 }
 
+// Anew tells that the sandbox which was given an attempt ended before it had begun
+// it, and that another begins it now: its time counts from now on, and a Stop that
+// came for its timeout meant something else.
+func (s *Scheduler) Anew(now int64, id wray.ID, attempt int) {
+	s.at(now)
+	t := s.attemptOf(id, attempt)
+	if t == nil || !t.state.local() {
+		s.stale++
+		return
+	}
+	if t.stop == wray.CodeTimeout {
+		t.stop = wray.CodeOK
+	}
+	if t.stop == wray.CodeOK && t.timeout > 0 {
+		s.stopTimer(t)
+		s.setTimer(t, t.timeout)
+	}
+}
+
 // ended does so for t; settle must follow.
 func (s *Scheduler) ended(t *task, outcome Outcome) {
 	if outcome.Err == nil {

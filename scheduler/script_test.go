@@ -283,6 +283,11 @@ func (v *env) event(cmd string, args []datadriven.CmdArg) {
 			id := v.id(aTask, n)
 			v.s.Finished(v.now, id, a.attempt(id), o)
 		}
+	case "anew":
+		for _, n := range a.names {
+			id := v.id(aTask, n)
+			v.s.Anew(v.now, id, a.attempt(id))
+		}
 	case "block":
 		w := Wait{All: a.flag("all"), Space: a.flag("space"), Objects: a.ids(anObject, "on")}
 		for _, n := range a.names {

@@ -394,6 +394,7 @@ func taskInput(g *guest, v view, s []uint64) abi.Errno {
 		return abi.EFAULT
 	}
 	putU32(outLen, 0, uint32(head))
+	g.between.at = uint32(s[2])
 	if len(buf) < head {
 		return abi.EOVERFLOW
 	}
@@ -490,7 +491,7 @@ func (t *task) inputLen() int {
 func align8(n int) int { return (n + 7) &^ 7 }
 
 func taskReturn(g *guest, v view, s []uint64) abi.Errno {
-	g.wantsRoom = false
+	g.wantsRoom, g.between = false, between{} // who gives a result has begun
 	t := g.task
 	if t == nil || t.stream != nil {
 		return abi.EPERM
@@ -567,6 +568,7 @@ func (g *guest) valueOf(v view, p uint32) (*objectstore.Object, abi.Errno) {
 }
 
 func taskFail(g *guest, v view, s []uint64) abi.Errno {
+	g.between = between{}
 	t := g.task
 	if t == nil {
 		return abi.EPERM
@@ -600,7 +602,7 @@ func taskFail(g *guest, v view, s []uint64) abi.Errno {
 const maxMemory = 4 << 30
 
 func taskYield(g *guest, v view, s []uint64) abi.Errno {
-	g.wantsRoom = false
+	g.wantsRoom, g.between = false, between{}
 	t := g.task
 	if t == nil || t.stream == nil {
 		return abi.EPERM

@@ -40,6 +40,7 @@ type guest struct {
 	held    *task                    // submitted and started, and not yet given to an executor
 	many    bool                     // it may go on with other tasks, see taskNext
 	over    *task                    // ended by taskNext, while the guest has not returned
+	between between                  // ended by taskNext, while the guest has not begun the next
 	next    *task                    // started, to be run when it has; belongs to the executor
 
 	watches    []*watch      // of objects that were not there
@@ -331,6 +332,8 @@ func (g *guest) name() string {
 		return g.holder.label() // which call prints only the guest knows
 	case g.over != nil:
 		return g.over.label()
+	case g.before() != nil:
+		return g.between.ended.label()
 	case g.task == nil:
 		return ""
 	}

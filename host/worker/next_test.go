@@ -1,7 +1,9 @@
 package worker
 
 import (
+	"strings"
 	"testing"
+	"time"
 
 	"github.com/wray-project/wray"
 	"github.com/wray-project/wray/objectstore"
@@ -150,6 +152,67 @@ func TestGuestStays(t *testing.T) {
 	}
 	if err := stop(); err != nil {
 		t.Error(err)
+	}
+}
+
+// TestGuestLeaves holds that what ends a guest between two tasks is the failure of
+// neither: the one before has ended well, the next begins in another sandbox, in the
+// same attempt and with all its time, and the job's user is told. What ends it from
+// then on, where the guest says that it begins, is the next one's failure.
+func TestGuestLeaves(t *testing.T) {
+	for _, c := range []struct {
+		how     string
+		timeout time.Duration // of the next task
+		told    string
+	}{
+		{hostile.LeavesBefore, 0, "task leaves has ended well, and then its sandbox did not: Trap"},
+		{hostile.LeavesLoop, 0, "did not go on to its next task within 1s"},
+		{hostile.LeavesLoop, 20 * time.Millisecond, "task leaves has ended well, and then its sandbox did not: Timeout"},
+		{hostile.LeavesAfter, 0, ""},
+	} {
+		t.Run(c.how, func(t *testing.T) {
+			h := newJobs(t, hostile.Leaves(c.how))
+			g, stop := h.start(t)
+			told := make(chan string, 10)
+			out := newOutput(func(_ string, s Stream, p []byte) {
+				if s == Notice {
+					told <- string(p)
+				}
+			})
+			g.job.out = out
+			mem := view(g.sb.Memory())
+			copy(mem, "leaves")
+			if e := g.call("function", 0, 0, 0, 6, atOut); e != abi.Success {
+				t.Fatalf("function: %d", e)
+			}
+			n := u32(mem, atOut)
+			first := g.submitted(t, n, 0)
+			next := g.submitted(t, n, 0)
+			h.w.mu.Lock()
+			youngest := h.w.tasks.youngest
+			youngest.timeout = c.timeout
+			h.w.mu.Unlock()
+			g.release()
+			ready(first)
+			ready(next)
+			if first.State() != objectstore.Sealed {
+				t.Errorf("the task before failed: %v", first.Err())
+			}
+			if err := next.Err(); (err == nil) != (c.told != "") {
+				t.Errorf("the next task: %v", err)
+			}
+			if youngest.attempt != 1 {
+				t.Errorf("the next task took %d attempts", youngest.attempt)
+			}
+			if err := stop(); err != nil {
+				t.Error(err)
+			}
+			out.close()
+			close(told)
+			if got := <-told; c.told == "" && got != "" || !strings.Contains(got, c.told) {
+				t.Errorf("the job's user was told %q, want %q", got, c.told)
+			}
+		})
 	}
 }
 

@@ -227,7 +227,12 @@ func (g *guest) release() {
 }
 
 // Tick implements sandbox.Hooks.
-func (g *guest) Tick(*sandbox.Sandbox) { g.release() }
+func (g *guest) Tick(*sandbox.Sandbox) {
+	g.release()
+	if g.between.ended != nil {
+		g.mustGoOn()
+	}
+}
 
 // blocked tells the scheduler that a task waits for objects.
 func (w *Worker) blocked(t *task, on scheduler.Wait) {

@@ -71,3 +71,31 @@ func Stays() []byte {
 	b.export("wray_call", b.fn([]byte{i32, i32}, []byte{i32}, nil, get(0), i32c(4), 0x46, cond(run), i32c(0)))
 	return b.bytes()
 }
+
+// How a module made by Leaves ends the call in which it was given another task.
+const (
+	LeavesBefore = "traps before it begins the other"
+	LeavesLoop   = "stays before it begins the other"
+	LeavesAfter  = "traps when it has begun the other"
+)
+
+// Leaves is a module with one function, "leaves": it gives its result, asks for
+// another task, and where it is given one ends badly.
+func Leaves(how string) []byte {
+	const value, input, length, names = 1024, 2048, 2040, 8192
+	b := &builder{}
+	declare := b.imp("wray_v1", "declare", rep(4, i32), []byte{i32})
+	taskNext := b.imp("wray_v1", "task_next", rep(4, i32), []byte{i32})
+	b.mem(1)
+	b.data(names, "leaves")
+	b.data(value, "\x02\x00\x00\x00\x00\x00\x00\x00\x00\x05\x00\x00\x01\x00\x00\x00") // CBOR of one byte at 1280
+	b.export("_initialize", b.proc(nil, dropped(i32c(names), i32c(6), i32c(0), i32c(0), call(declare))))
+	end := map[string][]byte{
+		LeavesBefore: {opUnreachable},
+		LeavesLoop:   forever(),
+		LeavesAfter:  cat(i32c(length), i32c(0), i32store(0), opUnreachable),
+	}[how]
+	run := cat(i32c(value), i32c(input), i32c(4096), i32c(length), call(taskNext), opI32Eqz, cond(end))
+	b.export("wray_call", b.fn([]byte{i32, i32}, []byte{i32}, nil, get(0), i32c(4), 0x46, cond(run), i32c(0)))
+	return b.bytes()
+}

@@ -89,6 +89,7 @@ func runTask() uint32 {
 		}
 		isActor = isActor || c.Actor()
 		begin(c, time.Duration(c.head.timeout))
+		s.out = 0 // the host is told: what comes now is this task's
 		c.invoke()
 		end()
 		finished, follows := c.finished, c.follows

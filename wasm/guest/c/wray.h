@@ -1301,6 +1301,7 @@ static uint32_t wray_run_task_(void)
 		call.args = (const struct wray_call_arg_ *)(call.head + 1);
 		call.input = (const uint8_t *)input;
 		wray_current_ = &call;
+		*(volatile uint32_t *)&len = 0; /* the host is told: what comes now is this task's */
 		wray_invoke_(&call);
 		fflush(NULL);
 		wray_current_ = NULL;
