@@ -102,7 +102,7 @@ func taskNext(g *guest, v view, s []uint64) abi.Errno {
 	if _, ok := v.bytes(uint32(s[3]), 4); !ok {
 		return abi.EFAULT
 	}
-	if s[0] != 0 {
+	if uint32(s[0]) != 0 {
 		if e := taskReturn(g, v, []uint64{0, s[0]}); e != abi.Success {
 			return e
 		}
@@ -121,7 +121,7 @@ func taskNext(g *guest, v view, s []uint64) abi.Errno {
 	if next != nil && !next.fresh() {
 		g.begin(next)
 		g.between = between{ended: t, since: g.w.now(), at: uint32(s[3])}
-		putU32(v, int(s[3]), 1) // it may end in Renew
+		putU32(v, int(uint32(s[3])), 1) // it may end in Renew
 		g.sb.Renew()
 		if e := taskInput(g, v, s[1:]); e != abi.Success {
 			return abi.EOVERFLOW // task_input says what it is: no errno of the last task's
