@@ -216,28 +216,6 @@ func (k *tenantPeers) changeLocked(node peer.Node, to peer.Status) {
 	}
 }
 
-// comesLocked tells the worker of a node that is there, where nothing is known of a
-// worker on it: one starts as soon as the node hears of this node's. mu is held.
-func (k *tenantPeers) comesLocked(node peer.Node) {
-	for _, at := range k.far {
-		if at == node {
-			return
-		}
-	}
-	if _, there := k.up[node]; there && !k.drains(node) {
-		k.eventLocked(worker.PeerEvent{What: worker.PeerComes, Node: node.Name})
-	}
-}
-
-// drains reports whether a node is known to leave the cluster.
-func (p *peering) drains(node peer.Node) bool {
-	if p.m == nil {
-		return false
-	}
-	e, ok := p.m.Nodes().Node(node.Name)
-	return ok && e.Node.Incarnation == node.Incarnation && e.Node.Draining
-}
-
 func goneFor(node peer.Node) *wray.Error {
 	return &wray.Error{Code: wray.CodeWorkerDied, Node: node.Name, Message: fmt.Sprintf("node %s is gone", node.Name)}
 }
