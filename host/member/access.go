@@ -29,6 +29,8 @@ type controlAccess struct {
 	store control.Store
 	now   func() time.Time
 
+	jobs, tenantJobs int // maxJobs and maxTenantJobs, less in tests
+
 	mu     sync.Mutex
 	leases map[string]map[control.LeaseID]time.Time // guarded by mu; by node, until when they last at least
 }
@@ -37,12 +39,15 @@ type controlAccess struct {
 const (
 	maxLeases   = 16              // at one time
 	maxLeaseTTL = 5 * time.Minute // of one
-	maxJobs     = 1000            // records of jobs
-	maxRecord   = 16 << 10        // bytes of one, and of that of the node
+	// Records of jobs: of one tenant more than a node keeps and has under way, so
+	// that no tenant hides another's; of all, which a node that is full makes room in.
+	maxTenantJobs = jobs.MaxRunning + jobs.DefaultKeep + 44
+	maxJobs       = 10 * maxTenantJobs
+	maxRecord     = 16 << 10 // bytes of one, and of that of the node
 )
 
 func newAccess(s control.Store) *controlAccess {
-	return &controlAccess{store: s, now: time.Now, leases: map[string]map[control.LeaseID]time.Time{}}
+	return &controlAccess{store: s, now: time.Now, jobs: maxJobs, tenantJobs: maxTenantJobs, leases: map[string]map[control.LeaseID]time.Time{}}
 }
 
 // of returns the control state as a node has it.
@@ -157,7 +162,8 @@ func (r *restricted) ownJob(ctx context.Context, op *control.Op) (control.Cond, 
 		}
 		return nil
 	}
-	if _, _, name, err := control.SplitKey(op.Key); err != nil || !jobs.CheckID(name) || op.Lease != 0 {
+	_, tenant, name, err := control.SplitKey(op.Key)
+	if err != nil || !jobs.CheckID(name) || op.Lease != 0 {
 		return control.Cond{}, fmt.Errorf("%w: %.100q is no job of node %s", control.ErrInvalid, op.Key, r.node)
 	}
 	if !op.Delete {
@@ -168,7 +174,7 @@ func (r *restricted) ownJob(ctx context.Context, op *control.Op) (control.Cond, 
 	old, err := r.a.store.Get(ctx, op.Key)
 	switch {
 	case errors.Is(err, control.ErrNotFound):
-		if err := r.jobRoom(ctx); err != nil {
+		if err := r.jobRoom(ctx, tenant); err != nil {
 			return control.Cond{}, err
 		}
 		return control.Absent(op.Key), nil
@@ -178,9 +184,10 @@ func (r *restricted) ownJob(ctx context.Context, op *control.Op) (control.Cond, 
 	return control.At(op.Key, old.Modified), mine(old)
 }
 
-// jobRoom reports ErrTooLarge where the node has as many records of jobs as it may.
-func (r *restricted) jobRoom(ctx context.Context) error {
-	n := 0
+// jobRoom reports ErrTooLarge where the node has as many records of jobs as it may,
+// of a tenant or of all.
+func (r *restricted) jobRoom(ctx context.Context, tenant string) error {
+	n, of := 0, 0
 	for after, more := "", true; more; {
 		page, err := r.a.store.List(ctx, control.ListRequest{Prefix: control.KindJob + "/", After: after})
 		if err != nil {
@@ -189,13 +196,19 @@ func (r *restricted) jobRoom(ctx context.Context) error {
 		for _, rec := range page.Records {
 			if e, err := control.Jobs(r.a.store).Decode(rec); err == nil && e.Value.Node == r.node {
 				n++
+				if e.Tenant == tenant {
+					of++
+				}
 			}
 			after = rec.Key
 		}
 		more = page.More
 	}
-	if n >= maxJobs {
-		return fmt.Errorf("%w: node %s has %d jobs in the control state; %d are the most", control.ErrTooLarge, r.node, n, maxJobs)
+	switch {
+	case of >= r.a.tenantJobs:
+		return fmt.Errorf("%w: node %s has %d jobs of tenant %s in the control state; %d are the most", control.ErrTooLarge, r.node, of, tenant, r.a.tenantJobs)
+	case n >= r.a.jobs:
+		return fmt.Errorf("%w: node %s has %d jobs in the control state; %d are the most", control.ErrTooLarge, r.node, n, r.a.jobs)
 	}
 	return nil
 }

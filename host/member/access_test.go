@@ -147,10 +147,18 @@ func TestAccess(t *testing.T) {
 		id := fmt.Sprintf("%04d", i)
 		id = strings.NewReplacer("0", "a", "1", "b", "8", "c", "9", "d").Replace(id)
 		_, err := mallory.Commit(ctx, control.Txn{Do: []control.Op{control.Put("job/t/job-"+strings.Repeat("a", 12)+id, job("mallory"))}})
-		if errors.Is(err, control.ErrTooLarge) && i == maxJobs-1 {
+		if errors.Is(err, control.ErrTooLarge) && i == maxTenantJobs-1 {
 			break
-		} else if err != nil || i == maxJobs {
+		} else if err != nil || i == maxTenantJobs {
 			t.Fatalf("job %d: %v", i, err)
+		}
+	}
+	// One tenant's are no more for another's, until there are too many of all.
+	a.jobs = maxTenantJobs + 2
+	for i, tenant := range []string{"u", "u", "v"} {
+		_, err := mallory.Commit(ctx, control.Txn{Do: []control.Op{control.Put(fmt.Sprintf("job/%s/job-%s%c", tenant, strings.Repeat("a", 15), 'a'+i), job("mallory"))}})
+		if errors.Is(err, control.ErrTooLarge) != (i == 2) || err != nil && i < 2 {
+			t.Errorf("a job of tenant %s: %v", tenant, err)
 		}
 	}
 	// Of leases a node has few, and gets others when they are over.

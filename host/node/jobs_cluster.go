@@ -161,7 +161,7 @@ func (p *publisher) flush() bool {
 
 func (p *publisher) write(id string, d *published) error {
 	tenant := d.info.Tenant
-	for {
+	for tried := false; ; {
 		e, err := p.table.Get(p.ctx, tenant, id)
 		missing := errors.Is(err, control.ErrNotFound)
 		switch {
@@ -173,6 +173,12 @@ func (p *publisher) write(id string, d *published) error {
 			err = p.table.Delete(p.ctx, e)
 		case missing:
 			_, err = p.table.Create(p.ctx, tenant, id, p.record(&d.info))
+			if errors.Is(err, control.ErrTooLarge) && !clientwire.JobEnded(d.info.State) && !tried {
+				tried = true
+				if err = makeRoom(p.ctx, p.table, p.m.Self().Name); err == nil {
+					continue
+				}
+			}
 		default:
 			e.Value = p.record(&d.info)
 			_, err = p.table.Update(p.ctx, e)
@@ -184,6 +190,36 @@ func (p *publisher) write(id string, d *published) error {
 			return err
 		}
 	}
+}
+
+// makeRoom removes a record of a node that has as many as it may: of a job that has
+// ended, the oldest of the tenant that has the most, so that nobody's jobs that run
+// are hidden by what others have had. The node itself knows it yet.
+func makeRoom(ctx context.Context, table control.Table[control.Job], node string) error {
+	of := map[string]int{}
+	oldest := map[string]control.Entry[control.Job]{}
+	for e, err := range table.All(ctx, "") {
+		if err != nil {
+			return err
+		}
+		if e.Value.Node != node {
+			continue
+		}
+		of[e.Tenant]++
+		if was, there := oldest[e.Tenant]; e.Value.Ended != 0 && (!there || e.Value.Ended < was.Value.Ended) {
+			oldest[e.Tenant] = e
+		}
+	}
+	var victim *control.Entry[control.Job]
+	for _, tenant := range slices.Sorted(maps.Keys(oldest)) {
+		if e := oldest[tenant]; victim == nil || of[tenant] > of[victim.Tenant] {
+			victim = &e
+		}
+	}
+	if victim == nil {
+		return fmt.Errorf("%w: all jobs of node %s in the control state run", control.ErrTooLarge, node)
+	}
+	return table.Delete(ctx, *victim)
 }
 
 // clean removes records of jobs that are old and run no more.
