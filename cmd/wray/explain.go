@@ -2,6 +2,7 @@ package main
 
 import (
 	"cmp"
+	"encoding/json"
 	"fmt"
 	"io"
 	"slices"
@@ -14,7 +15,7 @@ import (
 )
 
 func newExplain() *cobra.Command {
-	var address string
+	var address, tenant string
 	var asJSON bool
 	var limit count
 	cmd := &cobra.Command{
@@ -30,7 +31,7 @@ What was submitted on another node that one knows: see --address.`,
   wray explain train
   wray explain --address unix:///run/user/1000/wray/node.sock --json`,
 		RunE: func(cmd *cobra.Command, args []string) error {
-			q := clientwire.ExplainBody{Most: int(limit)}
+			q := clientwire.ExplainBody{Most: int(limit), Tenant: tenant}
 			if len(args) > 0 {
 				if q.What = args[0]; q.What == "" {
 					return &usageError{withHint(fmt.Errorf("the name is empty"), "leave it out to see all that waits")}
@@ -42,7 +43,7 @@ What was submitted on another node that one knows: see --address.`,
 			}
 			if asJSON {
 				x.Tasks, x.Actors, x.Jobs = orEmpty(x.Tasks), orEmpty(x.Actors), orEmpty(x.Jobs)
-				return newJSON(cmd.OutOrStdout()).Encode(x)
+				return json.NewEncoder(cmd.OutOrStdout()).Encode(x)
 			}
 			return printExplained(cmd.OutOrStdout(), &x)
 		},
@@ -50,6 +51,7 @@ What was submitted on another node that one knows: see --address.`,
 	f := cmd.Flags()
 	f.StringVar(&address, "address", "", "ask the node at this `ADDRESS`, as wray start prints it (default your node's)")
 	f.BoolVar(&asJSON, "json", false, "print one JSON object")
+	f.StringVar(&tenant, "tenant", "", "what waits of the tenant `NAME` (default local)")
 	f.Var(limited{&limit, 256}, "limit", "most groups to list, 256 at most (default 64)")
 	return cmd
 }

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"cmp"
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
@@ -214,7 +215,7 @@ no standard input.`,
 			out := cmd.OutOrStdout()
 			switch {
 			case n.asJSON:
-				if err := newJSON(out).Encode(jobRecord{Job: &info}); err != nil {
+				if err := json.NewEncoder(out).Encode(jobRecord{Job: &info}); err != nil {
 					return err
 				}
 			case detach:
@@ -257,7 +258,7 @@ func followJob(cmd *cobra.Command, c jobsClient, n *nodeFlags, id string) error 
 		return err
 	}
 	if n.asJSON {
-		if err := newJSON(cmd.OutOrStdout()).Encode(jobRecord{Job: &info}); err != nil {
+		if err := json.NewEncoder(cmd.OutOrStdout()).Encode(jobRecord{Job: &info}); err != nil {
 			return err
 		}
 	}
@@ -294,7 +295,7 @@ func showLogs(cmd *cobra.Command, c jobsClient, n *nodeFlags, id string, follow 
 	defer cancel()
 	out := newPrinter(cmd.OutOrStdout(), cmd.ErrOrStderr())
 	out.fail = cancel
-	enc := newJSON(cmd.OutOrStdout())
+	enc := json.NewEncoder(cmd.OutOrStdout())
 	for offset := int64(0); ; {
 		part, err := c.JobLogs(ctx, id, offset, follow)
 		if lost := out.lost(); lost != nil {
@@ -369,7 +370,7 @@ func newJobList() *cobra.Command {
 			}
 			if n.asJSON {
 				for i := range list.Jobs {
-					if err := newJSON(cmd.OutOrStdout()).Encode(list.Jobs[i]); err != nil {
+					if err := json.NewEncoder(cmd.OutOrStdout()).Encode(list.Jobs[i]); err != nil {
 						return err
 					}
 				}
@@ -406,7 +407,7 @@ func newJobAsk(use, short string, ask func(jobsClient, context.Context, string) 
 				return err
 			}
 			if n.asJSON {
-				return newJSON(cmd.OutOrStdout()).Encode(info)
+				return json.NewEncoder(cmd.OutOrStdout()).Encode(info)
 			}
 			return printJob(cmd.OutOrStdout(), &info)
 		},

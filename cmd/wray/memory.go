@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
@@ -20,7 +21,7 @@ import (
 )
 
 func newMemory() *cobra.Command {
-	var address string
+	var address, tenant string
 	var asJSON bool
 	var leaks bool
 	var job count
@@ -34,7 +35,7 @@ often, and for how long. --leaks lists those alone that nobody will use again.`,
   wray memory --job 3 --leaks
   wray memory --address unix:///run/user/1000/wray/node.sock --json`,
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			return memory(cmd, address, clientwire.MemoryBody{Job: uint32(job), Leaks: leaks, Most: int(limit)}, asJSON)
+			return memory(cmd, address, clientwire.MemoryBody{Job: uint32(job), Leaks: leaks, Most: int(limit), Tenant: tenant}, asJSON)
 		},
 	}
 	f := cmd.Flags()
@@ -42,6 +43,7 @@ often, and for how long. --leaks lists those alone that nobody will use again.`,
 	f.BoolVar(&asJSON, "json", false, "print one JSON object for each node")
 	f.Var(&job, "job", "list what this job has made alone, by its `NUMBER` in the listing")
 	f.BoolVar(&leaks, "leaks", false, "list what nobody will use again alone")
+	f.StringVar(&tenant, "tenant", "", "objects of the tenant `NAME` (default local)")
 	f.Var(limited{&limit, 5000}, "limit", "most objects to list, 5000 at most")
 	return cmd
 }
@@ -75,7 +77,7 @@ func memory(cmd *cobra.Command, address string, q clientwire.MemoryBody, asJSON 
 		}
 		asked++
 		if asJSON {
-			if err := newJSON(cmd.OutOrStdout()).Encode(m); err != nil {
+			if err := json.NewEncoder(cmd.OutOrStdout()).Encode(m); err != nil {
 				return err
 			}
 			continue

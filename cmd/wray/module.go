@@ -1,6 +1,7 @@
 package main
 
 import (
+	"encoding/json"
 	"fmt"
 	"os"
 	"text/tabwriter"
@@ -37,7 +38,7 @@ func newInspect() *cobra.Command {
 				return err
 			}
 			if asJSON {
-				return newJSON(cmd.OutOrStdout()).Encode(i)
+				return json.NewEncoder(cmd.OutOrStdout()).Encode(i)
 			}
 			return printInspection(cmd, i)
 		},

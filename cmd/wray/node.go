@@ -1,6 +1,7 @@
 package main
 
 import (
+	"encoding/json"
 	"fmt"
 	"time"
 
@@ -132,7 +133,7 @@ has the cluster.`,
 				return err
 			}
 			if asJSON {
-				return newJSON(cmd.OutOrStdout()).Encode(t)
+				return json.NewEncoder(cmd.OutOrStdout()).Encode(t)
 			}
 			_, err := fmt.Fprintln(cmd.OutOrStdout(), joinCommand(t.Token, t.Addr, head))
 			return err

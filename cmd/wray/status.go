@@ -1,6 +1,7 @@
 package main
 
 import (
+	"encoding/json"
 	"fmt"
 	"os"
 	"slices"
@@ -14,7 +15,7 @@ import (
 )
 
 func newStatus() *cobra.Command {
-	var address string
+	var address, tenant string
 	var asJSON, ready bool
 	cmd := &cobra.Command{
 		Use: "status", Short: "Show nodes, resources, jobs, and what waits", Args: cobra.NoArgs,
@@ -27,14 +28,14 @@ With --ready it prints nothing, and its exit code says whether the node takes wo
 0, or 1 with what is missing. That it answers at all, wray status alone says.`,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			var s clientwire.Status
-			if err := ask(cmd, address, clientwire.KindStatus, nil, &s); err != nil {
+			if err := ask(cmd, address, clientwire.KindStatus, clientwire.StatusBody{Tenant: tenant}, &s); err != nil {
 				return err
 			}
 			if ready {
 				return unready(s)
 			}
 			if asJSON {
-				return newJSON(cmd.OutOrStdout()).Encode(s)
+				return json.NewEncoder(cmd.OutOrStdout()).Encode(s)
 			}
 			return printStatus(cmd.OutOrStdout(), s)
 		},
@@ -42,6 +43,7 @@ With --ready it prints nothing, and its exit code says whether the node takes wo
 	f := cmd.Flags()
 	f.StringVar(&address, "address", "", "ask the node at this `ADDRESS`, as wray start prints it (default your node's)")
 	f.BoolVar(&asJSON, "json", false, "print one JSON object")
+	f.StringVar(&tenant, "tenant", "", "jobs and what waits of the tenant `NAME` (default local)")
 	f.BoolVar(&ready, "ready", false, "print nothing, and end with 0 if the node takes work, or else with 1")
 	return cmd
 }

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
@@ -140,7 +141,7 @@ func newTenantList() *cobra.Command {
 				return err
 			}
 			if asJSON {
-				return newJSON(cmd.OutOrStdout()).Encode(all)
+				return json.NewEncoder(cmd.OutOrStdout()).Encode(all)
 			}
 			w := tabwriter.NewWriter(cmd.OutOrStdout(), 0, 0, 2, ' ', 0)
 			fmt.Fprintf(w, "TENANT\tWEIGHT\tJOBS ON %s\tMEMORY\tON DISK\tWORKERS DIED\tIN QUARANTINE\n", line(all.Node))
@@ -188,7 +189,7 @@ func newTenantShow() *cobra.Command {
 			}
 			out := cmd.OutOrStdout()
 			if asJSON {
-				return newJSON(out).Encode(t)
+				return json.NewEncoder(out).Encode(t)
 			}
 			fmt.Fprintf(out, "tenant %s, weight %v", line(t.Name), t.Weight)
 			if t.Disabled {
@@ -341,7 +342,7 @@ func newQuotaShow() *cobra.Command {
 				return err
 			}
 			if asJSON {
-				return newJSON(cmd.OutOrStdout()).Encode(t.Quota)
+				return json.NewEncoder(cmd.OutOrStdout()).Encode(t.Quota)
 			}
 			return printQuota(cmd.OutOrStdout(), t)
 		},

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"encoding/json"
 	"fmt"
 	"io"
 	"runtime"
@@ -29,7 +30,7 @@ func newVersion() *cobra.Command {
 				Arch    string `json:"arch"`
 			}{programVersion(), abi.Version, sandbox.Identity(), runtime.Version(), runtime.GOOS, runtime.GOARCH}
 			if asJSON {
-				return newJSON(cmd.OutOrStdout()).Encode(v)
+				return json.NewEncoder(cmd.OutOrStdout()).Encode(v)
 			}
 			_, err := io.WriteString(cmd.OutOrStdout(), versionLine())
 			return err

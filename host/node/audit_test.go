@@ -92,3 +92,41 @@ func TestWhoseRecord(t *testing.T) {
 		t.Errorf("recorded are %q", got)
 	}
 }
+
+// TestAskedTenant: what the node's user asks of a tenant it hears of that one, and
+// nothing where there is none.
+func TestAskedTenant(t *testing.T) {
+	s, _, _ := newAudited(t)
+	ask := func(kind link.Kind, body any) error {
+		b, err := link.Marshal(body)
+		if err != nil {
+			t.Fatal(err)
+		}
+		_, err = s.handle(t.Context(), nil, link.Message{Kind: kind, Body: b})
+		return err
+	}
+	for tenant, there := range map[string]bool{"": true, "local": true, "a": true, "b": false} {
+		for kind, body := range map[link.Kind]any{clientwire.KindStatus: clientwire.StatusBody{Tenant: tenant},
+			clientwire.KindMemory: clientwire.MemoryBody{Tenant: tenant}, clientwire.KindExplain: clientwire.ExplainBody{Tenant: tenant}} {
+			if err := ask(kind, body); (err == nil) != there || !there && !errors.Is(err, wray.ErrDenied) {
+				t.Errorf("message %d about tenant %q: %v", kind, tenant, err)
+			}
+		}
+	}
+	for _, body := range []any{nil, struct{}{}} { // of clients that know of no tenants
+		if err := ask(clientwire.KindStatus, body); err != nil {
+			t.Error(err)
+		}
+	}
+	if _, err := s.handle(t.Context(), nil, link.Message{Kind: clientwire.KindStatus}); err != nil {
+		t.Error(err)
+	}
+	// Of another tenant only those hear who run the cluster.
+	other := access.With(t.Context(), access.Principal{Kind: access.User, Tenant: "a", Name: "x", Role: access.Admin})
+	if name, err := s.tenantFor(other, "local"); !errors.Is(err, wray.ErrBadArgument) {
+		t.Errorf("an admin of another tenant hears of %q, %v", name, err)
+	}
+	if name, err := s.tenantFor(other, "a"); name != "a" || err != nil {
+		t.Errorf("of his own: %q, %v", name, err)
+	}
+}

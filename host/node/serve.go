@@ -1,6 +1,7 @@
 package node
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -245,7 +246,9 @@ func (s *Server) handle(ctx context.Context, conn *link.Conn, m link.Message) (_
 	case m.Kind == clientwire.KindMemory:
 		var b clientwire.MemoryBody
 		if err = link.Unmarshal(m.Body, &b); err == nil {
-			out, err = s.n.Objects(ctx, s.n.cfg.Tenant, b)
+			if b.Tenant, err = s.tenantFor(ctx, b.Tenant); err == nil {
+				out, err = s.n.Objects(ctx, b.Tenant, b)
+			}
 		}
 	case m.Kind == clientwire.KindStats:
 		var st worker.StatsBody
@@ -254,10 +257,20 @@ func (s *Server) handle(ctx context.Context, conn *link.Conn, m link.Message) (_
 	case m.Kind == clientwire.KindExplain:
 		var b clientwire.ExplainBody
 		if err = link.Unmarshal(m.Body, &b); err == nil {
-			out, err = s.n.Explain(ctx, s.n.cfg.Tenant, b)
+			if b.Tenant, err = s.tenantFor(ctx, b.Tenant); err == nil {
+				out, err = s.n.Explain(ctx, b.Tenant, b)
+			}
 		}
 	case m.Kind == clientwire.KindStatus:
-		out, err = s.n.Status(ctx, s.n.cfg.Tenant)
+		var b clientwire.StatusBody
+		if len(m.Body) > 0 {
+			err = link.Unmarshal(m.Body, &b)
+		}
+		if err == nil {
+			if b.Tenant, err = s.tenantFor(ctx, b.Tenant); err == nil {
+				out, err = s.n.Status(ctx, b.Tenant)
+			}
+		}
 	case m.Kind >= clientwire.KindJobSubmit && m.Kind <= clientwire.KindJobLogs && !s.inspect:
 		out, err = s.jobs(ctx, m)
 	case m.Kind >= clientwire.KindUserList && m.Kind <= clientwire.KindTokenRevoke && !s.inspect:
@@ -326,6 +339,16 @@ func (s *Server) handle(ctx context.Context, conn *link.Conn, m link.Message) (_
 	}
 	body, err := link.Marshal(out)
 	return link.Message{Body: body}, err
+}
+
+// tenantFor is the tenant of whom somebody asks what it has here, the node's own
+// where none is named. Of another than his own only those hear who run the cluster.
+func (s *Server) tenantFor(ctx context.Context, asked string) (string, error) {
+	name, err := tenantFor(access.From(ctx), cmp.Or(asked, s.n.cfg.Tenant), false)
+	if err == nil {
+		_, err = s.n.tenant(name)
+	}
+	return name, err
 }
 
 // run runs a job, or a session, of a client, as long as the connection lasts.

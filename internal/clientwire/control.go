@@ -15,7 +15,7 @@ const (
 	KindOutput link.Kind = 17 // node: request OutputBody, of the connection's jobs; replied to when it was read
 	KindMemory link.Kind = 18 // client: request MemoryBody, reply Memory
 	KindStats  link.Kind = 19 // client: request, reply StatsBody
-	KindStatus link.Kind = 20 // client: request, reply Status
+	KindStatus link.Kind = 20 // client: request StatusBody or nothing, reply Status
 	KindToken  link.Kind = 21 // client: request TokenBody, reply Token
 	KindPing   link.Kind = 28 // client: request, replied to at once
 	KindDrain  link.Kind = 40 // client: request DrainBody, replied to when it has begun
@@ -92,6 +92,13 @@ type MemoryBody struct {
 	Job   uint32 `cbor:"1,keyasint"` // of this job alone; 0: of all
 	Leaks bool   `cbor:"2,keyasint"` // of those alone that nobody will use again
 	Most  int    `cbor:"3,keyasint"` // objects to list, the largest first
+
+	Tenant string `cbor:"4,keyasint,omitempty"` // whose; empty: the node's own
+}
+
+// StatusBody says whose jobs, and what of whom waits, a status has.
+type StatusBody struct {
+	Tenant string `cbor:"1,keyasint,omitempty"` // empty: the node's own
 }
 
 // Memory is a listing of objects and of who holds them.

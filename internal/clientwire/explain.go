@@ -9,6 +9,8 @@ const KindExplain link.Kind = 43 // client: request ExplainBody, reply Explained
 type ExplainBody struct {
 	What string `cbor:"1,keyasint,omitempty"` // a task, an actor or a job, by name, or a job by its number; empty: everything
 	Most int    `cbor:"2,keyasint,omitempty"` // groups to list; 0: a default
+
+	Tenant string `cbor:"3,keyasint,omitempty"` // whose; empty: the node's own
 }
 
 // Explained is what waits on a node, and why: what was submitted there. What

@@ -64,6 +64,16 @@ func TestTenants(t *testing.T) {
 		}
 	}
 	does(0, "running", "job", "status", id, "--address", atTwo, "--tenant", "a")
+	const quota = `"total":1073741824` // the memory that a may have
+	for verb, what := range map[string]string{"status": id, "memory": quota, "explain": quota} {
+		does(0, what, verb, "--json", "--address", atTwo, "--tenant", "a")
+		for _, other := range []string{"b", "local"} {
+			if said := does(0, "", verb, "--json", "--address", atTwo, "--tenant", other); strings.Contains(said, what) {
+				t.Errorf("wray %s of tenant %s is %s", verb, other, said)
+			}
+		}
+		does(1, `there is no tenant "c"`, verb, "--address", atTwo, "--tenant", "c")
+	}
 
 	// One that is disabled or runs something is not what it was, or there.
 	does(0, "takes nothing new", "tenant", "disable", "b", "--address", atHead)

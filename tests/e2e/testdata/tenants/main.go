@@ -98,8 +98,10 @@ func run(ctx context.Context) error {
 		for range n / len(line) {
 			fmt.Print(line)
 		}
-	case "wait":
-		<-ctx.Done()
+	case "wait": // until it is stopped; where nothing could come it would be told so, and end
+		for ctx.Err() == nil {
+			time.Sleep(time.Second)
+		}
 	}
 	return nil
 }
