@@ -16,7 +16,13 @@ type Quota struct {
 	Depth       int64 `cbor:"9,keyasint,omitempty"`  // of tasks that submit tasks
 	SubmitRate  int64 `cbor:"10,keyasint,omitempty"` // tasks submitted a second
 	LogRate     int64 `cbor:"11,keyasint,omitempty"` // bytes printed a second
+	StateBytes  int64 `cbor:"12,keyasint,omitempty"` // bytes of durable actors on disk
+	StateActors int64 `cbor:"13,keyasint,omitempty"` // durable actors on disk; 0: DefaultStateActors
 }
+
+// DefaultStateActors is how many durable actors a tenant may have on one node's
+// disk where its quota says nothing. Each is two files.
+const DefaultStateActors = 20_000
 
 // QuotaField is one bound of a Quota.
 type QuotaField struct {
@@ -38,6 +44,8 @@ var QuotaFields = []QuotaField{
 	{"tasks", "live tasks", "tasks", func(q *Quota) *int64 { return &q.Tasks }},
 	{"depth", "depth of tasks that submit tasks", "tasks", func(q *Quota) *int64 { return &q.Depth }},
 	{"submit-rate", "tasks submitted a second", "tasks/s", func(q *Quota) *int64 { return &q.SubmitRate }},
+	{"state-bytes", "durable actors on disk", "bytes", func(q *Quota) *int64 { return &q.StateBytes }},
+	{"state-actors", "durable actors on disk", "actors", func(q *Quota) *int64 { return &q.StateActors }},
 	{"log-rate", "bytes printed a second", "bytes/s", func(q *Quota) *int64 { return &q.LogRate }},
 }
 

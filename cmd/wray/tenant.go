@@ -154,7 +154,7 @@ func newTenantList() *cobra.Command {
 				if t.Worker {
 					memory = bytesText(t.Memory)
 				}
-				fmt.Fprintf(w, "%s\t%v\t%d\t%s\t%s\t%d\t%d\n", line(name), t.Weight, t.Jobs, memory, bytesText(t.Spilled), t.Restarts, len(t.Quarantine))
+				fmt.Fprintf(w, "%s\t%v\t%d\t%s\t%s\t%d\t%d\n", line(name), t.Weight, t.Jobs, memory, bytesText(t.Spilled+t.State), t.Restarts, len(t.Quarantine))
 			}
 			return w.Flush()
 		},

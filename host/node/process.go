@@ -179,7 +179,7 @@ func (t *tenant) spawnWorker(ctx context.Context) (*workerProcess, error) {
 		closeGroup(group)
 		return nil, fmt.Errorf("start a worker: %w", err)
 	}
-	w := &workerProcess{t: t, peers: t.peers, spill: t.newHost(), state: newStateFiles(state), proc: proc, conn: conn, group: group, served: make(chan struct{}), runs: map[uint64]*run{}, began: time.Now(), look: make(chan struct{}, 1)}
+	w := &workerProcess{t: t, peers: t.peers, spill: t.newHost(), state: newStateFiles(state, t.name, func() wray.Quota { return t.record().Quota }), proc: proc, conn: conn, group: group, served: make(chan struct{}), runs: map[uint64]*run{}, began: time.Now(), look: make(chan struct{}, 1)}
 	go func() {
 		defer close(w.served)
 		_ = conn.Serve(context.Background(), w.handle) // the reason is in conn.Err
@@ -200,6 +200,10 @@ func (t *tenant) spawnWorker(ctx context.Context) (*workerProcess, error) {
 	}
 	if err == nil {
 		w.weigh(t)
+		w.state.watch(func(why error) {
+			t.dead(w, fmt.Sprintf("it was ended: %v", why), false)
+			w.proc.Kill()
+		})
 	}
 	if err != nil {
 		w.close()

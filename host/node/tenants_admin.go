@@ -68,6 +68,12 @@ func tenantInfo(name string, r *control.Tenant) clientwire.Tenant {
 func (t *tenant) describe(x *clientwire.Tenant) {
 	x.Jobs, x.Restarts = t.running.Load(), t.restarts.Load()
 	x.Quarantine = t.suspects.list()
+	t.stateMu.Lock()
+	if t.state != nil {
+		u, _ := t.state.Usage() // what cannot be read is not known
+		x.State = u.Bytes
+	}
+	t.stateMu.Unlock()
 	if w := t.current(); w != nil {
 		x.Worker = true
 		x.Memory, _ = w.memory() // where the system tells

@@ -21,6 +21,46 @@ type Dir struct {
 
 	mu   sync.Mutex
 	open map[string]bool // guarded by mu; by name
+
+	usage Usage     // guarded by mu, as is at
+	at    time.Time // when it was counted; zero: never
+}
+
+// Usage is what the logs of a directory take.
+type Usage struct {
+	Actors int64
+	Bytes  int64
+}
+
+// usageTime is how old a Usage may be, but for actors that were made since.
+const usageTime = time.Second
+
+// Usage returns what the logs take, as it was a second ago at most.
+func (d *Dir) Usage() (Usage, error) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if !d.at.IsZero() && time.Since(d.at) < usageTime {
+		return d.usage, nil
+	}
+	entries, err := os.ReadDir(filepath.Join(d.path, "actors"))
+	if err != nil {
+		return Usage{}, err
+	}
+	u, files := Usage{}, int64(0)
+	for _, e := range entries {
+		info, err := e.Info()
+		if errors.Is(err, os.ErrNotExist) {
+			continue // it was removed meanwhile
+		}
+		if err != nil {
+			return Usage{}, err
+		}
+		files++
+		u.Bytes += info.Size()
+	}
+	u.Actors = (files + 1) / 2
+	d.usage, d.at = u, time.Now()
+	return u, nil
 }
 
 // Errors of Dir.
@@ -151,6 +191,9 @@ func (d *Dir) take(paths [2]string) (files [2]*os.File, err error) {
 		return files, fmt.Errorf("the actor's files are in use by a process that should be gone: %w", err)
 	}
 	if made { // a log is nothing without its name
+		d.mu.Lock()
+		d.usage.Actors++
+		d.mu.Unlock()
 		err = d.syncNames()
 	}
 	return files, err
