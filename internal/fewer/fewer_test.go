@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"slices"
 	"strings"
+	"sync"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -14,9 +15,14 @@ import (
 func TestFlood(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		l := New(2, 10*time.Second)
+		var mu sync.Mutex
 		var got []string
 		say := func(of string, i int) {
-			l.Write(of, func(more string) { got = append(got, fmt.Sprintf("%s %d%s", of, i, more)) })
+			l.Write(of, func(more string) {
+				mu.Lock()
+				defer mu.Unlock()
+				got = append(got, fmt.Sprintf("%s %d%s", of, i, more))
+			})
 		}
 		for i := range 1000 {
 			say("bad", i)
