@@ -6,6 +6,7 @@ import (
 	"context"
 	"errors"
 	"os"
+	"sync/atomic"
 	"testing"
 
 	"github.com/wray-project/wray"
@@ -50,10 +51,10 @@ func exhaust(t *testing.T, n int) (free func()) {
 // A process that has no descriptors left says so of the message that came with
 // some, and takes the peer for no liar: the link goes on.
 func TestNoDescriptors(t *testing.T) {
-	got := 0
+	var got atomic.Int32
 	a, b := pair(t, Options{})
 	serve(t, b, func(_ context.Context, m Message) (Message, error) {
-		got++
+		got.Add(1)
 		m.CloseFiles()
 		return Message{Body: m.Body}, nil
 	})
@@ -76,7 +77,7 @@ func TestNoDescriptors(t *testing.T) {
 	if _, err := a.Call(t.Context(), Message{Files: files}); err != nil {
 		t.Errorf("with descriptors again: %v", err)
 	}
-	if got != 3 {
+	if got := got.Load(); got != 3 {
 		t.Errorf("%d calls were handled", got)
 	}
 }
