@@ -143,7 +143,7 @@ func (k *tenantPeers) eventLocked(e worker.PeerEvent) {
 		return // a new one is told how things are
 	}
 	if e.What != worker.PeerSent {
-		if k.news++; k.news == maxNews {
+		if k.news++; k.news == maxNews && k.ctx.Err() == nil {
 			k.wg.Go(k.own.deaf)
 		}
 		if k.news >= maxNews {

@@ -155,6 +155,9 @@ func (p *peering) joined(m *member.Member) {
 // close ends what is under way, and waits for it.
 func (p *peering) close() {
 	p.stop()
+	p.mu.Lock() // who had it has looked at ctx, and added to wg, before that ended
+	clear(p.unknown)
+	p.mu.Unlock()
 	p.bulk.client.Close()
 	p.wg.Wait()
 }
