@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"io"
 	"log/slog"
 	"net"
 	"os"
@@ -98,6 +99,25 @@ func (o *clusterOptions) place() (name, dir string, err error) {
 		return "", "", withHint(fmt.Errorf("no directory that keeps the node's keys: %w", err), "name one with --cluster-dir, or set HOME or XDG_STATE_HOME")
 	}
 	return name, filepath.Join(state, "cluster", name), nil
+}
+
+// others says of a node that takes part in no cluster, though nobody has said so,
+// which clusters nodes of this user are in under other names: it is one of them,
+// perhaps, that was started with --name.
+func (o *clusterOptions) others(w io.Writer) {
+	state, err := stateDir()
+	if err != nil || o.alone || o.wanted() {
+		return
+	}
+	found, err := filepath.Glob(filepath.Join(state, "cluster", "*", auth.NodeFile))
+	if err != nil || len(found) == 0 {
+		return
+	}
+	fmt.Fprintf(w, "wray: note: this node is in no cluster; in %s are those that were named otherwise:\n", filepath.Join(state, "cluster"))
+	for _, f := range found {
+		fmt.Fprintf(w, "    wray start --name %s\n", line(filepath.Base(filepath.Dir(f))))
+	}
+	fmt.Fprintln(w, "    starts one of them again; --alone starts this one and says nothing")
 }
 
 // listenFile has what --listen and --advertise said last, for a node that is

@@ -72,6 +72,19 @@ func (x *factor) String() string { return strconv.FormatFloat(float64(*x), 'g', 
 // Type implements pflag.Value.
 func (x *factor) Type() string { return "X" }
 
+// share is a flag of a tenant's weight.
+type share struct{ *factor }
+
+// Set implements pflag.Value.
+func (x share) Set(text string) error {
+	v, err := strconv.ParseFloat(text, 64)
+	if err != nil || !(v >= 0.01 && v <= 100) {
+		return fmt.Errorf("%q is not a number from 0.01 to 100", text)
+	}
+	*x.factor = factor(v)
+	return nil
+}
+
 // cores is a flag of processor time, in cores.
 type cores float64
 

@@ -70,6 +70,9 @@ to FILE.wasm.sig, and the module stays as it is. What is there from others stays
 			if keyFile == "" {
 				return &usageError{withHint(fmt.Errorf("sign needs a key"), "name its file by --key; wray module keygen makes one")}
 			}
+			if apart && out != "" {
+				return &usageError{withHint(errors.New("--output and --detached are both said"), "the signature of --detached goes to FILE.wasm.sig: leave out either")}
+			}
 			key, err := readKey("--key", keyFile)
 			if err != nil {
 				return err
@@ -95,7 +98,6 @@ to FILE.wasm.sig, and the module stays as it is. What is there from others stays
 	f.StringVar(&id, "name", "", "what to call the key in the module, for people")
 	f.StringVarP(&out, "output", "o", "", "where the signed module goes (default where it is)")
 	f.BoolVar(&apart, "detached", false, "write the signature to FILE.wasm.sig, beside the module")
-	cmd.MarkFlagsMutuallyExclusive("output", "detached")
 	return cmd
 }
 

@@ -144,6 +144,7 @@ func start(cmd *cobra.Command, o *nodeOptions, c *clusterOptions, j *jobsOptions
 	if err != nil {
 		return err
 	}
+	c.others(cmd.ErrOrStderr())
 	log, err := j.openAudit(c, dir)
 	if err != nil {
 		return err

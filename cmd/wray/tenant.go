@@ -71,7 +71,7 @@ func newTenantSet(use, short, what string) *cobra.Command {
 	}
 	headFlag(cmd, &address)
 	f := cmd.Flags()
-	f.Var(&weight, "weight", "its share of a node that several want, 0.01 to 100, where others have 1")
+	f.Var(share{&weight}, "weight", "its share of a node that several want, 0.01 to 100, where others have 1")
 	f.StringArrayVar(&nodes, "nodes", nil, "keep it to nodes with these labels, `SELECTOR` as KEY=VALUE, '!KEY' or 'KEY in (A,B)'; may be repeated, and all must hold; none: any node")
 	f.BoolVar(&exclusive, "exclusive", false, "keep all others off those nodes; --exclusive=false: let them on")
 	return cmd

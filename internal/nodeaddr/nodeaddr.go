@@ -66,6 +66,10 @@ func Socket(address string) (string, error) {
 		return "", &wray.Error{Code: wray.CodeBadArgument, Message: fmt.Sprintf("%q is no address of a node", address),
 			Hint: "write unix:///PATH, with the path that wray start prints"}
 	}
+	if host, port, err := net.SplitHostPort(path); err == nil && !ok && host != "" && !strings.ContainsAny(path, "/@") && port != "" {
+		return "", &wray.Error{Code: wray.CodeBadArgument, Message: fmt.Sprintf("%q is an address on the network, where a node is asked about jobs, users and tokens alone", address),
+			Hint: "log in to the node's machine as the user who runs it, and ask at its socket: unix:///PATH, as wray start prints it"}
+	}
 	return filepath.Abs(path)
 }
 
