@@ -1,8 +1,13 @@
 package main
 
 import (
+	"crypto/sha256"
+	"encoding/hex"
 	"errors"
 	"fmt"
+	"os"
+	"strconv"
+	"strings"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -17,13 +22,17 @@ func newAudit() *cobra.Command {
 }
 
 func newAuditVerify() *cobra.Command {
-	return &cobra.Command{
+	var kept string
+	cmd := &cobra.Command{
 		Use: "verify FILE|DIR", Short: "Check that no record was changed, removed or put in between", Args: cobra.ExactArgs(1),
 		Long: `Verify reads a log, and says how many records it has and the hash of the last; or which
-line is the first that is wrong, and ends with 1. Records that were cut off at the end
-are seen by who has kept a hash from before: it must be that of a record of the log.`,
+line is the first that is wrong, and ends with 1. That sees what was changed, removed in
+front or in the middle, or put in between. It does not see that the last records were
+cut off, or that all was written anew with new hashes: keep the number and the hash that
+are printed elsewhere, where who can write the log cannot, and give them by --expect.`,
+		Example: "  wray audit verify ~/.local/state/wray/cluster/one/audit\n  wray audit verify audit --expect 17:9f2c4a…",
 		RunE: func(cmd *cobra.Command, args []string) error {
-			v, err := audit.Verify(args[0])
+			v, err := verifyAudit(args[0], kept)
 			if le := (*audit.LineError)(nil); errors.As(err, &le) {
 				return withHint(err, "what comes before it holds; take the rest from a copy, and keep this one to find out who changed it")
 			}
@@ -38,13 +47,41 @@ are seen by who has kept a hash from before: it must be that of a record of the 
 			case v.From <= 1:
 			case v.Retired == v.From-1:
 				fmt.Fprintf(cmd.ErrOrStderr(), "wray: note: records 1 to %d are not there: the log removed them, as it kept enough (--audit-keep)\n", v.Retired)
+			case isDir(args[0]) && kept == "":
+				return withHint(fmt.Errorf("records %d to %d are not there, and the log does not say that it removed them: somebody has moved the files, or taken them", v.Retired+1, v.From-1),
+					"if they were moved, check them by themselves, and these with --expect %d:HASH, the hash of the last that was moved", v.From-1)
 			default:
-				fmt.Fprintf(cmd.ErrOrStderr(), "wray: note: records %d to %d are not there, and the log does not say that it removed them: somebody has moved the files, or taken them\n", v.Retired+1, v.From-1)
+				fmt.Fprintf(cmd.ErrOrStderr(), "wray: note: records %d to %d are not there, and the log does not say that it removed them: they are in other files, or somebody has taken them\n", v.Retired+1, v.From-1)
 			}
-			_, err = fmt.Fprintf(out, "%d records, %d to %d, in %d files hold together; the last has the hash %s\n", v.Records, v.From, v.Last, v.Files, v.Hash)
+			if v.Records == 0 {
+				_, err = fmt.Fprintln(out, "0 records: nothing was recorded yet, or all was removed, which --expect alone tells")
+				return err
+			}
+			_, err = fmt.Fprintf(out, "%d records, %d to %d, in %d files hold together; the last has the hash %s\nto see later that none was cut off: --expect %d:%s\n", v.Records, v.From, v.Last, v.Files, v.Hash, v.Last, v.Hash)
 			return err
 		},
 	}
+	cmd.Flags().StringVar(&kept, "expect", "", "the log must have the record of this `NUMBER:HASH`, kept from an earlier verify")
+	return cmd
+}
+
+// verifyAudit verifies a log, which must have a record that was kept, NUMBER:HASH,
+// where that is not empty.
+func verifyAudit(path, kept string) (audit.Verified, error) {
+	if kept == "" {
+		return audit.Verify(path)
+	}
+	number, hash, _ := strings.Cut(kept, ":")
+	seq, err := strconv.ParseUint(number, 10, 63)
+	if b, herr := hex.DecodeString(hash); err != nil || seq == 0 || herr != nil || len(b) != sha256.Size {
+		return audit.Verified{}, &usageError{withHint(fmt.Errorf("--expect %q is no record", kept), "write NUMBER:HASH, as wray audit verify prints it")}
+	}
+	return audit.VerifyKept(path, seq, strings.ToLower(hash))
+}
+
+func isDir(path string) bool {
+	st, err := os.Stat(path)
+	return err == nil && st.IsDir()
 }
 
 func newAuditExport() *cobra.Command {

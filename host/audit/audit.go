@@ -9,8 +9,9 @@
 // removed from one that somebody did.
 //
 // What is cut off at the end of the newest file cannot be told from what was
-// never written: who must be sure of that keeps the hash of a later record
-// elsewhere, which [Verify] gives.
+// never written, nor a log that was written anew, hashes and all, from the first
+// one: who must be sure of that keeps the number and the hash of the last record
+// elsewhere, which [Verify] gives, for [VerifyKept].
 package audit
 
 import (
