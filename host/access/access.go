@@ -142,6 +142,19 @@ type key struct{}
 // With returns a context of a request that p makes, which was let in.
 func With(ctx context.Context, p Principal) context.Context { return context.WithValue(ctx, key{}, p) }
 
+type addrKey struct{}
+
+// At returns a context of a request that comes from an address, for the audit log.
+func At(ctx context.Context, addr string) context.Context {
+	return context.WithValue(ctx, addrKey{}, addr)
+}
+
+// Addr returns the address that the request of a context comes from; "" for none.
+func Addr(ctx context.Context) string {
+	addr, _ := ctx.Value(addrKey{}).(string)
+	return addr
+}
+
 // From returns who makes the request of a context; nobody where none was let in.
 func From(ctx context.Context) Principal {
 	p, _ := ctx.Value(key{}).(Principal)

@@ -37,7 +37,7 @@ func newWorld(t testing.TB, now func() time.Time) *world {
 	w := &world{t: t, store: control.NewMemory(control.MemoryOptions{})}
 	t.Cleanup(func() { w.store.Close() })
 	w.p = &People{Store: w.store, Now: now}
-	w.c = NewChecker(w.store, CheckerOptions{Now: now, Login: func(p Principal) { w.mu.Lock(); defer w.mu.Unlock(); w.logins = append(w.logins, p.Name) }})
+	w.c = NewChecker(w.store, CheckerOptions{Now: now, Login: func(p Principal, _ string) { w.mu.Lock(); defer w.mu.Unlock(); w.logins = append(w.logins, p.Name) }})
 	t.Cleanup(func() { w.c.Close() })
 	<-w.c.Ready()
 	return w
@@ -80,9 +80,15 @@ func TestTokens(t *testing.T) {
 	ctx := context.Background()
 	now := time.Unix(1_000_000, 0)
 	w := newWorld(t, func() time.Time { return now })
-	w.user(Home, "ann", Operator)
+	w.user(Home, "ann", Admin)
+	more := w.token(Home, "ann", TokenOptions{Role: Admin}) // than its user may, soon
+	if err := w.p.ChangeUser(ctx, Home, "ann", func(u *UserRecord) error { u.Role = "operator"; return nil }); err != nil {
+		t.Fatal(err)
+	}
+	if _, _, err := w.p.NewToken(ctx, Home, "ann", TokenOptions{Role: Admin}); !errors.Is(err, wray.ErrBadArgument) {
+		t.Errorf("a token that may more than its user: %v", err)
+	}
 	whole, viewer := w.token(Home, "ann", TokenOptions{}), w.token(Home, "ann", TokenOptions{Role: Viewer, Life: time.Hour})
-	more := w.token(Home, "ann", TokenOptions{Role: Admin}) // than its user may
 	ann := Principal{Kind: User, Tenant: Home, Name: "ann", Role: Operator, Token: whole.ID()}
 	as := func(s Secret, r Role) Principal {
 		p := ann
@@ -410,7 +416,7 @@ func BenchmarkCheck(b *testing.B) {
 	header := "Bearer " + s.Reveal()
 	b.ReportAllocs()
 	for b.Loop() {
-		p, err := w.c.Bearer(header)
+		p, err := w.c.Bearer(header, "")
 		if err == nil {
 			_, err = Decide(p, "/wray.jobs.v1.Jobs/Submit")
 		}

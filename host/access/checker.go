@@ -21,7 +21,7 @@ import (
 type Checker struct {
 	store control.Store
 	now   func() time.Time
-	login func(Principal)
+	login func(p Principal, from string)
 	stop  context.CancelFunc
 	wg    sync.WaitGroup
 	ready chan struct{} // closed when all was read once
@@ -66,9 +66,9 @@ type holding struct {
 // CheckerOptions are a checker's; the zero one works.
 type CheckerOptions struct {
 	Now func() time.Time // nil is time.Now
-	// Login is told of a token that is used here after it was not for loginAfter.
+	// Login is told of a token, and of the address, where it is used here after it was not for loginAfter.
 	// It may be nil.
-	Login func(Principal)
+	Login func(p Principal, from string)
 }
 
 // loginAfter is how long a token is not used before its next use is news.
@@ -80,7 +80,7 @@ func NewChecker(store control.Store, o CheckerOptions) *Checker {
 		o.Now = time.Now
 	}
 	if o.Login == nil {
-		o.Login = func(Principal) {}
+		o.Login = func(Principal, string) {}
 	}
 	c := &Checker{store: store, now: o.Now, login: o.Login, ready: make(chan struct{}), stale: map[string]bool{}, again: map[string]func(){}, homes: map[string]home{}, users: map[string]user{}, tokens: map[string]*known{}, held: map[string]map[*holding]bool{}}
 	ctx, stop := context.WithCancel(context.Background())
@@ -293,14 +293,17 @@ func (c *Checker) decode(r control.Record) (*known, string) {
 
 // Verify returns who shows a token, or an error that matches ErrUnknown and does
 // not tell why.
-func (c *Checker) Verify(text string) (Principal, error) {
+func (c *Checker) Verify(text string) (Principal, error) { return c.verifyFrom(text, "") }
+
+// verifyFrom is Verify of a token that comes from an address.
+func (c *Checker) verifyFrom(text, from string) (Principal, error) {
 	s, err := ParseSecret(text)
 	if err != nil {
 		return Principal{}, ErrUnknown
 	}
 	p, news, err := c.verify(s)
 	if news {
-		c.login(p)
+		c.login(p, from)
 	}
 	return p, err
 }
@@ -350,12 +353,12 @@ func (c *Checker) principalLocked(id string, k *known) (Principal, bool) {
 }
 
 // Bearer is Verify of the value of an Authorization header.
-func (c *Checker) Bearer(header string) (Principal, error) {
+func (c *Checker) Bearer(header, from string) (Principal, error) {
 	scheme, token, _ := strings.Cut(header, " ")
 	if c == nil || !strings.EqualFold(scheme, "bearer") {
 		return Principal{}, ErrUnknown
 	}
-	return c.Verify(strings.TrimSpace(token))
+	return c.verifyFrom(strings.TrimSpace(token), from)
 }
 
 // Hold returns a context that ends when p's token is good no more: revoked,

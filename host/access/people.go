@@ -1,10 +1,12 @@
 package access
 
 import (
+	"cmp"
 	"context"
 	"crypto/sha256"
 	"errors"
 	"fmt"
+	"slices"
 	"time"
 
 	"github.com/wray-project/wray"
@@ -24,9 +26,12 @@ const (
 	DefaultTokenLife = 30 * 24 * time.Hour
 	MaxTokenLife     = 366 * 24 * time.Hour
 	// MaxTokens is the most valid tokens of one user.
-	MaxTokens = 100
+	MaxTokens = 20
 	// MaxUsers is the most users of one tenant.
-	MaxUsers = 10_000
+	MaxUsers = 1_000
+	// maxKept is the most tokens of one user that are kept, with those that have
+	// expired: beyond it the oldest of these are forgotten.
+	maxKept = 2 * MaxTokens
 	// maxNote is the bytes of what is noted about a token.
 	maxNote = 200
 )
@@ -105,6 +110,19 @@ func (p *People) standing(ctx context.Context, tenant string) ([]control.Cond, e
 	return []control.Cond{control.At(e.Record.Key, e.Record.Modified)}, nil
 }
 
+// Known returns an error where there is no such tenant; Home and "", all of them,
+// there are.
+func (p *People) Known(ctx context.Context, tenant string) error {
+	if tenant == Home || tenant == "" {
+		return nil
+	}
+	_, err := control.Tenants(p.Store).Get(ctx, tenant, tenant)
+	if errors.Is(err, control.ErrNotFound) || errors.Is(err, control.ErrInvalid) {
+		return bad("see wray tenant list", "there is no tenant %.70q", tenant)
+	}
+	return err
+}
+
 // commit does ops under conditions, and that the tenant stands. That its record
 // was written meanwhile is no conflict as long as it stands yet.
 func (p *People) commit(ctx context.Context, tenant string, conds []control.Cond, ops ...control.Op) error {
@@ -123,7 +141,7 @@ func (p *People) commit(ctx context.Context, tenant string, conds []control.Cond
 
 // checkUserName is like auth.CheckName, and allows what addresses of mail have.
 func checkUserName(name string) error {
-	for i, c := range []byte(name) {
+	for i, c := range name {
 		alnum := c >= 'a' && c <= 'z' || c >= 'A' && c <= 'Z' || c >= '0' && c <= '9'
 		if !alnum && (i == 0 || c != '.' && c != '-' && c != '_' && c != '@' && c != '+') {
 			return bad("use letters, digits and, after the first, . - _ @ +", "user name %.70q has %q at %d", name, c, i)
@@ -288,14 +306,24 @@ func (p *People) NewToken(ctx context.Context, tenant, user string, o TokenOptio
 	if err != nil {
 		return fail(err)
 	}
+	if role, err := ParseRole(u.Value.Role); err != nil {
+		return fail(err)
+	} else if o.Role > role {
+		return fail(bad("leave the role out: the token may then what its user may", "user %s of tenant %s is %s: a token of role %s would give no more", user, tenant, role, o.Role))
+	}
 	now := p.now()
 	n := 0
+	var expired []control.Entry[TokenRecord]
 	for e, err := range Tokens(p.Store).All(ctx, tenant) {
 		if err != nil {
 			return fail(err)
 		}
-		if e.Value.User == user && e.Value.Expires > now.UnixMilli() {
+		switch {
+		case e.Value.User != user:
+		case e.Value.Expires > now.UnixMilli():
 			n++
+		default:
+			expired = append(expired, e)
 		}
 	}
 	if n >= MaxTokens {
@@ -317,7 +345,12 @@ func (p *People) NewToken(ctx context.Context, tenant, user string, o TokenOptio
 	if err != nil {
 		return fail(err)
 	}
-	err = p.commit(ctx, tenant, []control.Cond{control.Absent(key), control.At(u.Record.Key, u.Record.Modified)}, control.Put(key, value))
+	ops := []control.Op{control.Put(key, value)}
+	slices.SortFunc(expired, func(a, b control.Entry[TokenRecord]) int { return cmp.Compare(a.Value.Expires, b.Value.Expires) })
+	for _, e := range expired[:min(max(n+len(expired)+1-maxKept, 0), len(expired), maxKept)] {
+		ops = append(ops, control.Delete(e.Record.Key))
+	}
+	err = p.commit(ctx, tenant, []control.Cond{control.Absent(key), control.At(u.Record.Key, u.Record.Modified)}, ops...)
 	if errors.Is(err, control.ErrConflict) {
 		return fail(bad("try again", "user %s of tenant %s was changed meanwhile", user, tenant))
 	}

@@ -4,7 +4,9 @@ import (
 	"context"
 	"errors"
 	"slices"
+	"strings"
 	"testing"
+	"time"
 
 	"github.com/wray-project/wray"
 	"github.com/wray-project/wray/host/control"
@@ -171,4 +173,31 @@ func TestDisabled(t *testing.T) {
 	}
 	w.changeTenant("acme", func(r *control.Tenant) { r.Disabled = false })
 	w.await(s, boss)
+}
+
+// TestKeptBounded makes tokens that expire at once: what is kept of a user does not
+// grow with them.
+func TestKeptBounded(t *testing.T) {
+	ctx := context.Background()
+	now := time.Unix(1_000_000, 0)
+	w := newWorld(t, func() time.Time { return now })
+	w.user(Home, "ann", Viewer)
+	whole := w.token(Home, "ann", TokenOptions{})
+	for range 2 * maxKept {
+		w.token(Home, "ann", TokenOptions{Life: time.Second})
+		now = now.Add(2 * time.Second)
+	}
+	list, err := w.p.ListTokens(ctx, Home)
+	if err != nil || len(list) > maxKept {
+		t.Errorf("%d tokens are kept, %v", len(list), err)
+	}
+	if p, err := w.c.Verify(whole.Reveal()); err != nil {
+		t.Errorf("one that has not expired is %v, %v", p, err)
+	}
+	if err := w.p.Known(ctx, "nope"); !errors.Is(err, wray.ErrBadArgument) {
+		t.Errorf("a tenant that there is not: %v", err)
+	}
+	if err := w.p.AddUser(ctx, Home, "ünï", Viewer, false, ""); err == nil || !strings.Contains(err.Error(), "'ü'") {
+		t.Errorf("a name that is no ASCII: %v", err)
+	}
 }

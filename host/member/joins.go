@@ -22,7 +22,7 @@ func (j joins) Join(ctx context.Context, token auth.Token, csr []byte) (auth.Gra
 		return auth.Grant{}, err
 	}
 	g, err := j.Registrar.Join(ctx, token, csr)
-	j.m.decided(access.Principal{Kind: access.Joiner, Token: hex.EncodeToString(token.ID[:])}, access.NodeJoin, fmt.Sprintf("node %q", auth.RequestName(csr)), err)
+	j.m.decided(ctx, access.Principal{Kind: access.Joiner, Token: hex.EncodeToString(token.ID[:])}, access.NodeJoin, fmt.Sprintf("node %q", auth.RequestName(csr)), err)
 	return g, err
 }
 
@@ -38,7 +38,7 @@ func (m *Member) enlistRecorded(ctx context.Context, who auth.Identity, addr str
 		return rpc.Enlisted{}, err
 	}
 	e, err := m.enlistOther(ctx, who, addr)
-	m.decided(access.Certified(who), access.NodeHead, fmt.Sprintf("node %s is a head, at %s", who.Name, addr), err)
+	m.decided(ctx, access.Certified(who), access.NodeHead, fmt.Sprintf("node %s is a head, at %s", who.Name, addr), err)
 	return e, err
 }
 
@@ -51,8 +51,8 @@ func (m *Member) ready() error {
 }
 
 // decided is Config.Decided.
-func (m *Member) decided(p access.Principal, a access.Action, object string, err error) {
+func (m *Member) decided(ctx context.Context, p access.Principal, a access.Action, object string, err error) {
 	if m.cfg.Decided != nil {
-		m.cfg.Decided(p, a, object, err)
+		m.cfg.Decided(ctx, p, a, object, err)
 	}
 }

@@ -23,7 +23,7 @@ func TestJoinsAreTold(t *testing.T) {
 	var ready error
 	c := w.config("head", t.TempDir())
 	c.OpenControl = func(context.Context, string, control.Port) (control.Store, error) { return kept{w.store}, nil }
-	c.Decided = func(p access.Principal, a access.Action, object string, err error) {
+	c.Decided = func(_ context.Context, p access.Principal, a access.Action, object string, err error) {
 		mu.Lock()
 		defer mu.Unlock()
 		told = append(told, fmt.Sprintf("%v %s %s %v, by a token: %v", p, a, object, err == nil, p.Token != ""))
@@ -72,7 +72,7 @@ func TestHeadsAreTold(t *testing.T) {
 	}
 	c := w.config("head", t.TempDir())
 	c.OpenControl = open
-	c.Decided = func(p access.Principal, a access.Action, _ string, err error) {
+	c.Decided = func(_ context.Context, p access.Principal, a access.Action, _ string, err error) {
 		mu.Lock()
 		defer mu.Unlock()
 		if a == access.NodeHead {

@@ -76,11 +76,11 @@ type Config struct {
 	HTTP      *http.ServeMux
 	HTTPHosts []string
 	Denied    func(p access.Principal, call, from string)
-	Login     func(access.Principal) // told of a token that is used again: see access.CheckerOptions
+	Login     func(p access.Principal, from string) // told of a token that is used again: see access.CheckerOptions
 	// Decided is told whom a head has let join, or be a head, and whom not: err says
 	// why. Ready says whether it can be recorded now: on an error nobody is let in.
 	// Both may be nil.
-	Decided func(p access.Principal, action access.Action, object string, err error)
+	Decided func(ctx context.Context, p access.Principal, action access.Action, object string, err error)
 	Ready   func() error
 	Log     *slog.Logger // nil drops what it says
 }

@@ -34,13 +34,13 @@ func (n *Node) denied(p access.Principal, call, from string) {
 }
 
 // login records that a token is used, after a while in which it was not.
-func (n *Node) login(p access.Principal) {
-	n.record(p, audit.Event{Action: "self.login", Decision: audit.Allowed})
+func (n *Node) login(p access.Principal, from string) {
+	n.record(p, audit.Event{From: from, Action: "self.login", Decision: audit.Allowed})
 }
 
 // done records what became of something that was allowed.
-func (n *Node) done(p access.Principal, action access.Action, object string, err error) {
-	e := audit.Event{Action: string(action), Object: object, Decision: audit.Allowed}
+func (n *Node) done(ctx context.Context, p access.Principal, action access.Action, object string, err error) {
+	e := audit.Event{From: access.Addr(ctx), Action: string(action), Object: object, Decision: audit.Allowed}
 	if err != nil {
 		e.Decision, e.Why = audit.Failed, err.Error()
 	}

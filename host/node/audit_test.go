@@ -130,3 +130,76 @@ func TestAskedTenant(t *testing.T) {
 		t.Errorf("of his own: %q, %v", name, err)
 	}
 }
+
+// records are those of a log that is closed.
+func records(t *testing.T, l *audit.Log, dir string) (list []audit.Record) {
+	t.Helper()
+	if err := l.Close(); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := audit.Read(dir, func(r audit.Record, _ []byte) error { list = append(list, r); return nil }); err != nil {
+		t.Fatal(err)
+	}
+	return list
+}
+
+// TestCrossedRecord: who asks about another tenant is refused, and that is recorded
+// with where it came from.
+func TestCrossedRecord(t *testing.T) {
+	s, l, dir := newAudited(t)
+	adm := access.Principal{Kind: access.User, Tenant: "beta", Name: "adm", Role: access.Admin, Token: "id"}
+	ctx := access.At(access.With(t.Context(), adm), "192.0.2.7:99")
+	for kind := clientwire.KindUserList; kind <= clientwire.KindTokenRevoke; kind++ {
+		if _, err := s.n.people(ctx, kind, clientwire.PeopleBody{Tenant: "acme", User: "view"}); !errors.Is(err, wray.ErrBadArgument) {
+			t.Errorf("message %d about another tenant: %v", kind, err)
+		}
+	}
+	s.n.login(adm, "192.0.2.7:99")
+	s.n.done(ctx, adm, access.JobStop, "x", nil)
+	list := records(t, l, dir)
+	if len(list) != 9 {
+		t.Fatalf("recorded are %+v", list)
+	}
+	for i, r := range list {
+		if r.From != "192.0.2.7:99" || r.Tenant != "beta" || r.Token != "id" || i < 7 && (r.Decision != audit.Denied || r.Object != `user "view" of tenant "acme"`) {
+			t.Errorf("recorded is %+v", r)
+		}
+	}
+}
+
+// TestTenantRecord: what changes of a tenant is said, and the tenant of those who
+// run the cluster is neither made nor disabled.
+func TestTenantRecord(t *testing.T) {
+	s, l, dir := newAudited(t)
+	yes, no, weight := true, false, 2.0
+	for _, b := range []clientwire.TenantBody{{What: clientwire.TenantChange, Name: "acme", Disable: &yes}, {What: clientwire.TenantChange, Name: "acme", Disable: &no},
+		{What: clientwire.TenantChange, Name: "acme", Weight: &weight, Quota: map[string]int64{"cpu": 5000, "actors": 3}}} {
+		body, err := link.Marshal(b)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if _, err := s.handle(t.Context(), nil, link.Message{Kind: clientwire.KindTenantSet, Body: body}); err == nil {
+			t.Error("a node that is alone changes tenants")
+		}
+	}
+	want := []string{"change tenant acme, disabled true", "change tenant acme, disabled false", "change tenant acme, weight 2, quota actors 3, quota cpu 5000"}
+	list := records(t, l, dir)
+	if len(list) != len(want) {
+		t.Fatalf("recorded are %+v", list)
+	}
+	for i, r := range list {
+		if r.Object != want[i] {
+			t.Errorf("recorded is %q, want %q", r.Object, want[i])
+		}
+	}
+	for _, b := range []clientwire.TenantBody{{What: clientwire.TenantCreate}, {What: clientwire.TenantChange, Disable: &yes}} {
+		if err := checkHome(&b); !errors.Is(err, wray.ErrBadArgument) {
+			t.Errorf("%+v of tenant local: %v", b, err)
+		}
+	}
+	for _, b := range []clientwire.TenantBody{{What: clientwire.TenantChange, Disable: &no}, {What: clientwire.TenantChange, Weight: &weight}} {
+		if err := checkHome(&b); err != nil {
+			t.Errorf("%+v of tenant local: %v", b, err)
+		}
+	}
+}

@@ -7,6 +7,7 @@ import (
 	"log/slog"
 
 	"github.com/wray-project/wray"
+	"github.com/wray-project/wray/host/access"
 	"github.com/wray-project/wray/host/jobs"
 	"github.com/wray-project/wray/host/worker"
 	"github.com/wray-project/wray/internal/clientwire"
@@ -114,7 +115,11 @@ func (s *Server) jobs(ctx context.Context, m link.Message) (any, error) {
 		if err != nil {
 			return nil, err
 		}
-		info, err := s.n.SubmitJob(j, "", free)
+		by := "" // the node's user, for whom all is his own
+		if b.Tenant != "" && b.Tenant != s.n.cfg.Tenant {
+			by = access.From(ctx).Short()
+		}
+		info, err := s.n.SubmitJob(j, by, free)
 		about(ctx, "%s %s%s", info.ID, j.Name, s.n.of(j.Tenant))
 		return info, err
 	case clientwire.KindJobs:

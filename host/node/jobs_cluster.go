@@ -455,7 +455,7 @@ func (j jobsForOthers) StopJob(ctx context.Context, from access.Principal, id st
 		return noJob(kept.Stop(ctx, "", id))
 	}
 	info, err := j.n.StopJob(ctx, from.Tenant, id)
-	j.n.done(from, access.JobStop, id, err)
+	j.n.done(ctx, from, access.JobStop, id, err)
 	return noJob(info, err)
 }
 
@@ -493,7 +493,7 @@ func (j jobsForOthers) SubmitJob(ctx context.Context, from access.Principal, spe
 	}
 	job.Tenant, job.Name, job.Modules, job.Compiled = from.Tenant, mods[0].Name, mods, give
 	info, err := n.SubmitJob(job, by, give)
-	n.done(from, access.JobSubmit, info.ID+" "+job.Name, err)
+	n.done(ctx, from, access.JobSubmit, info.ID+" "+job.Name, err)
 	return info, err
 }
 

@@ -7,6 +7,7 @@ import (
 
 	"github.com/wray-project/wray"
 	"github.com/wray-project/wray/host/access"
+	"github.com/wray-project/wray/host/audit"
 	"github.com/wray-project/wray/host/control"
 	"github.com/wray-project/wray/internal/clientwire"
 	"github.com/wray-project/wray/internal/link"
@@ -24,10 +25,17 @@ func (s *Server) people(ctx context.Context, m link.Message) (any, error) {
 // people does what a message about users and tokens asks, of who may send it, and
 // records it.
 func (n *Node) people(ctx context.Context, kind link.Kind, b clientwire.PeopleBody) (any, error) {
-	if kind != clientwire.KindUserList && kind != clientwire.KindTokenList {
+	reads := kind == clientwire.KindUserList || kind == clientwire.KindTokenList
+	if !reads {
 		if err := n.recordable(); err != nil {
 			return nil, err
 		}
+	}
+	who := access.From(ctx)
+	tenant, err := tenantFor(who, b.Tenant, b.All)
+	if err != nil {
+		n.crossed(ctx, who, reads, &b)
+		return nil, err
 	}
 	mem := n.Member()
 	if mem == nil {
@@ -37,10 +45,10 @@ func (n *Node) people(ctx context.Context, kind link.Kind, b clientwire.PeopleBo
 	if err != nil {
 		return nil, err
 	}
-	who := access.From(ctx)
-	tenant, err := tenantFor(who, b.Tenant, b.All)
-	if err != nil {
-		return nil, err
+	if reads {
+		if err := p.Known(ctx, tenant); err != nil {
+			return nil, err
+		}
 	}
 	switch kind {
 	case clientwire.KindUserList:
@@ -82,13 +90,31 @@ func (n *Node) people(ctx context.Context, kind link.Kind, b clientwire.PeopleBo
 	case clientwire.KindTokenCreate:
 		var t clientwire.UserToken
 		t, err = newToken(ctx, p, who, tenant, &b)
-		t.Addr, out = mem.Self().Addr, t
+		t.Addr = mem.Self().Addr
+		out = t
 		object = fmt.Sprintf("token %s of user %s of tenant %s", t.ID, b.User, tenant)
 	default:
 		return nil, fmt.Errorf("%w: message %d", link.ErrProtocol, kind)
 	}
-	n.done(who, access.PeopleWrite, object, err)
+	n.done(ctx, who, access.PeopleWrite, object, err)
 	return out, err
+}
+
+// crossed records that somebody has asked about a tenant that is not his.
+func (n *Node) crossed(ctx context.Context, who access.Principal, reads bool, b *clientwire.PeopleBody) {
+	e := audit.Event{From: access.Addr(ctx), Action: string(access.PeopleWrite), Decision: audit.Denied, Object: fmt.Sprintf("tenant %.70q", b.Tenant)}
+	if reads {
+		e.Action = string(access.PeopleRead)
+	}
+	switch {
+	case b.All:
+		e.Object = "all tenants"
+	case b.Token != "":
+		e.Object = fmt.Sprintf("token %.70q of ", b.Token) + e.Object
+	case b.User != "":
+		e.Object = fmt.Sprintf("user %.140q of ", b.User) + e.Object
+	}
+	n.record(who, e)
 }
 
 // newToken makes a token for a user.

@@ -231,7 +231,7 @@ func (s *Server) handle(ctx context.Context, conn *link.Conn, m link.Message) (_
 	}
 	ctx, object := withObject(access.With(ctx, who))
 	if audited(rule.Action) && rule.Action != access.PeopleWrite && m.Kind != clientwire.KindRun { // which record themselves
-		defer func() { s.n.done(who, rule.Action, *object, failed) }()
+		defer func() { s.n.done(ctx, who, rule.Action, *object, failed) }()
 	}
 	if rule.Action.Governs() && !s.inspect {
 		if err := s.n.recordable(); err != nil {
@@ -289,7 +289,7 @@ func (s *Server) handle(ctx context.Context, conn *link.Conn, m link.Message) (_
 	case m.Kind == clientwire.KindTenantSet && !s.inspect:
 		var b clientwire.TenantBody
 		if err = link.Unmarshal(m.Body, &b); err == nil {
-			about(ctx, "%s tenant %s", b.What, b.Name)
+			about(ctx, "%s", tenantChange(&b))
 			out, err = s.n.SetTenant(ctx, b)
 		}
 	case m.Kind == clientwire.KindTenantLift && !s.inspect:
@@ -362,7 +362,7 @@ func (s *Server) run(ctx context.Context, conn *link.Conn, m link.Message) (any,
 		return nil, err
 	}
 	defer free()
-	s.n.done(access.From(ctx), access.JobSubmit, j.Name+", for as long as its client is there"+s.n.of(j.Tenant), nil)
+	s.n.done(ctx, access.From(ctx), access.JobSubmit, j.Name+", for as long as its client is there"+s.n.of(j.Tenant), nil)
 	if b.Session {
 		if err := checkSocket(j.Client); err != nil {
 			return nil, err

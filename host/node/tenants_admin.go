@@ -100,6 +100,11 @@ func (n *Node) SetTenant(ctx context.Context, b clientwire.TenantBody) (clientwi
 	if err := control.CheckTenant(b.Name); err != nil {
 		return none, err
 	}
+	if b.Name == n.cfg.Tenant || b.Name == access.Home {
+		if err := checkHome(&b); err != nil {
+			return none, err
+		}
+	}
 	table := control.Tenants(m.Store())
 	change := func(r *control.Tenant) error {
 		if b.Weight != nil {
@@ -152,6 +157,34 @@ func (n *Node) SetTenant(ctx context.Context, b clientwire.TenantBody) (clientwi
 		return none, err
 	}
 	return tenantInfo(b.Name, &e.Value), nil
+}
+
+// checkHome refuses what would make the tenant of those who run the cluster anew,
+// or lock them out.
+func checkHome(b *clientwire.TenantBody) error {
+	switch {
+	case b.What == clientwire.TenantCreate:
+		return &wray.Error{Code: wray.CodeBadArgument, Message: fmt.Sprintf("there is a tenant %s: that of those who run the cluster", b.Name), Hint: "change it with: wray tenant set, wray quota set"}
+	case b.Disable != nil && *b.Disable:
+		return &wray.Error{Code: wray.CodeBadArgument, Message: fmt.Sprintf("tenant %s is that of those who run the cluster, and is not disabled: nobody of them could do anything", b.Name),
+			Hint: "disable the users who are meant: wray user set NAME --disable"}
+	}
+	return nil
+}
+
+// tenantChange says what is asked for a tenant, for the audit log.
+func tenantChange(b *clientwire.TenantBody) string {
+	s := fmt.Sprintf("%.20s tenant %.70s", b.What, b.Name)
+	if b.Disable != nil {
+		s += fmt.Sprintf(", disabled %v", *b.Disable)
+	}
+	if b.Weight != nil {
+		s += fmt.Sprintf(", weight %v", *b.Weight)
+	}
+	for _, name := range slices.Sorted(maps.Keys(b.Quota)) {
+		s += fmt.Sprintf(", quota %.20s %d", name, b.Quota[name])
+	}
+	return s
 }
 
 func setQuota(q *wray.Quota, change map[string]int64) error {

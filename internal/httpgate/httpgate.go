@@ -108,7 +108,7 @@ func (g *gate) ServeHTTP(w http.ResponseWriter, req *http.Request) {
 	byCertificate := p.Kind != access.Nobody
 	if !byCertificate {
 		var err error
-		if p, err = g.o.Check.Bearer(req.Header.Get("Authorization")); err == nil && g.o.Known != nil {
+		if p, err = g.o.Check.Bearer(req.Header.Get("Authorization"), req.RemoteAddr); err == nil && g.o.Known != nil {
 			if err := g.o.Known(req, p); err != nil {
 				refuse(p, http.StatusTooManyRequests, err)
 				return
@@ -140,7 +140,7 @@ func (g *gate) ServeHTTP(w http.ResponseWriter, req *http.Request) {
 		refuse(p, http.StatusForbidden, err)
 		return
 	}
-	ctx, release := g.o.Check.Hold(access.With(req.Context(), p), p)
+	ctx, release := g.o.Check.Hold(access.At(access.With(req.Context(), p), req.RemoteAddr), p)
 	defer release()
 	if g.o.MaxBody > 0 {
 		req.Body = http.MaxBytesReader(w, req.Body, g.o.MaxBody)

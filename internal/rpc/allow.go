@@ -31,11 +31,19 @@ func (d *door) principal(ctx context.Context) access.Principal {
 	}
 	if md, ok := metadata.FromIncomingContext(ctx); ok && d.bears {
 		if values := md.Get("authorization"); len(values) == 1 {
-			p, _ := d.s.opt.Access.Bearer(values[0]) // nobody, where it is none
+			p, _ := d.s.opt.Access.Bearer(values[0], addrOf(ctx)) // nobody, where it is none
 			return p
 		}
 	}
 	return access.Principal{}
+}
+
+// addrOf is the address that a call comes from.
+func addrOf(ctx context.Context) string {
+	if at, ok := peer.FromContext(ctx); ok && at.Addr != nil {
+		return at.Addr.String()
+	}
+	return ""
 }
 
 // room notes whose connection a call comes by that shows a token.
@@ -56,18 +64,14 @@ func (d *door) allow(ctx context.Context, method string) (context.Context, conte
 	}
 	if _, err := access.Decide(p, method); err != nil {
 		if d.s.opt.Denied != nil {
-			from := ""
-			if at, ok := peer.FromContext(ctx); ok && at.Addr != nil {
-				from = at.Addr.String()
-			}
-			d.s.opt.Denied(p, method, from)
+			d.s.opt.Denied(p, method, addrOf(ctx))
 		}
 		if errors.Is(err, access.ErrUnknown) {
 			return nil, nil, status.Error(codes.Unauthenticated, err.Error())
 		}
 		return nil, nil, jobFailure(err)
 	}
-	ctx, release := d.s.opt.Access.Hold(access.With(ctx, p), p)
+	ctx, release := d.s.opt.Access.Hold(access.At(access.With(ctx, p), addrOf(ctx)), p)
 	return ctx, release, nil
 }
 
