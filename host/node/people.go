@@ -149,6 +149,7 @@ func tenantFor(who access.Principal, asked string, all bool) (string, error) {
 }
 
 func users(list []control.Entry[access.UserRecord]) (out clientwire.Users) {
+	out.Users = make([]clientwire.User, 0, len(list)) // JSON has a list, where there are none too
 	for _, e := range list {
 		u := &e.Value
 		out.Users = append(out.Users, clientwire.User{Tenant: e.Tenant, Name: e.Name, Role: u.Role, Service: u.Service, Disabled: u.Disabled, Created: u.Created, By: u.By})
@@ -158,6 +159,7 @@ func users(list []control.Entry[access.UserRecord]) (out clientwire.Users) {
 
 // tokens are those of one user, or of all where it is empty.
 func tokens(list []control.Entry[access.TokenRecord], user string) (out clientwire.UserTokens) {
+	out.Tokens = []clientwire.UserToken{}
 	for _, e := range list {
 		if user == "" || e.Value.User == user {
 			out.Tokens = append(out.Tokens, tokenInfo(e.Tenant, e.Name, &e.Value))

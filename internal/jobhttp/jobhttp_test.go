@@ -23,6 +23,7 @@ import (
 	"github.com/wray-project/wray/host/access"
 	"github.com/wray-project/wray/internal/clientwire"
 	"github.com/wray-project/wray/internal/httpgate"
+	"github.com/wray-project/wray/internal/peoplehttp"
 	"github.com/wray-project/wray/internal/rpc"
 	"github.com/wray-project/wray/internal/testenv"
 )
@@ -293,6 +294,9 @@ func TestOpenAPI(t *testing.T) {
 	for _, r := range routes {
 		served = append(served, r.method+" "+r.path)
 	}
+	for _, r := range peoplehttp.Routes {
+		served = append(served, r.Method+" "+r.Path)
+	}
 	for path, methods := range doc.Paths {
 		for method, b := range methods {
 			if method == "parameters" {
@@ -317,6 +321,7 @@ func TestOpenAPI(t *testing.T) {
 		t.Errorf("served:   %v\ndocumented: %v", served, told)
 	}
 	for name, v := range map[string]any{"Job": clientwire.JobInfo{}, "JobList": clientwire.JobList{}, "JobSpec": clientwire.JobSpec{}, "JobLine": clientwire.JobLine{},
+		"User": clientwire.User{}, "UserList": clientwire.Users{}, "Token": clientwire.UserToken{}, "TokenList": clientwire.UserTokens{}, "People": clientwire.PeopleBody{},
 		"LogLine": logLine{}, "Error": httpgate.ErrorBody{}} {
 		s, ok := doc.Components.Schemas[name]
 		if !ok {
@@ -355,6 +360,10 @@ func jsonKind(t reflect.Type) string {
 	switch t.Kind() {
 	case reflect.String:
 		return "string"
+	case reflect.Pointer:
+		return jsonKind(t.Elem())
+	case reflect.Bool:
+		return "boolean"
 	case reflect.Int, reflect.Int64:
 		return "integer"
 	case reflect.Slice:
