@@ -140,6 +140,9 @@ func start(cmd *cobra.Command, o *nodeOptions, c *clusterOptions, j *jobsOptions
 		_, err := c.config()
 		return err
 	}
+	if err := node.CheckSocket(socket); err != nil { // before a cluster is made, and its first token shown
+		return err
+	}
 	dir, err := j.keep(c, socket)
 	if err != nil {
 		return err

@@ -116,18 +116,10 @@ func moduleLimit(what, name string, value int64, hint string) error {
 // node that has died is replaced, that of a live one refused. With inspect, the
 // server tells what the node holds and takes no jobs. Close it before the node.
 func (n *Node) Serve(path string, inspect bool) (*Server, error) {
-	fail := func(err error, hint string) (*Server, error) {
-		return nil, &wray.Error{Code: wray.CodeDenied, Message: fmt.Sprintf("listen at %s: %v", path, err), Hint: hint}
-	}
-	if err := os.MkdirAll(filepath.Dir(path), 0o700); err != nil {
-		return fail(err, "name another place with --socket")
-	}
-	lock, err := lockSocket(path + ".lock")
+	fail := func(err error, hint string) (*Server, error) { return nil, noListen(path, err, hint) }
+	lock, err := takeSocket(path)
 	if err != nil {
-		if errors.Is(err, errors.ErrUnsupported) {
-			return fail(err, "native clients need Linux")
-		}
-		return fail(err, "a node is running there; use it, or start another with --socket")
+		return nil, err
 	}
 	// Whoever made an old socket held the lock as long as it lived.
 	if err := os.Remove(path); err != nil && !errors.Is(err, fs.ErrNotExist) {
@@ -149,6 +141,35 @@ func (n *Node) Serve(path string, inspect bool) (*Server, error) {
 	s.ctx, s.cancel = context.WithCancel(context.Background())
 	s.wg.Go(s.accept)
 	return s, nil
+}
+
+// CheckSocket returns the error that Serve will, where another node has a socket:
+// for who does much before it serves.
+func CheckSocket(path string) error {
+	lock, err := takeSocket(path)
+	if err != nil {
+		return err
+	}
+	return lock.Close()
+}
+
+func noListen(path string, err error, hint string) error {
+	return &wray.Error{Code: wray.CodeDenied, Message: fmt.Sprintf("listen at %s: %v", path, err), Hint: hint}
+}
+
+// takeSocket takes the lock of a socket, until that is closed.
+func takeSocket(path string) (*os.File, error) {
+	if err := os.MkdirAll(filepath.Dir(path), 0o700); err != nil {
+		return nil, noListen(path, err, "name another place with --socket")
+	}
+	lock, err := lockSocket(path + ".lock")
+	switch {
+	case errors.Is(err, errors.ErrUnsupported):
+		return nil, noListen(path, err, "native clients need Linux")
+	case err != nil:
+		return nil, noListen(path, err, "a node is running there; use it, or start another with --socket")
+	}
+	return lock, nil
 }
 
 // Close ends the jobs and sessions of all clients, and removes the socket. It is
