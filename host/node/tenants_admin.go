@@ -181,6 +181,12 @@ func tenantChange(b *clientwire.TenantBody) string {
 	if b.Weight != nil {
 		s += fmt.Sprintf(", weight %v", *b.Weight)
 	}
+	if b.SetNodes {
+		s += fmt.Sprintf(", nodes %.300q", b.Nodes)
+	}
+	if b.Exclusive != nil {
+		s += fmt.Sprintf(", exclusive %v", *b.Exclusive)
+	}
 	for _, name := range slices.Sorted(maps.Keys(b.Quota)) {
 		s += fmt.Sprintf(", quota %.20s %d", name, b.Quota[name])
 	}
