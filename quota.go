@@ -18,6 +18,7 @@ type Quota struct {
 	LogRate     int64 `cbor:"11,keyasint,omitempty"` // bytes printed a second
 	StateBytes  int64 `cbor:"12,keyasint,omitempty"` // bytes of durable actors on disk
 	StateActors int64 `cbor:"13,keyasint,omitempty"` // durable actors on disk; 0: DefaultStateActors
+	EgressRate  int64 `cbor:"14,keyasint,omitempty"` // bytes sent and received over HTTP a second
 }
 
 // DefaultStateActors is how many durable actors a tenant may have on one node's
@@ -47,6 +48,7 @@ var QuotaFields = []QuotaField{
 	{"state-bytes", "durable actors on disk", "bytes", func(q *Quota) *int64 { return &q.StateBytes }},
 	{"state-actors", "durable actors on disk", "actors", func(q *Quota) *int64 { return &q.StateActors }},
 	{"log-rate", "bytes printed a second", "bytes/s", func(q *Quota) *int64 { return &q.LogRate }},
+	{"egress-rate", "bytes sent and received over HTTP a second", "bytes/s", func(q *Quota) *int64 { return &q.EgressRate }},
 }
 
 // Check says what is wrong with a quota, if anything.
