@@ -37,6 +37,7 @@ type source struct {
 var sources = []source{
 	{[]int{14}, "./host/jail", "^(TestWorkerCanDoNothing|TestEnterReports|TestWorkerCanWork)$"},
 	{[]int{13}, "./host/jail", "^TestNoNetwork$"},
+	{[]int{13}, "./host/egress/client", "^TestBar13$"},
 	{[]int{14}, "./host/codecache", "^TestSubvertedCompiler$"},
 	{[]int{9, 10}, "./internal/jobhttp", "^(TestMatrix|TestBrowsers|TestPages)$"},
 	{[]int{9}, "./internal/rpc", "^TestAccess$"},
