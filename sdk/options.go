@@ -26,6 +26,7 @@ type options struct {
 	place   wray.Placement
 	places  []byte // place, as rt.Spec has it
 	key     string
+	grants  string // as rt.Spec has them; "": all
 
 	in       *rt.Ref // the placement group that it runs in
 	bundle   []byte  // of that; empty: any
@@ -50,7 +51,7 @@ func (o *options) apply(s *rt.Spec) {
 	s.Flags = o.flags
 	s.CPU, s.Retries, s.Memory, s.Timeout = o.cpu, o.retries, o.memory, o.timeout
 	s.Window, s.Name, s.RetryOn, s.Custom = o.window, o.name, o.retryOn, o.claim
-	s.Key, s.Place = o.key, o.places
+	s.Key, s.Place = o.key+o.grants, o.places // no declaration has both
 	if o.in != nil {
 		s.Place = o.bundle
 	}
@@ -65,6 +66,9 @@ func (o *options) check(k declKind) {
 	ofTasks := o.flags&(rt.Fresh|rt.RetryErrors|rt.HasRetries) != 0 || o.retryOn != nil
 	if o.key != "" && k != declMethod {
 		o.bad("CallKey(%q) is an option of methods", o.key)
+	}
+	if o.grants != "" && (k == declMethod || o.flags&rt.Durable != 0 || o.actorFlags&rt.Durable != 0) {
+		o.bad("Grants is an option of tasks and of actors that are not durable: a method has those of its actor")
 	}
 	o.checkGroup(k)
 	switch {

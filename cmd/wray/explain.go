@@ -82,6 +82,9 @@ func printWaits(out io.Writer, x *clientwire.Explained, brief bool) error {
 	for _, j := range x.Jobs {
 		p.jobs[j.Number] = line(j.Name)
 	}
+	if !brief {
+		p.grants(x.Jobs)
+	}
 	p.groups(x.Groups, x.MoreGroups)
 	queued := false
 	for i := range x.Tasks {
@@ -278,5 +281,24 @@ func (p *waitPrinter) actor(a *clientwire.ActorWait) {
 	p.line("actor %s of %s: %d calls are not answered, %d of them wait; it is %s", name, p.job(a.Actor.Job), a.Calls, a.Actor.Waiting, state)
 	for i := range a.For {
 		p.line("    a call waits for: %s", forText(&a.For[i]))
+	}
+}
+
+// grants prints what jobs were granted, and what of it their tenant's policy has no
+// more.
+func (p *waitPrinter) grants(jobs []clientwire.Job) {
+	for _, j := range jobs {
+		var have, refused []string
+		for _, g := range j.Grants {
+			if have = append(have, line(g.Grant)); g.Refused {
+				refused = append(refused, line(g.Grant))
+			}
+		}
+		if len(have) > 0 {
+			p.line("job %d, %s, is granted %s", j.Number, line(j.Name), strings.Join(have, ", "))
+		}
+		if len(refused) > 0 {
+			p.line("  of which its tenant's policy does not have %s; see wray policy show", strings.Join(refused, ", "))
+		}
 	}
 }

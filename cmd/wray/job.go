@@ -109,7 +109,7 @@ func (c *operatorClient) SubmitJob(ctx context.Context, j node.Job) (clientwire.
 		return clientwire.JobInfo{}, &usageError{withHint(fmt.Errorf("a directory is granted, %s, and the node at %s is another machine's", j.Dirs[0].Host, c.address),
 			"submit it on the node's machine, or put what it needs into the program")}
 	}
-	spec := clientwire.JobSpec{Args: j.Args, Env: j.Env, Memory: l.Memory, Stack: int64(l.Stack), Files: int64(l.Files), Handles: int64(l.Handles),
+	spec := clientwire.JobSpec{Args: j.Args, Env: j.Env, Egress: j.Egress, Memory: l.Memory, Stack: int64(l.Stack), Files: int64(l.Files), Handles: int64(l.Handles),
 		Windows: int64(l.Windows), LogRate: l.LogRate, Timeout: l.Timeout.Milliseconds()}
 	info, err := c.Client.SubmitJob(ctx, spec, &loaded{j.Modules})
 	return info, c.explain(err)

@@ -181,7 +181,7 @@ func newRoot(stdin io.Reader, stdout, stderr io.Writer) *cobra.Command {
 	root.SetFlagErrorFunc(func(cmd *cobra.Command, err error) error {
 		return &usageError{withHint(err, "see %s --help", cmd.CommandPath())}
 	})
-	root.AddCommand(newRun(), newStart(), newJob(), newStatus(), newExplain(), newLogin(), newLogout(), newUser(), newToken(), newAudit(), newOperator(), newNode(), newTenant(), newQuota(), newUp(), newDown(), newOnHost(), newMemory(), newModule(), newVersion(), newDoctor(), newBench())
+	root.AddCommand(newRun(), newStart(), newJob(), newStatus(), newExplain(), newLogin(), newLogout(), newUser(), newToken(), newAudit(), newOperator(), newNode(), newTenant(), newQuota(), newPolicy(), newUp(), newDown(), newOnHost(), newMemory(), newModule(), newVersion(), newDoctor(), newBench())
 	argumentsAreUsage(root)
 	return root
 }

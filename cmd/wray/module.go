@@ -4,6 +4,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"os"
+	"strings"
 	"text/tabwriter"
 
 	"github.com/spf13/cobra"
@@ -63,6 +64,7 @@ func printInspection(cmd *cobra.Command, i *sandbox.Inspection) error {
 		reset = "replaced after use: " + line(i.NotResettable)
 	}
 	fmt.Fprintf(w, "reset\t%s\n", reset)
+	fmt.Fprintf(w, "asks for\t%s\n", line(wants(i)))
 	fmt.Fprintf(w, "imports\t%d\n", len(i.Imports))
 	for _, im := range i.Imports {
 		fmt.Fprintf(w, "\t%s.%s\t%s\t%s\n", line(im.Module), line(im.Name), im.Type, im.Grant)
@@ -72,6 +74,30 @@ func printInspection(cmd *cobra.Command, i *sandbox.Inspection) error {
 		fmt.Fprintf(w, "\t%s\t%s %s\n", line(ex.Name), ex.Kind, ex.Type)
 	}
 	return w.Flush()
+}
+
+// asked is what grants the capabilities of imports that not everybody has.
+var asked = []struct{ grant, how string }{
+	{"dirs", "directories (--dir)"}, {"args", "arguments and environment (--env)"}, {"egress", "HTTP (--egress)"}, {"clock", "clocks"}, {"random", "random numbers"},
+	{"tasks", "tasks"}, {"objects", "objects"},
+}
+
+// wants lists what a module's imports are of use for. That one is there does not
+// say that it is called: a Go program imports what its runtime might.
+func wants(i *sandbox.Inspection) string {
+	var list []string
+	for _, a := range asked {
+		for _, im := range i.Imports {
+			if im.Grant == a.grant {
+				list = append(list, a.how)
+				break
+			}
+		}
+	}
+	if len(list) == 0 {
+		return "nothing"
+	}
+	return strings.Join(list, ", ")
 }
 
 func newRewrite() *cobra.Command {

@@ -91,7 +91,7 @@ func (r *remote) Stats(ctx context.Context) (worker.StatsBody, error) {
 // until free is called.
 func describe(j node.Job) (b clientwire.RunBody, files []*os.File, free func(), err error) {
 	l := j.Limits
-	b = clientwire.RunBody{Version: clientwire.Version, Job: 1, Name: j.Name, Tenant: j.Tenant, Args: j.Args, Env: j.Env, Memory: l.Memory, Stack: l.Stack,
+	b = clientwire.RunBody{Version: clientwire.Version, Job: 1, Name: j.Name, Tenant: j.Tenant, Args: j.Args, Env: j.Env, Egress: j.Egress, Memory: l.Memory, Stack: l.Stack,
 		Files: l.Files, Handles: l.Handles, Windows: l.Windows, LogRate: l.LogRate, Timeout: int64(l.Timeout)}
 	var opened []*os.File
 	free = func() {

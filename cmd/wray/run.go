@@ -34,6 +34,7 @@ type nodeOptions struct {
 	resources []string
 	labels    []string
 	trust     []string
+	private   []string
 	weak      bool
 	idle      span // of wray start
 }
@@ -52,6 +53,7 @@ func (o *nodeOptions) flags(f *pflag.FlagSet) {
 	f.StringArrayVar(&o.resources, "resource", nil, "what tasks may hold of a resource of any name, as `NAME=AMOUNT`; tasks ask for it with sdk.Resource")
 	f.StringArrayVar(&o.labels, "labels", nil, "what tasks may ask for of the node that they run on, as `KEY=VALUE,...`; tasks ask with sdk.Labels")
 	f.StringArrayVar(&o.trust, "trust", nil, "`FILE` of those of whom one must have signed a module (wray module sign), a name and a key on each line; TENANT=FILE: a tenant's (default anybody, or nobody)")
+	f.StringArrayVar(&o.private, "egress-private", nil, "let your own jobs with --egress ask servers in a network that is not public, as `ADDRESS/BITS`; in a cluster a policy of tenant local is in its place")
 	f.BoolVar(&o.weak, "allow-weak-jail", false, "run on a machine that cannot lock the worker up: a guest that breaks out of its sandbox then has your rights")
 }
 
@@ -69,6 +71,9 @@ func (o *nodeOptions) node(cache string) (*node.Node, error) {
 	if err != nil {
 		return nil, err
 	}
+	if _, err := (&wray.Policy{Private: o.private}).PrivateNetworks(); err != nil {
+		return nil, &usageError{fmt.Errorf("--egress-private: %w", err)}
+	}
 	for _, dir := range o.spill {
 		parent := filepath.Dir(dir)
 		if _, err := os.Stat(parent); !strings.Contains(dir, "://") && errors.Is(err, fs.ErrNotExist) {
@@ -76,7 +81,7 @@ func (o *nodeOptions) node(cache string) (*node.Node, error) {
 		}
 	}
 	n, err := node.New(node.Config{CacheDir: cache, StoreBytes: int64(o.store), Residents: int(o.residents), Sandboxes: int(o.sandboxes), AllowWeak: o.weak, SpillDirs: o.spill, SpillLimit: int64(o.spillMax), SpillS3: o.spillS3, State: o.state,
-		Capacity: wray.Resources{CPU: wray.CPUs(float64(o.cpus))}, Custom: custom, Labels: labels, Trust: trust, TrustOf: of, WorkerIdle: time.Duration(o.idle)})
+		Capacity: wray.Resources{CPU: wray.CPUs(float64(o.cpus))}, Custom: custom, Labels: labels, Trust: trust, TrustOf: of, WorkerIdle: time.Duration(o.idle), EgressPrivate: o.private})
 	if at := (*fs.PathError)(nil); errors.As(err, &at) && strings.HasPrefix(err.Error(), objectstore.SpillDirFlag) {
 		return nil, withHint(fmt.Errorf("no file can be made in a directory for objects: %w", err), "name one of your own, on a disk")
 	}
@@ -101,6 +106,7 @@ type runOptions struct {
 type jobOptions struct {
 	dirs    []string
 	env     []string
+	egress  []string
 	with    []string
 	memory  size
 	stack   size
@@ -162,6 +168,7 @@ func (o *jobOptions) flags(cmd *cobra.Command) {
 	f := cmd.Flags()
 	f.StringArrayVar(&o.dirs, "dir", nil, "grant a directory, as `HOST:GUEST[:ro]`")
 	f.StringArrayVar(&o.env, "env", nil, "set a variable of the driver's environment, as `KEY=VALUE`")
+	f.StringArrayVar(&o.egress, "egress", nil, "let the program ask a server over HTTP, as `HOST[:PORT]`; *.HOST is every name below HOST")
 	f.StringArrayVar(&o.with, "with", nil, "submit another module with the job, as `[NAME=]FILE.wasm` or a package")
 	f.Var(bounded{&o.memory, 64 << 10, 4 << 30, "a sandbox"}, "memory", "most memory of one sandbox (default 1GiB)")
 	f.Var(bounded{&o.stack, 64 << 10, 1 << 30, "a sandbox"}, "stack", "most native stack of one sandbox (default 32MiB)")
@@ -238,7 +245,7 @@ func (o *jobOptions) job(ctx context.Context, args []string, cache string) (job 
 		return job, err
 	}
 	job = node.Job{
-		Name: p.name, Modules: []node.Module{{Name: p.name, Wasm: p.wasm}}, Args: args[1:], Env: o.env,
+		Name: p.name, Modules: []node.Module{{Name: p.name, Wasm: p.wasm}}, Args: args[1:], Env: o.env, Egress: o.egress,
 		Limits: worker.Limits{Memory: int64(o.memory), Stack: int32(o.stack),
 			Files: int(o.files), Handles: int(o.handles), Windows: int(o.windows), LogRate: int64(o.logRate), Timeout: time.Duration(o.timeout)},
 	}
@@ -275,6 +282,9 @@ func (o *jobOptions) check() error {
 	}
 	if _, err := o.grants(nil); err != nil {
 		return err
+	}
+	if _, err := wray.ParseEgressRules(o.egress); err != nil {
+		return &usageError{fmt.Errorf("--%w", err)}
 	}
 	for _, w := range o.with {
 		_, file := withModule(w)

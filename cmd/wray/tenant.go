@@ -212,7 +212,10 @@ func newTenantShow() *cobra.Command {
 			for _, s := range t.Quarantine {
 				fmt.Fprintf(out, "in quarantine: %s %s, after %d workers, the last at %s: %s\n", line(s.Hash), line(s.Name), s.Deaths, time.UnixMilli(s.Last).Format(time.DateTime), line(s.Why))
 			}
-			return printQuota(out, t)
+			if err := printQuota(out, t); err != nil {
+				return err
+			}
+			return printPolicy(out, t)
 		},
 	}
 	f := cmd.Flags()

@@ -40,6 +40,9 @@ type Tenant struct {
 	// nothing of another tenant's runs on those.
 	Nodes     []string `cbor:"6,keyasint,omitempty"`
 	Exclusive bool     `cbor:"7,keyasint,omitempty"`
+
+	// Policy is what its jobs may be granted; nil: wray.DefaultPolicy.
+	Policy *wray.Policy `cbor:"8,keyasint,omitempty"`
 }
 
 // maxTenantNodes bounds the selectors of a tenant's nodes.
@@ -78,6 +81,11 @@ func (t *Tenant) Check() error {
 	}
 	if t.Exclusive && len(t.Nodes) == 0 {
 		return &wray.Error{Code: wray.CodeBadArgument, Message: "a tenant that has nodes for itself alone, and no labels that say which", Hint: "say which with --nodes KEY=VALUE"}
+	}
+	if t.Policy != nil {
+		if err := t.Policy.Check(); err != nil {
+			return err
+		}
 	}
 	return t.Quota.Check()
 }

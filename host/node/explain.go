@@ -68,6 +68,7 @@ func (n *Node) explain(ctx context.Context, tenant string, q clientwire.ExplainB
 		if err := link.Unmarshal(m.Body, &b); err != nil {
 			return b, err
 		}
+		w.tellGrants(b.Explained.Jobs)
 	}
 	b.Explained.Node = n.name()
 	if n.peers != nil {

@@ -3,15 +3,28 @@ package node
 import (
 	"context"
 	"errors"
+	"net/netip"
 	"os"
 	"testing"
 
 	"github.com/wray-project/wray"
+	"github.com/wray-project/wray/host/egress"
+	"github.com/wray-project/wray/host/egress/client"
 	"github.com/wray-project/wray/host/wasi"
 	"github.com/wray-project/wray/host/wasi/wasitest"
 	"github.com/wray-project/wray/host/worker"
 	"github.com/wray-project/wray/internal/link"
 )
+
+// nowhere is a resolver that knows no name, and may be asked for one alone.
+type nowhere struct{}
+
+func (nowhere) LookupNetIP(_ context.Context, _, host string) ([]netip.Addr, error) {
+	if host != "granted.invalid." {
+		panic("looked up " + host)
+	}
+	return nil, errors.New("no such host")
+}
 
 // FuzzHandle gives the node any message of a worker. It answers or refuses with
 // a typed error, prints only what came on a stream, and gives files only for
@@ -35,6 +48,9 @@ func FuzzHandle(f *testing.F) {
 		{worker.KindFS, worker.FSBody{Run: 1, Dir: 1, Op: worker.FSOpen, Path: []byte("."), Flags: 1}},
 		{worker.KindFS, worker.FSBody{Run: 1, Dir: -1 << 62, Op: worker.FSStat, Path: []byte("..")}},
 		{worker.KindFS, worker.FSBody{Run: 3, Op: worker.FSRename, Path: []byte("../out"), Path2: []byte("x")}},
+		{worker.KindFetch, worker.FetchBody{Run: 1, Op: worker.FetchBegin, Method: "GET", URL: "http://127.0.0.1:9/"}},
+		{worker.KindFetch, worker.FetchBody{Run: 1, Op: worker.FetchBegin, Method: "GET", URL: "http://granted.invalid/", Header: []egress.Header{{Name: "X", Value: "y"}}, Length: 5}},
+		{worker.KindFetch, worker.FetchBody{Run: 1, Op: worker.FetchSend, ID: 1, Data: []byte("x")}}, {worker.KindFetch, worker.FetchBody{Run: 1, Op: worker.FetchRead, ID: 1}},
 		{worker.KindStart, worker.StartBody{}}, {worker.KindRun, worker.RunBody{}}, {99, nil},
 	} {
 		b, err := link.Marshal(m.body)
@@ -43,14 +59,21 @@ func FuzzHandle(f *testing.F) {
 		}
 		f.Add(uint16(m.kind), b)
 	}
+	granted, err := wray.ParseEgress("granted.invalid")
+	if err != nil {
+		f.Fatal(err)
+	}
+	_, local, _, _ := egressNode(f)
+	local.egress.client = client.New(client.Config{Resolver: nowhere{}})
 	f.Fuzz(func(t *testing.T, kind uint16, body []byte) {
-		r := &run{dirs: []wasi.FS{wasi.NoSymlinks(wasi.RootFS(root))}}
+		r := &run{dirs: []wasi.FS{wasi.NoSymlinks(wasi.RootFS(root))}, egress: []wray.EgressRule{granted}}
+		defer r.close()
 		r.job.Output = func(_ string, s worker.Stream, _ []byte) {
 			if s != worker.Stdout && s != worker.Stderr {
 				t.Errorf("printed on stream %d", s)
 			}
 		}
-		w := &workerProcess{runs: map[uint64]*run{1: r}}
+		w := &workerProcess{t: local, runs: map[uint64]*run{1: r}}
 		m, err := w.handle(context.Background(), link.Message{Kind: link.Kind(kind), Body: body})
 		defer m.CloseFiles()
 		var e *wray.Error

@@ -74,6 +74,10 @@ func (n *Node) SubmitJob(j Job, by string, free func()) (clientwire.JobInfo, err
 		free()
 		return clientwire.JobInfo{}, err
 	}
+	if _, err := t.grants(&j); err != nil { // Run looks again
+		free()
+		return clientwire.JobInfo{}, err
+	}
 	compiled := j.Compiled
 	run := func(ctx context.Context, started func(), output func(string, uint8, []byte)) (int, error) {
 		own := j

@@ -520,7 +520,7 @@ func jobOf(s *clientwire.JobSpec) (Job, error) {
 	if s.Stack > 0 && s.Stack < 64<<10 {
 		return bad("stack", s.Stack)
 	}
-	return Job{Args: s.Args, Env: s.Env, Limits: worker.Limits{Memory: s.Memory, Stack: int32(s.Stack), Files: int(s.Files), Handles: int(s.Handles),
+	return Job{Args: s.Args, Env: s.Env, Egress: s.Egress, Limits: worker.Limits{Memory: s.Memory, Stack: int32(s.Stack), Files: int(s.Files), Handles: int(s.Handles),
 		Windows: int(s.Windows), LogRate: s.LogRate, Timeout: time.Duration(s.Timeout) * time.Millisecond}}, nil
 }
 

@@ -66,6 +66,10 @@ type Config struct {
 	// WorkerIdle is how long a tenant's worker that has nothing to do is kept; 0:
 	// DefaultWorkerIdle, less than 0: as long as the node lives.
 	WorkerIdle time.Duration
+	// EgressPrivate are networks that are not public and that jobs of the node's own
+	// tenant may ask all the same, as wray.Policy.Private has them, where the control
+	// state has no policy of it.
+	EgressPrivate []string
 	// AllowWeak lets a worker run on a machine that cannot lock it up. It opens
 	// the host to a guest that breaks out of its sandbox.
 	AllowWeak bool
@@ -291,6 +295,7 @@ type Job struct {
 	Args    []string
 	Env     []string // key=value; nothing else is in the environment
 	Dirs    []Dir
+	Egress  []string // servers that it may ask over HTTP, as wray.ParseEgress reads them
 	Stdin   *os.File // may be nil
 	Client  *os.File // nil, or the socket of the native client that is the driver
 	Limits  worker.Limits
@@ -325,9 +330,12 @@ func (n *Node) Run(ctx context.Context, j Job) (int, error) {
 	if err != nil {
 		return 0, err
 	}
+	r := &run{job: j}
+	if r.egress, err = t.grants(&j); err != nil {
+		return 0, err
+	}
 	t.begins()
 	defer t.ran()
-	r := &run{job: j}
 	defer r.close()
 	body := worker.RunBody{Name: j.Name, Args: j.Args, Env: j.Env, Memory: j.Limits.Memory,
 		Stack: j.Limits.Stack, Files: j.Limits.Files, Handles: j.Limits.Handles, Windows: j.Limits.Windows, LogRate: j.Limits.LogRate, Timeout: int64(j.Limits.Timeout)}
@@ -440,6 +448,8 @@ type run struct {
 	roots   []*os.Root
 	dirs    []wasi.FS
 	files   []*os.File
+	egress  []wray.EgressRule
+	fetches fetches
 
 	mu    sync.Mutex // held while Output runs
 	ended bool       // guarded by mu; Run returns
@@ -501,6 +511,7 @@ func (r *run) close() {
 	r.closing = true
 	r.gate.Unlock()
 	r.printing.Wait()
+	r.fetches.close()
 	for _, f := range r.files {
 		f.Close()
 	}

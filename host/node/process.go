@@ -311,6 +311,8 @@ func (w *workerProcess) handle(ctx context.Context, m link.Message) (link.Messag
 		var err error
 		out.Body, err = link.Marshal(reply)
 		return out, err
+	case worker.KindFetch:
+		return w.fetch(ctx, m)
 	case worker.KindState:
 		var b worker.StateBody
 		if err := link.Unmarshal(m.Body, &b); err != nil {

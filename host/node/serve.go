@@ -421,7 +421,7 @@ func (s *Server) job(b *clientwire.RunBody, files []*os.File) (j Job, free func(
 	if len(files) != want || b.Stdin && b.Session {
 		return j, nil, fmt.Errorf("%w: %d files for a job that needs %d", link.ErrProtocol, len(files), want)
 	}
-	j = Job{Name: b.Name, Tenant: b.Tenant, Args: b.Args, Env: b.Env, Limits: worker.Limits{Memory: b.Memory, Stack: b.Stack,
+	j = Job{Name: b.Name, Tenant: b.Tenant, Args: b.Args, Env: b.Env, Egress: b.Egress, Limits: worker.Limits{Memory: b.Memory, Stack: b.Stack,
 		Files: b.Files, Handles: b.Handles, Windows: b.Windows, LogRate: b.LogRate, Timeout: time.Duration(b.Timeout)}}
 	// All are measured before the first is read.
 	sizes := make([]int64, len(b.Modules))

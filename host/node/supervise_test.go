@@ -80,7 +80,7 @@ func TestPause(t *testing.T) {
 // TestLogRate: what is printed at a rate waits for what was printed before it, and
 // a second's worth goes at once.
 func TestLogRate(t *testing.T) {
-	var l logRate
+	var l byteRate
 	now := time.Now()
 	for _, c := range []struct {
 		after time.Duration

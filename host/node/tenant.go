@@ -47,7 +47,8 @@ type tenant struct {
 	running  atomic.Int64 // jobs whose drivers run here
 	fds      *fd.Share    // descriptors of this process; may be nil
 
-	logs logRate
+	logs   byteRate
+	egress tenantEgress
 
 	stateMu sync.Mutex
 	state   *statelog.Dir // guarded by stateMu; nil: not opened yet, or there are no durable actors
@@ -193,16 +194,16 @@ func (t *tenant) endedLocked() error {
 	return nil
 }
 
-// logRate is what a tenant may print now: a bucket of bytes that a second fills.
+// byteRate is what a tenant may print, or send and receive, now: a bucket of bytes that a second fills.
 // A message may be larger than that: what it takes too much the next ones wait for.
-type logRate struct {
+type byteRate struct {
 	mu   sync.Mutex
 	last time.Time // guarded by mu
 	left float64   // guarded by mu; bytes, or less than none
 }
 
 // take takes n bytes, and returns how long to wait before they are passed on.
-func (l *logRate) take(now time.Time, n int, rate int64) time.Duration {
+func (l *byteRate) take(now time.Time, n int, rate int64) time.Duration {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	full := float64(rate)
@@ -224,11 +225,15 @@ func (t *tenant) slowDown(ctx context.Context, n int) error {
 	if t == nil {
 		return nil
 	}
-	rate := t.record().Quota.LogRate
+	return t.logs.wait(ctx, n, t.record().Quota.LogRate)
+}
+
+// wait waits until n bytes more may pass. A rate of 0 bounds nothing.
+func (l *byteRate) wait(ctx context.Context, n int, rate int64) error {
 	if rate <= 0 {
 		return nil
 	}
-	wait := time.NewTimer(t.logs.take(time.Now(), n, rate))
+	wait := time.NewTimer(l.take(time.Now(), n, rate))
 	defer wait.Stop()
 	select {
 	case <-wait.C:

@@ -32,7 +32,7 @@ func (n *Node) Tenants(_ context.Context, q clientwire.TenantsBody) (clientwire.
 			continue
 		}
 		r := records[name]
-		x := tenantInfo(name, &r)
+		x := n.tenantInfo(name, &r)
 		n.mu.Lock()
 		t := n.tenants[name]
 		barred := n.barredLocked(name)
@@ -51,8 +51,8 @@ func (n *Node) Tenants(_ context.Context, q clientwire.TenantsBody) (clientwire.
 	return out, nil
 }
 
-func tenantInfo(name string, r *control.Tenant) clientwire.Tenant {
-	x := clientwire.Tenant{Name: name, Weight: weightOf(*r), Disabled: r.Disabled, Created: r.Created, Nodes: r.Nodes, Exclusive: r.Exclusive}
+func (n *Node) tenantInfo(name string, r *control.Tenant) clientwire.Tenant {
+	x := clientwire.Tenant{Name: name, Weight: weightOf(*r), Disabled: r.Disabled, Created: r.Created, Nodes: r.Nodes, Exclusive: r.Exclusive, Policy: n.policyOf(name, r), Unset: r.Policy == nil}
 	for _, f := range wray.QuotaFields {
 		if v := *f.Of(&r.Quota); v > 0 {
 			if x.Quota == nil {
@@ -119,6 +119,9 @@ func (n *Node) SetTenant(ctx context.Context, b clientwire.TenantBody) (clientwi
 		if b.Exclusive != nil {
 			r.Exclusive = *b.Exclusive
 		}
+		if b.Policy != nil {
+			r.Policy = b.Policy
+		}
 		if err := setQuota(&r.Quota, b.Quota); err != nil {
 			return err
 		}
@@ -156,7 +159,7 @@ func (n *Node) SetTenant(ctx context.Context, b clientwire.TenantBody) (clientwi
 	if err != nil {
 		return none, err
 	}
-	return tenantInfo(b.Name, &e.Value), nil
+	return n.tenantInfo(b.Name, &e.Value), nil
 }
 
 // checkHome refuses what would make the tenant of those who run the cluster anew,
@@ -189,6 +192,9 @@ func tenantChange(b *clientwire.TenantBody) string {
 	}
 	for _, name := range slices.Sorted(maps.Keys(b.Quota)) {
 		s += fmt.Sprintf(", quota %.20s %d", name, b.Quota[name])
+	}
+	if p := b.Policy; p != nil {
+		s += fmt.Sprintf(", policy dirs %.300q, egress %.300q, private %.300q", p.Dirs, p.Egress, p.Private)
 	}
 	return s
 }

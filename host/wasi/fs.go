@@ -27,6 +27,9 @@ const (
 // writes are the flags that change something.
 const openWrites = OpenWrite | OpenAppend | OpenCreate | OpenTrunc
 
+// Writes reports whether an open with these flags may change something.
+func (f OpenFlags) Writes() bool { return f&openWrites != 0 }
+
 // FS is a directory tree of the host that a guest is granted: the one seam
 // through which it reaches files. Each method is one request and one answer of
 // plain values, so that a process without rights of its own can have another

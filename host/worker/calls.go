@@ -71,6 +71,7 @@ func HostModule() sandbox.HostModule {
 	add("event_open", "i", always, none, cheap, false, eventOpen)
 	add("actor", "iii", tasks, maxName, task, false, findActor)
 	add("kill", "ii", tasks, none, task, false, killActor)
+	add("http_fetch", "ii", "egress", maxFetchText, task, false, httpFetch)
 	add("refusal", "iii", always, 64<<10, object, false, refusal)
 	return m
 }

@@ -101,6 +101,18 @@ func FuzzCalls(f *testing.F) {
 	putU32(placed[8:], abi.SpecPlacePtr, 220)
 	putU32(placed[8:], abi.SpecPlaceLen, uint32(copy(placed[220:], "where\x00!spot\x00")))
 	f.Add(placed, callsOf(function, submit))
+	granted := taskImage(0)
+	putU32(granted[8:], abi.SpecKeyPtr, 220)
+	putU32(granted[8:], abi.SpecKeyLen, uint32(copy(granted[220:], "egress=a.b\x00")))
+	f.Add(granted, callsOf(function, submit))
+	asks := make([]byte, 256)
+	putU32(asks, abi.HTTPRequestURLPtr, 64)
+	putU32(asks, abi.HTTPRequestURLLen, uint32(copy(asks[64:], "https://a.b/")))
+	putU32(asks, abi.HTTPRequestMethodPtr, 80)
+	putU32(asks, abi.HTTPRequestMethodLen, uint32(copy(asks[80:], "GET")))
+	putU32(asks, abi.HTTPRequestHeadersPtr, 84)
+	putU32(asks, abi.HTTPRequestHeadersLen, uint32(copy(asks[84:], "A\x00b\x00")))
+	f.Add(asks, callsOf(call("http_fetch", 0, 96), call("stream_next", 1, 100, 1), call("http_fetch", 0, 96), call("handle_drop", 96, 1)))
 	// Room for the results that ends with the memory, and past it.
 	for _, at := range []uint32{1<<16 - 4, 1<<16 - 3, 1<<32 - 4} {
 		m := taskImage(0)

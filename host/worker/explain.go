@@ -82,7 +82,7 @@ func (x *explaining) jobsLocked() {
 			x.chosen = append(x.chosen, j.id)
 		}
 		if len(x.out.Jobs) < maxJobsListed {
-			x.out.Jobs = append(x.out.Jobs, clientwire.Job{Number: j.number(), Name: j.spec.Name})
+			x.out.Jobs = append(x.out.Jobs, clientwire.Job{Number: j.number(), Name: j.spec.Name, Run: j.spec.Run})
 		} else {
 			x.out.MoreJobs++
 		}

@@ -157,6 +157,7 @@ func (g *guest) configure(args []string, stdin wasi.File, env ...string) {
 		if g.job.mirror != nil {
 			d.FS = homeFS{g}
 		}
+		d.FS = &narrowFS{FS: d.FS, g: g, guest: d.Guest}
 		c.Dirs = append(c.Dirs, wasi.Dir{GuestPath: d.Guest, ReadOnly: d.ReadOnly, FS: d.FS})
 	}
 	if err := g.sb.Configure(&c); err != nil {

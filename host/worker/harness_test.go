@@ -76,7 +76,7 @@ func newJobs(t testing.TB, wasm []byte, set ...func(*Config)) *jobs {
 func (h *jobs) start(t testing.TB) (driver *guest, stop func() error) {
 	t.Helper()
 	w := h.w
-	j := &job{w: w, id: w.newID(), byName: map[string]*module{}, tasks: make(chan struct{}), ended: make(chan struct{})}
+	j := &job{w: w, id: w.newID(), byName: map[string]*module{}, tasks: make(chan struct{}), ended: make(chan struct{}), fetching: newFetching()}
 	m := &module{job: j, name: "tiny", m: h.m, declByName: map[string]uint32{}}
 	j.byName[""], j.byName["tiny"] = m, m
 	j.modules = []*module{m}

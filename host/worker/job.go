@@ -23,11 +23,15 @@ import (
 // and what it is granted.
 type JobSpec struct {
 	Name    string
+	Run     uint64       // the node's number for it
 	Modules []ModuleSpec // the first is the driver's
 	Args    []string     // without the program's name
 	Env     []string
 	Dirs    []DirSpec
 	Stdin   wasi.File // the driver's, may be nil
+	// Fetch has the node do a step of an HTTP request; nil: none are made. It is
+	// called by several goroutines.
+	Fetch func(ctx context.Context, b FetchBody) (FetchReply, error)
 	// Client, where it is not nil, is the socket of a native client, which then
 	// is the driver; there may be no modules. Run closes it.
 	Client *os.File
@@ -92,6 +96,8 @@ type job struct {
 	out    *output // nil where nobody reads it
 	// fullTold is set when the job was told that it waits for room in the store.
 	fullTold atomic.Bool
+	// fetching is its HTTP requests; nil of a mirror.
+	fetching *fetching
 	mirror   *mirror // where it is the job of another worker
 	// bound are the *functions that have run into what only this node has.
 	bound sync.Map
@@ -166,7 +172,8 @@ func (w *Worker) Run(ctx context.Context, spec JobSpec) (int, error) {
 	w.runs.Add(1)
 	defer w.ranOne()
 	j := &job{w: w, id: w.newID(), spec: spec, byName: map[string]*module{},
-		tasks: make(chan struct{}), ended: make(chan struct{})}
+		tasks: make(chan struct{}), ended: make(chan struct{}), fetching: newFetching()}
+	defer j.fetching.close()
 	if spec.Client != nil {
 		defer spec.Client.Close()
 	} else if len(spec.Modules) == 0 {
@@ -322,6 +329,7 @@ func (j *job) end() {
 	for _, m := range j.modules {
 		m.closeIdle()
 	}
+	j.fetching.close() // nobody reads what comes
 	j.executors.Wait()
 	for _, m := range j.modules {
 		m.closeSpare()

@@ -441,7 +441,7 @@ func (j *job) placeOf(t *task) *scheduler.Place {
 	strategy := strategyOf(t)
 	_, bound := j.bound.Load(t.fn)
 	switch {
-	case bound, t.stream != nil, t.makes != nil && !j.mayLeave(t.makes):
+	case bound, t.only != nil, t.stream != nil, t.makes != nil && !j.mayLeave(t.makes):
 		if t.place == nil && t.group == nil {
 			return home
 		}

@@ -277,7 +277,7 @@ func (s *server) run(ctx context.Context, m link.Message) (link.Message, error) 
 	case len(m.Files) != files || b.Stdin && b.Client:
 		return link.Message{}, fmt.Errorf("%d files for a job that needs %d", len(m.Files), files)
 	}
-	spec := JobSpec{Name: b.Name, Args: b.Args, Env: b.Env, Limits: Limits{
+	spec := JobSpec{Name: b.Name, Run: b.Run, Args: b.Args, Env: b.Env, Limits: Limits{
 		Memory: b.Memory, Stack: b.Stack, Files: b.Files, Handles: b.Handles, Windows: b.Windows, LogRate: b.LogRate, Timeout: time.Duration(b.Timeout)}}
 	for i, mb := range b.Modules {
 		raw, err := io.ReadAll(m.Files[i])
@@ -293,6 +293,19 @@ func (s *server) run(ctx context.Context, m link.Message) (link.Message, error) 
 	for i, d := range b.Dirs {
 		spec.Dirs = append(spec.Dirs, DirSpec{Guest: d.Guest, ReadOnly: d.ReadOnly,
 			FS: &remoteFS{ctx: ctx, conn: s.conn, run: b.Run, dir: i}})
+	}
+	spec.Fetch = func(ctx context.Context, fb FetchBody) (out FetchReply, err error) {
+		fb.Run = b.Run
+		body, err := link.Marshal(fb)
+		if err != nil {
+			return out, err
+		}
+		m, err := s.conn.Call(ctx, link.Message{Kind: KindFetch, Body: body})
+		if err != nil {
+			return out, err
+		}
+		m.CloseFiles()
+		return out, link.Unmarshal(m.Body, &out)
 	}
 	if b.Stdin {
 		in, err := newInput(m.Files[len(m.Files)-1])

@@ -32,6 +32,7 @@ type task struct {
 	place     *wray.Placement     // nil: the default
 	group     *objectstore.Object // of the placement group that it runs in, with a reference; nil: none
 	bundle    int                 // of that; wray.AnyBundle: any
+	only      *narrowing          // what it may of what its job may; nil: all
 
 	args    []arg
 	results []*objectstore.Object // one reference each, held by the task

@@ -88,6 +88,7 @@ type Worker struct {
 	residents  *residents
 	begins     chan struct{} // one token for each actor that is given a sandbox
 	places     *places
+	fetchSlots chan struct{}                  // one token for each HTTP request under way
 	idleGroups atomic.Pointer[placementGroup] // that nobody refers to any more, to be removed
 	stash      *stash
 	collector  collector
@@ -142,7 +143,7 @@ func New(ctx context.Context, cfg Config) (*Worker, error) {
 	if cfg.Windows <= 0 {
 		cfg.Windows = Mappings() / mappingsPerSlot
 	}
-	w := &Worker{cfg: cfg, start: time.Now(), residents: newResidents(cfg.Residents, budget), begins: make(chan struct{}, 2*cmp.Or(max(cfg.Slots, 0), runtime.NumCPU())), places: newPlaces(cfg.Sandboxes), maxWindows: int64(cfg.Windows),
+	w := &Worker{cfg: cfg, start: time.Now(), residents: newResidents(cfg.Residents, budget), begins: make(chan struct{}, 2*cmp.Or(max(cfg.Slots, 0), runtime.NumCPU())), places: newPlaces(cfg.Sandboxes), fetchSlots: make(chan struct{}, MaxFetches), maxWindows: int64(cfg.Windows),
 		jobs: map[wray.ID]*job{}, wakeTick: make(chan struct{}, 1)}
 	q := &cfg.Quota
 	w.limited = q.Actors > 0 || q.Tasks > 0 || q.SubmitRate > 0

@@ -50,6 +50,7 @@ type RunBody struct {
 	Windows int      `cbor:"15,keyasint"`
 	LogRate int64    `cbor:"16,keyasint"`
 	Tenant  string   `cbor:"17,keyasint,omitempty"` // whose it is; empty: of those who run the cluster
+	Egress  []string `cbor:"18,keyasint,omitempty"` // servers that it may ask, see wray.ParseEgress
 }
 
 // Dir is a granted directory.
@@ -162,6 +163,17 @@ const (
 type Job struct {
 	Number uint32 `cbor:"1,keyasint" json:"number"`
 	Name   string `cbor:"2,keyasint" json:"name"`
+	Run    uint64 `cbor:"3,keyasint,omitempty" json:"-"` // the node's number for it, between its worker and it
+	// Grants are what it was granted, where that is told.
+	Grants []JobGrant `cbor:"4,keyasint,omitempty" json:"grants,omitempty"`
+}
+
+// JobGrant is a grant of a job, as wray.Grants writes one.
+type JobGrant struct {
+	Grant string `cbor:"1,keyasint" json:"grant"`
+	// Refused says that the tenant's policy does not have it any more: requests are
+	// refused, and the next job that asks for it is.
+	Refused bool `cbor:"2,keyasint,omitempty" json:"refused,omitempty"`
 }
 
 // Object is a live object.

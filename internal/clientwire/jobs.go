@@ -155,4 +155,5 @@ type JobSpec struct {
 	Windows int64    `json:"max_windows,omitempty"` // of one sandbox
 	LogRate int64    `json:"log_rate,omitempty"`    // bytes a second
 	Timeout int64    `json:"timeout_ms,omitempty"`  // 0: never
+	Egress  []string `json:"egress,omitempty"`      // servers that it may ask over HTTP, HOST or HOST:PORT
 }

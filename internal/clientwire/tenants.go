@@ -1,6 +1,9 @@
 package clientwire
 
-import "github.com/wray-project/wray/internal/link"
+import (
+	"github.com/wray-project/wray"
+	"github.com/wray-project/wray/internal/link"
+)
 
 // Messages about tenants. Numbers up to 54 are theirs.
 const (
@@ -30,9 +33,10 @@ type TenantBody struct {
 	Quota   map[string]int64 `cbor:"5,keyasint,omitempty"` // bounds that change, by wray.QuotaField.Flag; 0 for none
 	// Nodes takes the place of the selectors of its nodes, with SetNodes; Exclusive
 	// is whether they are nobody else's.
-	Nodes     []string `cbor:"6,keyasint,omitempty"`
-	SetNodes  bool     `cbor:"7,keyasint,omitempty"`
-	Exclusive *bool    `cbor:"8,keyasint,omitempty"`
+	Nodes     []string     `cbor:"6,keyasint,omitempty"`
+	SetNodes  bool         `cbor:"7,keyasint,omitempty"`
+	Exclusive *bool        `cbor:"8,keyasint,omitempty"`
+	Policy    *wray.Policy `cbor:"9,keyasint,omitempty"` // in place of what it was; nil: as it is
 }
 
 // Tenants are tenants as a node knows them, in order of names.
@@ -48,6 +52,9 @@ type Tenant struct {
 	Disabled bool             `cbor:"3,keyasint,omitempty" json:"disabled,omitempty"`
 	Created  int64            `cbor:"4,keyasint,omitempty" json:"created_ms,omitempty"` // Unix milliseconds
 	Quota    map[string]int64 `cbor:"5,keyasint,omitempty" json:"quota,omitempty"`      // by wray.QuotaField.Flag
+	// Policy is what its jobs may be granted, and Unset says that nobody has set it.
+	Policy wray.Policy `cbor:"15,keyasint,omitempty" json:"policy"`
+	Unset  bool        `cbor:"16,keyasint,omitempty" json:"policy_unset,omitempty"`
 
 	Jobs       int64     `cbor:"6,keyasint" json:"jobs"`                            // whose drivers run on the node
 	Worker     bool      `cbor:"7,keyasint" json:"worker"`                          // it has a worker there

@@ -243,6 +243,20 @@ const (
 // StatAway is the flag, beside InfoMappable, of an object that is on disk.
 const StatAway = 2
 
+// struct http_request.
+const (
+	HTTPRequestSize       = 40
+	HTTPRequestURLPtr     = 0
+	HTTPRequestURLLen     = 4
+	HTTPRequestMethodPtr  = 8
+	HTTPRequestMethodLen  = 12
+	HTTPRequestHeadersPtr = 16
+	HTTPRequestHeadersLen = 20
+	HTTPRequestBody       = 24
+	HTTPRequestFlags      = 28
+	HTTPRequestTimeout    = 32
+)
+
 // FlagWatch asks object_get and stream_next for an event.
 const FlagWatch = 1
 

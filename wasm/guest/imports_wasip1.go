@@ -128,6 +128,10 @@ func importActor(name unsafe.Pointer, nameLen uint32, out *uint32) uint32
 //go:wasmimport wray_v1 kill
 func importKill(handle, flags uint32) uint32
 
+//go:wasmimport wray_v1 http_fetch
+//go:noescape
+func importHTTPFetch(r *rawHTTPRequest, out *uint32) uint32
+
 //go:wasmimport wray_v1 refusal
 //go:noescape
 func importRefusal(buf unsafe.Pointer, size uint32, length *uint32) uint32
@@ -207,6 +211,15 @@ type rawCallArg struct {
 	handle, offset, nrefs, reserved uint32
 }
 
+type rawHTTPRequest struct {
+	_                      structs.HostLayout
+	urlPtr, urlLen         uint32
+	methodPtr, methodLen   uint32
+	headersPtr, headersLen uint32
+	body, flags            uint32
+	timeout                uint64
+}
+
 type rawEvent struct {
 	_            structs.HostLayout
 	kind, handle uint32
@@ -239,6 +252,11 @@ var (
 	_ = [1]struct{}{}[unsafe.Offsetof(rawCall{}.itemsDone)-abi.CallItemsDone]
 	_ = [1]struct{}{}[unsafe.Sizeof(rawCallArg{})-abi.CallArgSize]
 	_ = [1]struct{}{}[unsafe.Offsetof(rawCallArg{}.offset)-abi.CallArgOffset]
+	_ = [1]struct{}{}[unsafe.Sizeof(rawHTTPRequest{})-abi.HTTPRequestSize]
+	_ = [1]struct{}{}[unsafe.Offsetof(rawHTTPRequest{}.methodPtr)-abi.HTTPRequestMethodPtr]
+	_ = [1]struct{}{}[unsafe.Offsetof(rawHTTPRequest{}.headersLen)-abi.HTTPRequestHeadersLen]
+	_ = [1]struct{}{}[unsafe.Offsetof(rawHTTPRequest{}.body)-abi.HTTPRequestBody]
+	_ = [1]struct{}{}[unsafe.Offsetof(rawHTTPRequest{}.timeout)-abi.HTTPRequestTimeout]
 	_ = [1]struct{}{}[unsafe.Sizeof(rawEvent{})-abi.EventSize]
 	_ = [1]struct{}{}[unsafe.Offsetof(rawEvent{}.arg)-abi.EventArg]
 )

@@ -23,7 +23,7 @@ type Spec struct {
 	Window     uint32 // of a stream; 0: the default
 	Custom     []byte // custom resources: of each the name, a zero byte, the amount in decimal, a zero byte
 	Place      []byte // which nodes it runs on, as wray.Placement.Append writes it; empty: the default
-	Key        string // of a call of a durable actor: what tells a repeated call; "": nothing
+	Key        string // of a call of a durable actor: what tells a repeated call; of a task and an actor its grants; "": nothing
 
 	Actor       *Ref          // of a call: the actor that is called
 	CallTries   int32         // with Actor set in Flags: how often a call is run again; -1: without end

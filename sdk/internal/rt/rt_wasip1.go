@@ -115,6 +115,12 @@ func Why(err error) []byte {
 	return nil
 }
 
+// HTTPRequest is what a server is asked.
+type HTTPRequest = guest.HTTPRequest
+
+// Fetch asks a server, and returns the stream of its answer.
+func Fetch(ctx context.Context, r *HTTPRequest) (*Ref, error) { return guest.Fetch(ctx, r) }
+
 // Context returns the context of the driver.
 func Context() context.Context { return guest.Context() }
 

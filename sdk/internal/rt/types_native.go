@@ -85,7 +85,7 @@ type Spec struct {
 	Window     uint32
 	Custom     []byte // custom resources, of use in a session alone
 	Place      []byte // which nodes it runs on
-	Key        string // of a call of a durable actor
+	Key        string // of a call of a durable actor; of a task and an actor its grants
 
 	Actor           *Ref
 	CallTries       int32

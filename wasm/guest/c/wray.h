@@ -294,7 +294,7 @@ typedef struct wray_spec {
 	uint64_t checkpoint_ns;
 	const char *custom;
 	uint32_t custom_len;
-	const char *key; /* of a call of a durable actor: what tells a repeated call */
+	const char *key; /* of a call of a durable actor: what tells a repeated call; of a task or an actor its grants */
 	uint32_t key_len;
 	const char *place; /* which nodes it runs on: "spread\0\0", "node\0NAME\0", "prefer\0NAME\0", "where\0zone=west\0";
 	                    * with WRAY_IS_GROUP the group: "strategy\0pack\0" "bundle\0\0" "cpu\0" "1\0"; with WRAY_IN_GROUP "0", a bundle */
@@ -318,6 +318,11 @@ wray_errno wray_checkpoint(void);
 /* --- the imports ----------------------------------------------------------- */
 
 typedef struct wray_info { uint32_t encoding, meta; uint64_t len; uint32_t nrefs, flags; uint64_t reserved_; } wray_info;
+
+typedef struct wray_http_request { /* headers: of each its name, a zero byte, its value, a zero byte */
+	const char *url; uint32_t url_len; const char *method; uint32_t method_len;
+	const char *headers; uint32_t headers_len; wray_handle body; uint32_t flags; uint64_t timeout_ns;
+} wray_http_request;
 
 #define WRAY_IMPORT_(name) __attribute__((import_module("wray_v1"), import_name(#name))) wray_errno wray_v1_##name
 WRAY_IMPORT_(version)(void);
@@ -347,6 +352,7 @@ WRAY_IMPORT_(stream_next)(wray_handle h, wray_handle *item, uint32_t flags);
 WRAY_IMPORT_(event_open)(uint32_t *fd);
 WRAY_IMPORT_(actor)(const char *name, uint32_t len, wray_handle *h);
 WRAY_IMPORT_(kill)(wray_handle h, uint32_t flags);
+WRAY_IMPORT_(http_fetch)(const wray_http_request *r, wray_handle *stream);
 WRAY_IMPORT_(refusal)(void *buf, uint32_t cap, uint32_t *len);
 
 #endif /* __wasm32__ */
@@ -677,6 +683,7 @@ bool wray_read_skip(wray_reader *r)
 _Static_assert(sizeof(wray_value) == 24 && offsetof(wray_value, data) == 8 && offsetof(wray_value, nrefs) == 20, "struct value");
 _Static_assert(sizeof(wray_argument) == 32 && offsetof(wray_argument, value) == 8, "struct arg");
 _Static_assert(sizeof(wray_info) == 32 && offsetof(wray_info, flags) == 20, "struct info");
+_Static_assert(sizeof(wray_http_request) == 40 && offsetof(wray_http_request, body) == 24 && offsetof(wray_http_request, timeout_ns) == 32, "struct http_request");
 _Static_assert(sizeof(wray_spec) == 128 && offsetof(wray_spec, args) == 8 && offsetof(wray_spec, results) == 16 &&
 	offsetof(wray_spec, name) == 24 && offsetof(wray_spec, cpu) == 32 && offsetof(wray_spec, memory) == 40 &&
 	offsetof(wray_spec, timeout_ns) == 48 && offsetof(wray_spec, retry_on) == 56 && offsetof(wray_spec, window) == 64 &&
