@@ -40,9 +40,10 @@ func fetch(ctx context.Context, r *HTTPRequest) (*HTTPResponse, error) {
 	}
 	resp, err := direct.RoundTrip(req)
 	if err != nil {
+		over := ctx.Err()
 		cancel()
-		if ctx.Err() != nil {
-			return nil, ctx.Err()
+		if over != nil {
+			return nil, over
 		}
 		return nil, wray.Errorf(wray.CodeUserError, "%s %s: %v", r.Method, r.URL, err)
 	}
