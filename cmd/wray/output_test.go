@@ -154,7 +154,7 @@ func TestHostileText(t *testing.T) {
 				t.Errorf("%s: a forged line in %q", name, b.String())
 			}
 		}
-		if name == "inspect" && strings.Count(b.String(), "\n") != 9 {
+		if name == "inspect" && strings.Count(b.String(), "\n") != 10 {
 			t.Errorf("inspect: %d lines: %q", strings.Count(b.String(), "\n"), b.String())
 		}
 	}

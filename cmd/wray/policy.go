@@ -1,7 +1,6 @@
 package main
 
 import (
-	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
@@ -90,7 +89,7 @@ func newPolicyShow() *cobra.Command {
 				return err
 			}
 			if asJSON {
-				return json.NewEncoder(cmd.OutOrStdout()).Encode(t.Policy)
+				return newJSON(cmd.OutOrStdout()).Encode(t.Policy)
 			}
 			return printPolicy(cmd.OutOrStdout(), t)
 		},
