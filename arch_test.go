@@ -590,3 +590,45 @@ func sortedKeys[V any](m map[string]V) []string {
 	slices.Sort(keys)
 	return keys
 }
+
+// keyed is a field's number in CBOR.
+var keyed = regexp.MustCompile(`cbor:"(\d+),keyasint`)
+
+// TestCBORKeys holds that no two fields of a struct bear the same number: both
+// would be left out of what is encoded, and nobody would be told. Merging two
+// changes makes such pairs.
+func TestCBORKeys(t *testing.T) {
+	n := 0
+	for _, name := range keptFiles(t) {
+		if !strings.HasSuffix(name, ".go") {
+			continue
+		}
+		f, err := parser.ParseFile(token.NewFileSet(), name, nil, parser.SkipObjectResolution)
+		if err != nil {
+			continue // removed, and not yet committed; others are the compiler's
+		}
+		ast.Inspect(f, func(node ast.Node) bool {
+			s, ok := node.(*ast.StructType)
+			if !ok {
+				return true
+			}
+			seen := map[string]bool{}
+			for _, field := range s.Fields.List {
+				if field.Tag == nil {
+					continue
+				}
+				if m := keyed.FindStringSubmatch(field.Tag.Value); m != nil {
+					n++
+					if seen[m[1]] {
+						t.Errorf("%s: two fields of a struct bear number %s", name, m[1])
+					}
+					seen[m[1]] = true
+				}
+			}
+			return true
+		})
+	}
+	if n < 300 {
+		t.Errorf("%d numbered fields found: the pattern does not see them", n)
+	}
+}

@@ -60,7 +60,7 @@ type Tenant struct {
 	Worker     bool      `cbor:"7,keyasint" json:"worker"`                          // it has a worker there
 	Memory     int64     `cbor:"8,keyasint,omitempty" json:"memory,omitempty"`      // bytes that the worker takes
 	Spilled    int64     `cbor:"9,keyasint,omitempty" json:"spilled,omitempty"`     // bytes of objects on disk
-	State      int64     `cbor:"12,keyasint,omitempty" json:"state,omitempty"`      // bytes of durable actors on disk
+	State      int64     `cbor:"17,keyasint,omitempty" json:"state,omitempty"`      // bytes of durable actors on disk
 	Restarts   int64     `cbor:"10,keyasint,omitempty" json:"restarts,omitempty"`   // of the worker since the node began
 	Quarantine []Suspect `cbor:"11,keyasint,omitempty" json:"quarantine,omitempty"` // modules that run there no more
 
