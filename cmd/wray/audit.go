@@ -13,6 +13,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/wray-project/wray/host/audit"
+	"github.com/wray-project/wray/internal/plain"
 )
 
 func newAudit() *cobra.Command {
@@ -89,8 +90,9 @@ func newAuditExport() *cobra.Command {
 	var denied bool
 	cmd := &cobra.Command{
 		Use: "export FILE|DIR", Short: "Print records, one object of JSON a line, and check them", Args: cobra.ExactArgs(1),
-		Long: `Export prints the records of a log as they are kept, and checks them as verify does: it
-ends with 1 at the first that is wrong, which is not printed.`,
+		Long: `Export prints the records of a log and checks them as verify does: it ends with 1 at the
+first that is wrong, which is not printed. Characters that a terminal would heed are
+printed as \u escapes; but for those the lines are as they are kept, with their hashes.`,
 		Example: "  wray audit export ~/.local/state/wray/cluster/one/audit --since 2026-01-31T00:00:00Z --denied",
 		RunE: func(cmd *cobra.Command, args []string) error {
 			var from time.Time
@@ -100,7 +102,7 @@ ends with 1 at the first that is wrong, which is not printed.`,
 					return &usageError{withHint(fmt.Errorf("--since %q is no time", since), "write it as 2026-01-31T00:00:00Z")}
 				}
 			}
-			out := cmd.OutOrStdout()
+			out := plain.JSON(cmd.OutOrStdout())
 			_, err := audit.Read(args[0], func(r audit.Record, line []byte) error {
 				at, err := time.Parse(time.RFC3339, r.Time)
 				if err != nil || at.Before(from) || denied && r.Decision != audit.Denied {

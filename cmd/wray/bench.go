@@ -241,7 +241,7 @@ func (t *benchTable) add(l engine.Line) error {
 	t.lines = append(t.lines, l)
 	t.fresh = t.fresh || strings.HasPrefix(l.Case, "fresh sandbox")
 	if t.asJSON {
-		return json.NewEncoder(t.out).Encode(l)
+		return newJSON(t.out).Encode(l)
 	}
 	return nil
 }

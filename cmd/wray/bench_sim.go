@@ -1,7 +1,6 @@
 package main
 
 import (
-	"encoding/json"
 	"fmt"
 	"math/rand/v2"
 	"time"
@@ -27,7 +26,7 @@ With --steps it prints instead what a scheduler takes for an event and what it
 decides, in clusters of 10, 100, 1,000 and 2,000 nodes without faults.`,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			c.Nodes, c.Tasks, c.Load = int(nodes), int(tasks), float64(load)
-			out := json.NewEncoder(cmd.OutOrStdout())
+			out := newJSON(cmd.OutOrStdout())
 			begin := time.Now()
 			c.Clock = func() time.Duration { return time.Since(begin) }
 			if !cmd.Flags().Changed("seed") {

@@ -1,7 +1,6 @@
 package main
 
 import (
-	"encoding/json"
 	"fmt"
 	"io"
 	"text/tabwriter"
@@ -43,7 +42,7 @@ work here). The exit code is 1 when a check fails.`,
 // ok: remedies are sentences and too long for a column.
 func printChecks(out io.Writer, checks []doctor.Check, asJSON bool) error {
 	if asJSON {
-		enc := json.NewEncoder(out)
+		enc := newJSON(out)
 		for _, c := range checks {
 			if err := enc.Encode(c); err != nil {
 				return err

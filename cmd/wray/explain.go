@@ -2,7 +2,6 @@ package main
 
 import (
 	"cmp"
-	"encoding/json"
 	"fmt"
 	"io"
 	"slices"
@@ -43,7 +42,7 @@ What was submitted on another node that one knows: see --address.`,
 			}
 			if asJSON {
 				x.Tasks, x.Actors, x.Jobs = orEmpty(x.Tasks), orEmpty(x.Actors), orEmpty(x.Jobs)
-				return json.NewEncoder(cmd.OutOrStdout()).Encode(x)
+				return newJSON(cmd.OutOrStdout()).Encode(x)
 			}
 			return printExplained(cmd.OutOrStdout(), &x)
 		},

@@ -4,7 +4,6 @@ import (
 	"bytes"
 	"cmp"
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
@@ -215,7 +214,7 @@ no standard input.`,
 			out := cmd.OutOrStdout()
 			switch {
 			case n.asJSON:
-				if err := json.NewEncoder(out).Encode(jobRecord{Job: &info}); err != nil {
+				if err := newJSON(out).Encode(jobRecord{Job: &info}); err != nil {
 					return err
 				}
 			case detach:
@@ -258,7 +257,7 @@ func followJob(cmd *cobra.Command, c jobsClient, n *nodeFlags, id string) error 
 		return err
 	}
 	if n.asJSON {
-		if err := json.NewEncoder(cmd.OutOrStdout()).Encode(jobRecord{Job: &info}); err != nil {
+		if err := newJSON(cmd.OutOrStdout()).Encode(jobRecord{Job: &info}); err != nil {
 			return err
 		}
 	}
@@ -295,7 +294,7 @@ func showLogs(cmd *cobra.Command, c jobsClient, n *nodeFlags, id string, follow 
 	defer cancel()
 	out := newPrinter(cmd.OutOrStdout(), cmd.ErrOrStderr())
 	out.fail = cancel
-	enc := json.NewEncoder(cmd.OutOrStdout())
+	enc := newJSON(cmd.OutOrStdout())
 	for offset := int64(0); ; {
 		part, err := c.JobLogs(ctx, id, offset, follow)
 		if lost := out.lost(); lost != nil {
@@ -370,7 +369,7 @@ func newJobList() *cobra.Command {
 			}
 			if n.asJSON {
 				for i := range list.Jobs {
-					if err := json.NewEncoder(cmd.OutOrStdout()).Encode(list.Jobs[i]); err != nil {
+					if err := newJSON(cmd.OutOrStdout()).Encode(list.Jobs[i]); err != nil {
 						return err
 					}
 				}
@@ -407,7 +406,7 @@ func newJobAsk(use, short string, ask func(jobsClient, context.Context, string) 
 				return err
 			}
 			if n.asJSON {
-				return json.NewEncoder(cmd.OutOrStdout()).Encode(info)
+				return newJSON(cmd.OutOrStdout()).Encode(info)
 			}
 			return printJob(cmd.OutOrStdout(), &info)
 		},

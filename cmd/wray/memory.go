@@ -2,7 +2,6 @@ package main
 
 import (
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
@@ -77,7 +76,7 @@ func memory(cmd *cobra.Command, address string, q clientwire.MemoryBody, asJSON 
 		}
 		asked++
 		if asJSON {
-			if err := json.NewEncoder(cmd.OutOrStdout()).Encode(m); err != nil {
+			if err := newJSON(cmd.OutOrStdout()).Encode(m); err != nil {
 				return err
 			}
 			continue

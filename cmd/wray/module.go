@@ -1,7 +1,6 @@
 package main
 
 import (
-	"encoding/json"
 	"fmt"
 	"os"
 	"strings"
@@ -39,7 +38,7 @@ func newInspect() *cobra.Command {
 				return err
 			}
 			if asJSON {
-				return json.NewEncoder(cmd.OutOrStdout()).Encode(i)
+				return newJSON(cmd.OutOrStdout()).Encode(i)
 			}
 			return printInspection(cmd, i)
 		},

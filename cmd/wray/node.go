@@ -1,7 +1,6 @@
 package main
 
 import (
-	"encoding/json"
 	"fmt"
 	"time"
 
@@ -133,7 +132,7 @@ has the cluster.`,
 				return err
 			}
 			if asJSON {
-				return json.NewEncoder(cmd.OutOrStdout()).Encode(t)
+				return newJSON(cmd.OutOrStdout()).Encode(t)
 			}
 			_, err := fmt.Fprintln(cmd.OutOrStdout(), joinCommand(t.Token, t.Addr, head))
 			return err

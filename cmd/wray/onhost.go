@@ -29,7 +29,7 @@ func newOnHost() *cobra.Command {
 			if err != nil {
 				return err
 			}
-			return json.NewEncoder(cmd.OutOrStdout()).Encode(r)
+			return newJSON(cmd.OutOrStdout()).Encode(r)
 		},
 	}
 }

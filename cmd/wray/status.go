@@ -1,7 +1,6 @@
 package main
 
 import (
-	"encoding/json"
 	"fmt"
 	"os"
 	"slices"
@@ -35,7 +34,7 @@ With --ready it prints nothing, and its exit code says whether the node takes wo
 				return unready(s)
 			}
 			if asJSON {
-				return json.NewEncoder(cmd.OutOrStdout()).Encode(s)
+				return newJSON(cmd.OutOrStdout()).Encode(s)
 			}
 			return printStatus(cmd.OutOrStdout(), s)
 		},

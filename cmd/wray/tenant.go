@@ -1,7 +1,6 @@
 package main
 
 import (
-	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
@@ -141,7 +140,7 @@ func newTenantList() *cobra.Command {
 				return err
 			}
 			if asJSON {
-				return json.NewEncoder(cmd.OutOrStdout()).Encode(all)
+				return newJSON(cmd.OutOrStdout()).Encode(all)
 			}
 			w := tabwriter.NewWriter(cmd.OutOrStdout(), 0, 0, 2, ' ', 0)
 			fmt.Fprintf(w, "TENANT\tWEIGHT\tJOBS ON %s\tMEMORY\tON DISK\tWORKERS DIED\tIN QUARANTINE\n", line(all.Node))
@@ -189,7 +188,7 @@ func newTenantShow() *cobra.Command {
 			}
 			out := cmd.OutOrStdout()
 			if asJSON {
-				return json.NewEncoder(out).Encode(t)
+				return newJSON(out).Encode(t)
 			}
 			fmt.Fprintf(out, "tenant %s, weight %v", line(t.Name), t.Weight)
 			if t.Disabled {
@@ -345,7 +344,7 @@ func newQuotaShow() *cobra.Command {
 				return err
 			}
 			if asJSON {
-				return json.NewEncoder(cmd.OutOrStdout()).Encode(t.Quota)
+				return newJSON(cmd.OutOrStdout()).Encode(t.Quota)
 			}
 			return printQuota(cmd.OutOrStdout(), t)
 		},

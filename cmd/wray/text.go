@@ -1,6 +1,8 @@
 package main
 
 import (
+	"encoding/json"
+	"io"
 	"strings"
 
 	"github.com/wray-project/wray/internal/plain"
@@ -15,6 +17,9 @@ func line(s string) string { return plain.Line(s) }
 // paragraph is text of which only the first line begins where lines of wray's
 // do; the others are set in.
 func paragraph(s string) string { return plain.Paragraph(s) }
+
+// newJSON writes what --json prints, of which all goes through it.
+func newJSON(w io.Writer) *json.Encoder { return json.NewEncoder(plain.JSON(w)) }
 
 // indent sets every line of s in by four spaces.
 func indent(s string) string {

@@ -2,7 +2,6 @@ package main
 
 import (
 	"cmp"
-	"encoding/json"
 	"fmt"
 	"io"
 	"net/http"
@@ -186,7 +185,7 @@ func newUserList() *cobra.Command {
 
 // printLines prints values as JSON, one a line.
 func printLines[T any](out io.Writer, list []T) error {
-	enc := json.NewEncoder(out)
+	enc := newJSON(out)
 	for i := range list {
 		if err := enc.Encode(list[i]); err != nil {
 			return err
@@ -235,7 +234,7 @@ yet, for you alone.`,
 					return err
 				}
 				if p.asJSON {
-					return json.NewEncoder(w).Encode(t)
+					return newJSON(w).Encode(t)
 				}
 				_, err := fmt.Fprintf(w, "token %s of user %s, good until %s:\n  %s\nwhere it is used: wray login --address %s\n", t.ID, line(t.User), date(t.Expires), t.Text, line(t.Addr))
 				return err
@@ -245,7 +244,7 @@ yet, for you alone.`,
 			}
 			t.Text = ""
 			if p.asJSON {
-				return json.NewEncoder(w).Encode(t)
+				return newJSON(w).Encode(t)
 			}
 			_, err := fmt.Fprintf(w, "token %s of user %s, good until %s, is in %s: wray login --address %s < %s\n", t.ID, line(t.User), date(t.Expires), out, line(t.Addr), out)
 			return err

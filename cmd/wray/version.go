@@ -1,7 +1,6 @@
 package main
 
 import (
-	"encoding/json"
 	"fmt"
 	"io"
 	"runtime"
@@ -30,7 +29,7 @@ func newVersion() *cobra.Command {
 				Arch    string `json:"arch"`
 			}{programVersion(), abi.Version, sandbox.Identity(), runtime.Version(), runtime.GOOS, runtime.GOARCH}
 			if asJSON {
-				return json.NewEncoder(cmd.OutOrStdout()).Encode(v)
+				return newJSON(cmd.OutOrStdout()).Encode(v)
 			}
 			_, err := io.WriteString(cmd.OutOrStdout(), versionLine())
 			return err
