@@ -15,6 +15,7 @@ import (
 	"strings"
 
 	"github.com/spf13/cobra"
+	"golang.org/x/term"
 
 	"github.com/wray-project/wray/host/access"
 	"github.com/wray-project/wray/host/auth"
@@ -39,13 +40,8 @@ command line. Programs give it in $` + userTokenEnv + ` instead.`,
 			if err != nil {
 				return err
 			}
-			if f, ok := cmd.InOrStdin().(*os.File); ok {
-				if st, err := f.Stat(); err == nil && st.Mode()&fs.ModeCharDevice != 0 {
-					fmt.Fprint(cmd.ErrOrStderr(), "token: ")
-				}
-			}
-			text, err := bufio.NewReader(io.LimitReader(cmd.InOrStdin(), 4<<10)).ReadString('\n')
-			if err != nil && err != io.EOF {
+			text, err := readToken(cmd.InOrStdin(), cmd.ErrOrStderr())
+			if err != nil {
 				return err
 			}
 			token, err := access.ParseSecret(strings.TrimSpace(text))
@@ -76,6 +72,25 @@ command line. Programs give it in $` + userTokenEnv + ` instead.`,
 	}
 	cmd.Flags().StringVar(&address, "address", "", "`HOST:PORT` of any node of the cluster (default $"+nodeaddr.Env+")")
 	return cmd
+}
+
+// readToken reads a line. At a terminal it asks for it, and what is typed is not
+// shown.
+func readToken(in io.Reader, prompt io.Writer) (string, error) {
+	if f, ok := in.(*os.File); ok && term.IsTerminal(int(f.Fd())) {
+		fmt.Fprint(prompt, "token, which is not shown: ")
+		b, err := term.ReadPassword(int(f.Fd()))
+		fmt.Fprintln(prompt)
+		if err != nil && err != io.EOF {
+			return "", err
+		}
+		return string(b), nil
+	}
+	text, err := bufio.NewReader(io.LimitReader(in, 4<<10)).ReadString('\n')
+	if err != nil && err != io.EOF {
+		return "", err
+	}
+	return text, nil
 }
 
 func newLogout() *cobra.Command {
