@@ -42,6 +42,9 @@ but for directories that these have.`,
 				return err
 			}
 			next, changed := t.Policy, false
+			if t.Unset {
+				next.Private = nil // they are what the node that was asked was started with
+			}
 			for _, l := range []struct {
 				flag      string
 				list, old *[]string

@@ -361,6 +361,9 @@ func (l *Log) spendLocked(e *Event, now time.Time) bool {
 	switch {
 	case e.Decision == Allowed:
 		return true
+	// Of a tenant's own guests, which need no credential to have much denied.
+	case strings.HasPrefix(e.Who, "tenant ") && len(l.spent) < maxBudgets:
+		whose = "denied of guests of " + e.Tenant
 	case e.Decision == Failed && len(l.spent) < maxBudgets:
 		whose = "failed of " + e.Tenant
 	case e.Decision == Failed:

@@ -45,6 +45,9 @@ func TestFailures(t *testing.T) {
 	for range 3 {
 		for range 1000 {
 			fail("loud")
+			if err := l.Write(Event{Who: "tenant loud", Tenant: "loud", Action: "egress.ask", Decision: Denied}); err != nil {
+				t.Fatal(err)
+			}
 		}
 		fail("quiet")
 		if err := l.Write(Event{Who: "nobody", Action: "x", Decision: Denied}); err != nil {
@@ -69,7 +72,7 @@ func TestFailures(t *testing.T) {
 	}); err != nil {
 		t.Fatal(err)
 	}
-	if n["loud failed"] != 15 || n["quiet failed"] != 3 || n[" denied"] != 3 || dropped != 3*995+2*maxBudgets-5 {
+	if n["loud failed"] != 15 || n["loud denied"] != 15 || n["quiet failed"] != 3 || n[" denied"] != 3 || dropped != 2*3*995+2*maxBudgets-5 {
 		t.Errorf("%v, %d are counted", map[string]int{"loud": n["loud failed"], "quiet": n["quiet failed"], "denied": n[" denied"]}, dropped)
 	}
 }

@@ -8,8 +8,10 @@ import (
 	"log/slog"
 	"net"
 	"net/netip"
+	"os"
 	"path/filepath"
 	"reflect"
+	"slices"
 	"strconv"
 	"strings"
 	"sync"
@@ -55,11 +57,28 @@ func (n *Node) policyOf(tenant string, r *control.Tenant) wray.Policy {
 	return p
 }
 
+// policyKnown is an error where the node is of a cluster and has not heard yet which
+// policies there are: the default of those who run it would open what they closed.
+func (n *Node) policyKnown() error {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	if n.member == nil || n.followed {
+		return nil
+	}
+	return &wray.Error{Code: wray.CodeDenied, Message: "what jobs may be granted is not known: this node has reached no head of its cluster since it started",
+		Hint: "try again when one answers; wray status tells which do"}
+}
+
 // grants checks what a job is granted against the tenant's policy.
 func (t *tenant) grants(j *Job) ([]wray.EgressRule, error) {
 	rules, err := wray.ParseEgressRules(j.Egress)
 	if err != nil {
 		return nil, err
+	}
+	if len(rules) > 0 || len(j.Dirs) > 0 {
+		if err := t.n.policyKnown(); err != nil {
+			return nil, err
+		}
 	}
 	p := t.policy()
 	for _, r := range rules {
@@ -68,10 +87,12 @@ func (t *tenant) grants(j *Job) ([]wray.EgressRule, error) {
 		}
 	}
 	for _, d := range j.Dirs {
-		dir, err := filepath.EvalSymlinks(d.Host)
-		if err == nil {
-			dir, err = filepath.Abs(dir)
+		// All of them need no name that this process knows: a client in another mount
+		// namespace has passed a descriptor.
+		if slices.Contains(p.Dirs, wray.AllDirs) {
+			break
 		}
+		dir, err := trueName(d.Host)
 		if err != nil {
 			return nil, fmt.Errorf("grant %s: %w", d.Guest, err)
 		}
@@ -84,6 +105,29 @@ func (t *tenant) grants(j *Job) ([]wray.EgressRule, error) {
 		}
 	}
 	return rules, nil
+}
+
+// trueName is the path of a directory without links, by which it is what host is.
+func trueName(host string) (string, error) {
+	dir, err := filepath.EvalSymlinks(host)
+	if err == nil {
+		dir, err = filepath.Abs(dir)
+	}
+	if err != nil {
+		return "", err
+	}
+	named, err := os.Stat(dir)
+	if err != nil {
+		return "", err
+	}
+	given, err := os.Stat(host)
+	if err != nil {
+		return "", err
+	}
+	if !os.SameFile(named, given) {
+		return "", fmt.Errorf("%s is another directory for the node than for who grants it", dir)
+	}
+	return dir, nil
 }
 
 // tellGrants says of jobs what each was granted, and what of that the policy of
@@ -158,8 +202,19 @@ func (t *tenant) ask(p *wray.Policy) (*client.Client, error) {
 	if e.client != nil {
 		e.client.Close()
 	}
-	e.client, e.of = client.New(client.Config{Private: private, Own: t.n.ownAddress}), p.Private
+	e.client, e.of = client.New(client.Config{Private: private, Own: t.n.ownAddress, Hold: t.holdConn}), p.Private
 	return e.client, nil
+}
+
+// holdConn is client.Config.Hold.
+func (t *tenant) holdConn() (release func(), err error) {
+	if t.fds == nil {
+		return func() {}, nil
+	}
+	if err := t.fds.Take(1); err != nil {
+		return nil, err
+	}
+	return func() { t.fds.Give(1) }, nil
 }
 
 // ownAddress is client.Config.Own: whether an address is the node's, or another's of
@@ -282,7 +337,7 @@ func (r *run) fetchStep(ctx context.Context, t *tenant, b *worker.FetchBody) (ou
 			return out, err
 		}
 		out.Status, out.Header = f.answer.Status, f.answer.Header
-		return out, nil
+		return out, f.pay(ctx, headerBytes(out.Header))
 	case worker.FetchRead:
 		return f.read(ctx)
 	case worker.FetchEnd:
@@ -348,6 +403,12 @@ func (r *run) beginFetch(t *tenant, b *worker.FetchBody) (uint64, error) {
 	s.all[s.last] = f
 	s.asking.Go(func() {
 		defer close(f.begun)
+		if f.err = f.pay(f.ctx, len(b.Method)+len(b.URL)+headerBytes(b.Header)); f.err != nil {
+			if body != nil {
+				body.Close()
+			}
+			return
+		}
 		f.answer, f.err = c.Do(f.ctx, req, body, b.Length, func(host string, port int) error {
 			if err := r.mayAsk(t, &p, host, port); err != nil {
 				return err
@@ -389,7 +450,7 @@ func (f *fetch) send(ctx context.Context, p []byte, out *worker.FetchReply) erro
 	if int64(len(p)) > f.left {
 		return wray.Errorf(wray.CodeBadArgument, "more of a body than its length")
 	}
-	if err := f.t.egress.rate.wait(ctx, len(p), f.t.record().Quota.EgressRate); err != nil {
+	if err := f.pay(ctx, len(p)); err != nil {
 		return err
 	}
 	f.left -= int64(len(p))
@@ -439,9 +500,30 @@ func (f *fetch) read(ctx context.Context) (out worker.FetchReply, err error) {
 		err = wray.Errorf(wray.CodeUserError, "the answer broke off: %v", err)
 	}
 	if err == nil {
-		err = f.t.egress.rate.wait(ctx, n, f.t.record().Quota.EgressRate)
+		err = f.pay(ctx, n)
 	}
 	return out, err
+}
+
+// pay waits until n more bytes are within the tenant's rate, and no longer than the
+// request may take.
+func (f *fetch) pay(ctx context.Context, n int) error {
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	defer context.AfterFunc(f.ctx, cancel)()
+	err := f.t.egress.rate.wait(ctx, n, f.t.record().Quota.EgressRate)
+	if err != nil && errors.Is(f.ctx.Err(), context.DeadlineExceeded) {
+		return wray.Errorf(wray.CodeTimeout, "the request was not over in its time: its tenant's quota egress-rate is %d bytes a second", f.t.record().Quota.EgressRate)
+	}
+	return err
+}
+
+// headerBytes is what headers take on the wire.
+func headerBytes(headers []egress.Header) (n int) {
+	for _, h := range headers {
+		n += len(h.Name) + len(h.Value) + len(": \r\n")
+	}
+	return n
 }
 
 // end ends a request that was taken out of fetches.

@@ -17,6 +17,7 @@ import (
 	"github.com/wray-project/wray/host/audit"
 	"github.com/wray-project/wray/host/control"
 	"github.com/wray-project/wray/host/egress"
+	"github.com/wray-project/wray/host/member"
 	"github.com/wray-project/wray/host/worker"
 	"github.com/wray-project/wray/internal/clientwire"
 	"github.com/wray-project/wray/internal/link"
@@ -112,6 +113,33 @@ func TestJobGrants(t *testing.T) {
 			t.Errorf("%s: %v", what, c.err)
 		}
 	}
+}
+
+// TestPolicyUnknown: a node that has heard of no policies grants nothing, to those
+// who run the cluster neither, and once it has what their policy says.
+func TestPolicyUnknown(t *testing.T) {
+	n, own, _, _ := egressNode(t)
+	dir := Dir{Host: t.TempDir()}
+	n.mu.Lock()
+	n.member, n.followed = new(member.Member), false
+	n.mu.Unlock()
+	for _, j := range []Job{{Egress: []string{"api.example.com"}}, {Dirs: []Dir{dir}}} {
+		if _, err := own.grants(&j); !errors.Is(err, wray.ErrDenied) {
+			t.Errorf("%+v: %v", j, err)
+		}
+	}
+	if _, err := own.grants(&Job{}); err != nil {
+		t.Errorf("a job that is granted nothing: %v", err)
+	}
+	n.mu.Lock()
+	n.followed = true
+	n.mu.Unlock()
+	if _, err := own.grants(&Job{Dirs: []Dir{dir}}); err != nil {
+		t.Errorf("once they are known: %v", err)
+	}
+	n.mu.Lock()
+	n.member = nil
+	n.mu.Unlock()
 }
 
 // fetcher is a worker's side of requests.

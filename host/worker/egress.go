@@ -3,8 +3,10 @@ package worker
 import (
 	"context"
 	"errors"
+	"fmt"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/fxamacker/cbor/v2"
@@ -78,6 +80,7 @@ type fetching struct {
 	life  context.Context // ends with the job
 	end   context.CancelFunc
 	slots chan struct{}
+	asked atomic.Int32 // requests that are not over
 	wg    sync.WaitGroup
 }
 
@@ -96,6 +99,10 @@ func (f *fetching) close() {
 	f.end()
 	f.wg.Wait()
 }
+
+// maxAsked bounds the requests of a job that wait, or whose answers are under way:
+// each keeps up to maxFetchText of the worker's memory.
+const maxAsked = 1024
 
 // maxFetchText bounds the bytes of a request but for its body.
 const maxFetchText = egress.MaxURL + egress.MaxHeaderBytes + 4<<10
@@ -123,8 +130,14 @@ func httpFetch(g *guest, v view, s []uint64) abi.Errno {
 	case g.job.fetching == nil:
 		return g.refuse(wray.Errorf(wray.CodeDenied, "HTTP requests are made by sandboxes alone"), abi.EPERM)
 	}
+	if g.job.fetching.asked.Add(1) > maxAsked {
+		g.job.fetching.asked.Add(-1)
+		return g.refuse(&wray.Error{Code: wray.CodeLimitExceeded, Message: fmt.Sprintf("the job has %d HTTP requests that are not over", maxAsked),
+			Limit: &wray.Limit{Name: "HTTP requests of a job that wait", Value: maxAsked}, Hint: "read or close the answers of some before more are asked for"}, abi.ENOSPC)
+	}
 	if h := u32(b, abi.HTTPRequestBody); h != 0 {
 		if e := r.take(h); e != abi.Success {
+			g.job.fetching.asked.Add(-1)
 			return e
 		}
 	}
@@ -135,13 +148,17 @@ func httpFetch(g *guest, v view, s []uint64) abi.Errno {
 	if err != nil {
 		r.to.Release()
 		r.free()
+		g.job.fetching.asked.Add(-1)
 		return g.refuse(err, abi.ENOMEM)
 	}
 	putU32(out, 0, h)
 	r.w, r.job, r.only = g.w, g.job, g.narrowed()
 	r.begin.Task = g.name()
 	r.g = nil // which may be another's soon
-	r.job.fetching.wg.Go(func() { r.run(ctx) })
+	r.job.fetching.wg.Go(func() {
+		defer r.job.fetching.asked.Add(-1)
+		r.run(ctx)
+	})
 	return abi.Success
 }
 

@@ -209,6 +209,29 @@ func TestHTTPFetchDropped(t *testing.T) {
 	}
 }
 
+// TestHTTPFetchesBounded holds that a job's requests that are not over are bounded,
+// and that each gives its place back.
+func TestHTTPFetchesBounded(t *testing.T) {
+	h := newJobs(t, tinyGuest())
+	n := &askedNode{hangs: true}
+	n.start()
+	g, stop := h.start(t)
+	g.job.spec.Fetch = n.fetch
+	f := g.job.fetching
+	f.asked.Store(maxAsked - 1)
+	ask(t, g, "https://a.b/", 0)
+	if e := g.call("http_fetch", 0, 248); e != abi.ENOSPC || f.asked.Load() != maxAsked {
+		t.Errorf("one more than may wait: errno %d, and %d wait", e, f.asked.Load())
+	}
+	<-n.reads
+	if err := stop(); err != nil {
+		t.Error(err)
+	}
+	if got := f.asked.Load(); got != maxAsked-1 {
+		t.Errorf("%d wait after the end, want %d", got, maxAsked-1)
+	}
+}
+
 // TestNarrowed holds that a task asks no server that it, or who submitted it, was not
 // granted, and touches no such directory.
 func TestNarrowed(t *testing.T) {

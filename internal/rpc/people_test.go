@@ -235,25 +235,35 @@ func TestUser(t *testing.T) {
 		}
 	}
 	// Both connections are those of known users, and make no room for strangers.
-	w.srv.people.mu.Lock()
-	if n := len(w.srv.people.held); n != 0 {
-		t.Errorf("%d connections of known users may be closed for strangers", n)
+	counted := func() (strangers, familiar int) {
+		return len(w.srv.people.places()), len(w.srv.peopleKnown.places())
 	}
-	w.srv.people.mu.Unlock()
-	stranger, err := tls.Dial("tcp", w.addr(), auth.PeopleConfig(pin, protoGRPC, nil))
-	if err != nil {
-		t.Fatal(err)
+	if n, m := counted(); n != 0 || m != 0 {
+		t.Errorf("%d and %d connections of known users may be closed for strangers", n, m)
 	}
-	defer stranger.Close()
-	_ = stranger.SetReadDeadline(time.Now().Add(time.Minute))
-	if _, err := stranger.Read(make([]byte, 1)); err != nil { // the server's settings: it is there
-		t.Fatal(err)
+	// Who has not shown yet who it is has a place among those whose address is
+	// familiar, where it is, and else among all others.
+	visit := func() {
+		t.Helper()
+		c, err := tls.Dial("tcp", w.addr(), auth.PeopleConfig(pin, protoGRPC, nil))
+		if err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(func() { c.Close() })
+		_ = c.SetReadDeadline(time.Now().Add(time.Minute))
+		if _, err := c.Read(make([]byte, 1)); err != nil { // the server's settings: it is there
+			t.Fatal(err)
+		}
 	}
-	w.srv.people.mu.Lock()
-	if n := len(w.srv.people.held); n != 1 {
-		t.Errorf("%d connections of strangers are counted, of 1", n)
+	visit()
+	if n, m := counted(); n != 0 || m != 1 {
+		t.Errorf("from a familiar address: %d and %d are counted", n, m)
 	}
-	w.srv.people.mu.Unlock()
+	w.srv.lately.forget()
+	visit()
+	if n, m := counted(); n != 1 || m != 1 {
+		t.Errorf("from another: %d and %d are counted", n, m)
+	}
 	// A cluster that the token is not for sees none of it.
 	other := newWorld(t, Options{Jobs: f, Access: check})
 	oc, err := NewUser(s, other.addr())

@@ -108,14 +108,15 @@ type Server struct {
 	cancel      context.CancelFunc
 	wait        sync.WaitGroup
 
-	handshakes *gate  // that are under way
-	familiar   *gate  // likewise, from addresses that are familiar
-	plainKnown *gate  // connections without TLS from such addresses
-	lately     lately // familiar addresses
-	joining    *gate  // connections of machines that join
-	people     *gate  // connections without a certificate
-	plain      *gate  // connections without TLS
-	known      *known // connections of people, by tenant or operator
+	handshakes  *gate  // that are under way
+	familiar    *gate  // likewise, from addresses that are familiar
+	plainKnown  *gate  // connections without TLS from such addresses
+	lately      lately // familiar addresses
+	joining     *gate  // connections of machines that join
+	people      *gate  // connections without a certificate
+	peopleKnown *gate  // likewise, from addresses that are familiar
+	plain       *gate  // connections without TLS
+	known       *known // connections of people, by tenant or operator
 
 	few *fewer.Log // before Options.Log
 
@@ -146,16 +147,17 @@ const readyTime = time.Second
 func newServer(l net.Listener, heads *HeadPort) *Server {
 	s := &Server{
 		listener: l, heads: heads, ready: make(chan struct{}),
-		handshakes: newFairGate(maxHandshakes, eachHandshakes),
-		familiar:   newFairGate(maxHandshakes, eachHandshakes),
-		plainKnown: newGate(maxPlain, eachPlain, grace),
-		few:        fewer.New(logMost, logWindow),
-		joining:    newGate(maxJoining, eachJoining, grace),
-		people:     newGate(maxPeople, eachPeople, grace),
-		plain:      newGate(maxPlain, eachPlain, grace),
-		known:      newKnown(maxKnown, eachKnown, sureKnown),
-		conns:      map[net.Conn]bool{},
-		toNodes:    newQueue(l.Addr()), toJoin: newQueue(l.Addr()),
+		handshakes:  newFairGate(maxHandshakes, eachHandshakes),
+		familiar:    newFairGate(maxHandshakes, eachHandshakes),
+		plainKnown:  newGate(maxPlain, eachPlain, grace),
+		few:         fewer.New(logMost, logWindow),
+		joining:     newGate(maxJoining, eachJoining, grace),
+		people:      newGate(maxPeople, eachPeople, grace),
+		peopleKnown: newGate(maxPeople, eachPeople, grace),
+		plain:       newGate(maxPlain, eachPlain, grace),
+		known:       newKnown(maxKnown, eachKnown, sureKnown),
+		conns:       map[net.Conn]bool{},
+		toNodes:     newQueue(l.Addr()), toJoin: newQueue(l.Addr()),
 		toOperators: newQueue(l.Addr()), toHTTP: newQueue(l.Addr()),
 	}
 	s.ctx, s.cancel = context.WithCancel(context.Background())
@@ -411,7 +413,11 @@ func (s *Server) begin(c net.Conn, v *visitor) {
 		return
 	}
 	if len(t.ConnectionState().PeerCertificates) == 0 { // each call says who it is
-		leave, ok := s.people.enter(c)
+		g := s.people
+		if v.g == s.familiar {
+			g = s.peopleKnown
+		}
+		leave, ok := g.enter(c)
 		if !ok {
 			return
 		}

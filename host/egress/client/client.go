@@ -19,6 +19,7 @@ import (
 	"net/http"
 	"net/netip"
 	"slices"
+	"sync"
 	"syscall"
 	"time"
 
@@ -41,6 +42,10 @@ type Config struct {
 	// refused unless Private has it, the second always. It may be nil.
 	Own func(a netip.AddrPort) (node, port bool)
 
+	// Hold takes note of a connection that is about to be made, until release is
+	// called, or says why there may be none. It may be nil.
+	Hold func() (release func(), err error)
+
 	Resolver Resolver       // nil: the system's
 	Roots    *x509.CertPool // nil: the system's
 	// Connect connects to a checked address; nil: over the network. Tests set it.
@@ -52,7 +57,16 @@ type Config struct {
 type Client struct {
 	cfg       Config
 	transport *http.Transport
+	conns     chan struct{} // holds one for each connection, made or being made
 }
+
+// MaxConns is how many connections a client has, those that are being made and
+// those that nobody uses taken together. More requests wait.
+const MaxConns = 128
+
+// asking is the key under which a request's context is in itself: whoever dials for
+// a request gets its values, and not its end.
+type asking struct{}
 
 // Bounds of time, each of a part of a request.
 const (
@@ -68,7 +82,7 @@ func New(cfg Config) *Client {
 	if cfg.Resolver == nil {
 		cfg.Resolver = net.DefaultResolver
 	}
-	c := &Client{cfg: cfg}
+	c := &Client{cfg: cfg, conns: make(chan struct{}, MaxConns)}
 	if c.cfg.Connect == nil {
 		c.cfg.Connect = c.connect
 	}
@@ -131,7 +145,7 @@ func (c *Client) Do(ctx context.Context, r *egress.Request, body io.ReadCloser, 
 			return nil, refusedAddr(t.String(), err)
 		}
 	}
-	req := (&http.Request{Method: r.Method, URL: t.URL, Host: t.URL.Host, Proto: "HTTP/1.1", ProtoMajor: 1, ProtoMinor: 1, Header: http.Header{}}).WithContext(ctx)
+	req := (&http.Request{Method: r.Method, URL: t.URL, Host: t.URL.Host, Proto: "HTTP/1.1", ProtoMajor: 1, ProtoMinor: 1, Header: http.Header{}}).WithContext(context.WithValue(ctx, asking{}, ctx))
 	for _, h := range r.Header {
 		req.Header.Add(h.Name, h.Value)
 	}
@@ -197,9 +211,52 @@ func (b *bounded) Read(p []byte) (int, error) {
 	return n, err
 }
 
-// dial connects to a host that the client's own request names: the one look-up of
-// its name is here.
+// dial connects for a request, until that has ended: the transport itself would go
+// on without it, and one who begins requests and drops them would have connections
+// without number.
 func (c *Client) dial(ctx context.Context, _, address string) (net.Conn, error) {
+	if r, ok := ctx.Value(asking{}).(context.Context); ok {
+		var cancel context.CancelFunc
+		ctx, cancel = context.WithCancel(ctx)
+		defer cancel()
+		defer context.AfterFunc(r, cancel)()
+	}
+	select {
+	case c.conns <- struct{}{}:
+	case <-ctx.Done():
+		return nil, ctx.Err()
+	}
+	release := func() { <-c.conns }
+	if c.cfg.Hold != nil {
+		held, err := c.cfg.Hold()
+		if err != nil {
+			release()
+			return nil, err
+		}
+		release = func() { held(); <-c.conns }
+	}
+	conn, err := c.reach(ctx, address)
+	if err != nil {
+		release()
+		return nil, err
+	}
+	return &counted{Conn: conn, release: sync.OnceFunc(release)}, nil
+}
+
+// counted is a connection that is given back when it is closed.
+type counted struct {
+	net.Conn
+	release func()
+}
+
+func (c *counted) Close() error {
+	defer c.release()
+	return c.Conn.Close()
+}
+
+// reach connects to a host that the client's own request names: the one look-up of
+// its name is here.
+func (c *Client) reach(ctx context.Context, address string) (net.Conn, error) {
 	host, portText, err := net.SplitHostPort(address)
 	if err != nil {
 		return nil, err
@@ -249,9 +306,21 @@ func (c *Client) lookup(ctx context.Context, host string) ([]netip.Addr, error) 
 	return addrs, nil
 }
 
+// credentialAddrs are where clouds tell their machines who they are, beside
+// 169.254.0.0/16: in networks that a policy may open for what else is there.
+// Amazon's and Google's by IPv6, Alibaba's, Oracle's, and Azure's host agent, as
+// each documents them.
+var credentialAddrs = []netip.Addr{
+	netip.MustParseAddr("fd00:ec2::254"), netip.MustParseAddr("fd20:ce::254"),
+	netip.MustParseAddr("100.100.100.200"), netip.MustParseAddr("192.0.0.192"), netip.MustParseAddr("168.63.129.16"),
+}
+
 // check says why an address may not be connected to.
 func (c *Client) check(a netip.AddrPort) error {
 	to := unembed(a.Addr())
+	if slices.Contains(credentialAddrs, to) {
+		return fmt.Errorf("at %v a cloud tells its machines their credentials", a.Addr())
+	}
 	open := a.Addr().Zone() == "" && slices.ContainsFunc(c.cfg.Private, func(n netip.Prefix) bool { return n.Contains(to) })
 	if !open {
 		if err := checkPublic(a.Addr()); err != nil {
