@@ -130,10 +130,12 @@ type Log struct {
 	dropped uint64
 	dirty   bool // f has what is not synced
 	failed  error
-	tried   time.Time   // when it was last tried whether it can be written again
-	sure    int64       // of f, so many bytes have their place on the disk
-	begun   bool        // a file was, and it is not seen yet whether another is too much
-	timer   *time.Timer // that syncs, and records what was dropped; nil: not under way
+	whole   bool          // while it has failed: f is open, and as long as size says
+	tried   time.Time     // when it was last tried whether it can be written again
+	wait    time.Duration // after tried, in which it is not
+	sure    int64         // of f, so many bytes have their place on the disk
+	begun   bool          // a file was, and it is not seen yet whether another is too much
+	timer   *time.Timer   // that syncs, and records what was dropped; nil: not under way
 	closed  bool
 }
 
@@ -316,9 +318,9 @@ func clean(s string) string {
 
 // Write records an event. What is denied or has failed may be counted in place of
 // that: see Options. After an error, as on a full disk, what comes is counted, and
-// once in a second it is tried whether the log can be written again; Write returns
-// the error meanwhile. Whoever must not act without a record of it asks Ready
-// before.
+// it is tried whether the log can be written again, once in a second at most;
+// Write returns the error meanwhile. Whoever must not act without a record of it
+// asks Ready before.
 func (l *Log) Write(e Event) error {
 	if l == nil {
 		return nil
@@ -376,37 +378,65 @@ func (l *Log) spendLocked(e *Event, now time.Time) bool {
 	return true
 }
 
-// mendEvery is how long a log that could not be written is not tried again.
-const mendEvery = time.Second
+// A log that could not be written is not tried again for mendEvery, nor for
+// mendRest times what it took to try, where that is more, up to mendMost: to try
+// may take the reading of a file, and anybody can have it tried.
+const (
+	mendEvery = time.Second
+	mendRest  = 10
+	mendMost  = time.Minute
+)
 
 // mendLocked has a log that could not be written go on, where it can be by now:
-// from what is on disk, whatever was thought to be.
+// from what is on disk, whatever was thought to be. That is read only where it may
+// be other than what is known.
 func (l *Log) mendLocked(now time.Time) error {
 	if l.failed == nil {
 		return nil
 	}
-	if at := now.Sub(l.tried); at >= 0 && at < mendEvery {
+	if at := now.Sub(l.tried); at >= 0 && at < l.wait {
 		return l.failed
 	}
-	l.tried = now
 	was := l.failed
-	_ = l.f.Close()
-	names, err := files(l.dir)
-	if err == nil && len(names) == 0 {
-		err = errors.New("its files are gone")
+	var err error
+	if !l.asKnownLocked() {
+		err = l.reopenLocked()
 	}
 	if err == nil {
 		l.failed = nil
-		if err = l.resume(names[len(names)-1]); err == nil {
-			err = l.writeLocked(Event{Who: self, Action: actResume, Decision: Allowed, Why: "it could not be written: " + was.Error()}, now)
-		}
+		err = l.writeLocked(Event{Who: self, Action: actResume, Decision: Allowed, Why: "it could not be written: " + was.Error()}, now)
 	}
 	if err != nil {
-		l.failed = was
+		l.failed, l.tried = was, l.o.Now()
+		l.wait = min(max(mendEvery, mendRest*l.tried.Sub(now)), mendMost)
 		return was
 	}
 	l.o.Warn.Warn("the audit log is written again", "dir", l.dir)
 	return nil
+}
+
+// asKnownLocked reports whether the file is on disk as it is known here.
+func (l *Log) asKnownLocked() bool {
+	if !l.whole {
+		return false
+	}
+	open, err := l.f.Stat()
+	named, err2 := os.Stat(l.f.Name()) // somebody may have moved it away
+	return err == nil && err2 == nil && os.SameFile(open, named) && open.Size() == l.size
+}
+
+// reopenLocked goes on from what is on disk.
+func (l *Log) reopenLocked() error {
+	l.whole = false
+	_ = l.f.Close() // which may be so already
+	names, err := files(l.dir)
+	if err != nil {
+		return err
+	}
+	if len(names) == 0 {
+		return errors.New("its files are gone")
+	}
+	return l.resume(names[len(names)-1])
 }
 
 // reserve is what Ready wants on the disk: room for what may be recorded before
@@ -458,7 +488,10 @@ func (l *Log) writeLocked(e Event, now time.Time) error {
 	if _, err := l.f.Write(line); err != nil {
 		// What was written of it is cut off, so that a later record does not stand
 		// behind half of one.
-		return l.failLocked(errors.Join(err, l.f.Truncate(l.size)))
+		cut := l.f.Truncate(l.size)
+		err = l.failLocked(errors.Join(err, cut))
+		l.whole, l.sure = cut == nil, 0 // what was reserved is free again
+		return err
 	}
 	l.size += int64(len(line))
 	l.seq++
@@ -477,7 +510,8 @@ func (l *Log) writeLocked(e Event, now time.Time) error {
 }
 
 func (l *Log) failLocked(err error) error {
-	l.failed, l.tried = fmt.Errorf("audit log %s: %w", l.dir, err), l.o.Now()
+	l.failed, l.whole = fmt.Errorf("audit log %s: %w", l.dir, err), false
+	l.tried, l.wait = l.o.Now(), mendEvery
 	l.o.Warn.Error("the audit log cannot be written: what is done is counted, and users, tenants, nodes and operators are not changed, until it can", "err", l.failed)
 	return l.failed
 }

@@ -213,3 +213,44 @@ func TestFull(t *testing.T) {
 		t.Errorf("where there is no log: %v", err)
 	}
 }
+
+// TestSlowMend: where it takes long to find out that a log cannot be written, that
+// is tried rarely, however much there is to write.
+func TestSlowMend(t *testing.T) {
+	full, err := os.OpenFile("/dev/full", os.O_RDWR, 0)
+	if err != nil {
+		t.Skip("no file that is always full: ", err)
+	}
+	c := &clock{now: time.Unix(1000, 0)}
+	dir := t.TempDir()
+	// Between any two looks at the clock two seconds go by: so long does it take to try.
+	l := open(t, dir, Options{Now: func() time.Time { c.move(2 * time.Second); return c.Now() }})
+	write(t, l, 2)
+	name := l.f.Name()
+	l.f.Close()
+	l.f = full
+	was, err := os.ReadFile(name)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := os.WriteFile(name, []byte("{}\n"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	tries, tried := 0, time.Time{}
+	for range 100 {
+		if l.Write(Event{Who: "a", Action: "x", Decision: Allowed}) == nil {
+			t.Fatal("it is recorded in a log that is broken")
+		}
+		if l.tried != tried {
+			tries, tried = tries+1, l.tried
+		}
+	}
+	if tries < 2 || tries > 11 {
+		t.Errorf("of 100 writes %d read the file", tries)
+	}
+	if err := os.WriteFile(name, was, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	c.move(mendMost)
+	write(t, l, 1)
+}
