@@ -29,6 +29,7 @@ type Checker struct {
 	mu     sync.RWMutex
 	stale  map[string]bool              // guarded by mu; prefixes of which too long nothing was heard
 	again  map[string]func()            // guarded by mu; have a prefix be read again
+	read   map[string]time.Time         // guarded by mu; when a prefix was last read
 	homes  map[string]home              // guarded by mu; the tenants, by name
 	users  map[string]user              // guarded by mu; by tenant/name
 	tokens map[string]*known            // guarded by mu; by ID
@@ -82,7 +83,7 @@ func NewChecker(store control.Store, o CheckerOptions) *Checker {
 	if o.Login == nil {
 		o.Login = func(Principal, string) {}
 	}
-	c := &Checker{store: store, now: o.Now, login: o.Login, ready: make(chan struct{}), stale: map[string]bool{}, again: map[string]func(){}, homes: map[string]home{}, users: map[string]user{}, tokens: map[string]*known{}, held: map[string]map[*holding]bool{}}
+	c := &Checker{store: store, now: o.Now, login: o.Login, ready: make(chan struct{}), stale: map[string]bool{}, again: map[string]func(){}, read: map[string]time.Time{}, homes: map[string]home{}, users: map[string]user{}, tokens: map[string]*known{}, held: map[string]map[*holding]bool{}}
 	ctx, stop := context.WithCancel(context.Background())
 	c.stop = stop
 	var all sync.WaitGroup

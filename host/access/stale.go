@@ -12,11 +12,15 @@ import (
 // What is revoked a checker hears of by watching, and a watch of a control state
 // that is away says nothing: as one of a state in which nothing happens does. So
 // the state is asked, too. Where it does not answer for MaxStale no token is good,
-// until all is read again: a watch that goes on may be late.
+// until all is read again: a watch that goes on may be late. It may also be a watch
+// at one head that hears nothing, while another head answers: so all is read again
+// every MaxStale, and where that does not come to an end for MaxStale more, no
+// token is good either.
 
 // MaxStale is how long tokens are good while the control state does not answer.
 // With what it takes to find that out, one that is revoked is good for MaxStale and
-// half a minute more, on a node that hears of nothing.
+// half a minute more, on a node that hears of nothing; for twice MaxStale where the
+// node first heard of nothing though the state answered, and it then does not.
 const MaxStale = 5 * time.Minute
 
 const (
@@ -42,8 +46,11 @@ func (c *Checker) listen(ctx context.Context) {
 			if heard = c.now(); late {
 				late = false
 				c.readAgain()
+			} else {
+				c.readOld()
 			}
-		case !late && c.now().Sub(heard) >= MaxStale:
+		}
+		if now := c.now(); !late && (now.Sub(heard) >= MaxStale || now.Sub(c.oldest()) >= 2*MaxStale) {
 			late = true
 			c.setStale()
 		}
@@ -74,11 +81,39 @@ func (c *Checker) readAgain() {
 	}
 }
 
+// readOld has be read again what was last read MaxStale ago.
+func (c *Checker) readOld() {
+	c.mu.Lock()
+	again := map[string]func(){}
+	for prefix, at := range c.read {
+		if c.now().Sub(at) >= MaxStale {
+			again[prefix] = c.again[prefix]
+		}
+	}
+	c.mu.Unlock()
+	for _, read := range again {
+		read()
+	}
+}
+
+// oldest is when was read what was not read for longest; now where nothing was yet.
+func (c *Checker) oldest() time.Time {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	oldest := c.now()
+	for _, at := range c.read {
+		if at.Before(oldest) {
+			oldest = at
+		}
+	}
+	return oldest
+}
+
 // current notes that a prefix was read as it is now, and what has it be read again.
 func (c *Checker) current(prefix string, again func()) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	c.again[prefix] = again
+	c.again[prefix], c.read[prefix] = again, c.now()
 	delete(c.stale, prefix)
 	c.cutStaleLocked()
 }

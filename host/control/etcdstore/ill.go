@@ -87,6 +87,15 @@ func (i *illness) Err() error {
 	return i.err
 }
 
+// Ended returns what is closed when the member has ended; nil, which never is, where
+// there is none.
+func (i *illness) Ended() <-chan struct{} {
+	if i == nil {
+		return nil
+	}
+	return i.ended
+}
+
 // startEtcd is embed.StartEtcd on a goroutine that may end.
 func startEtcd(cfg *embed.Config, ill *illness) (e *embed.Etcd, err error) {
 	done := make(chan struct{})

@@ -32,6 +32,18 @@ func (l *locked) String() string {
 	return l.buf.String()
 }
 
+// waiting is a context that says when it is first waited for.
+type waiting struct {
+	context.Context
+	once  sync.Once
+	waits chan struct{}
+}
+
+func (w *waiting) Done() <-chan struct{} {
+	w.once.Do(func() { close(w.waits) })
+	return w.Context.Done()
+}
+
 // fatally has etcd's logger take something for the end of the process.
 func fatally(s *Store, level func(*zap.Logger) func(string, ...zap.Field), message string) {
 	done := make(chan struct{})
@@ -63,11 +75,38 @@ func TestFatal(t *testing.T) {
 	if !strings.Contains(log.String(), "stay until this node starts again") {
 		t.Errorf("the log says nothing of it:\n%s", log.String())
 	}
-	fatally(s, func(l *zap.Logger) func(string, ...zap.Field) { return l.Panic }, "failed to save snapshot")
-	_, err = s.List(ctx, control.ListRequest{})
-	if !errors.Is(err, control.ErrUnavailable) || !strings.Contains(err.Error(), "failed to save snapshot: too many open files") {
-		t.Errorf("of a member that has ended: %v", err)
+	w, err := s.Watch(ctx, "", 0)
+	if err != nil {
+		t.Fatal(err)
 	}
+	defer w.Close()
+	in := &waiting{Context: ctx, waits: make(chan struct{})}
+	ended := make(chan error, 1)
+	go func() {
+		_, err := w.Next(in)
+		ended <- err
+	}()
+	<-in.waits
+	fatally(s, func(l *zap.Logger) func(string, ...zap.Field) { return l.Panic }, "failed to save snapshot")
+	says := func(what string, err error) {
+		t.Helper()
+		if !errors.Is(err, control.ErrUnavailable) || !strings.Contains(err.Error(), "failed to save snapshot: too many open files") {
+			t.Errorf("%s of a member that has ended: %v", what, err)
+		}
+	}
+	select {
+	case err := <-ended:
+		says("a watch", err)
+	case <-time.After(10 * time.Second):
+		t.Error("a watch of a member that has ended waits on")
+		w.Close()
+	}
+	_, err = w.Next(ctx)
+	says("a watch that goes on", err)
+	_, err = s.Watch(ctx, "a", 1)
+	says("another watch", err)
+	_, err = s.List(ctx, control.ListRequest{})
+	says("a list", err)
 	if !strings.Contains(log.String(), "keeps it no more") {
 		t.Errorf("the log says nothing of it:\n%s", log.String())
 	}

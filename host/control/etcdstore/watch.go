@@ -24,7 +24,7 @@ type watcher struct {
 	next   control.Revision // of Next alone
 	events clientv3.WatchChan
 	stop   context.CancelFunc // of events
-	failed bool               // the last one ended by itself
+	failed bool               // the last one ended by itself, or Next said that the member has
 
 	once    sync.Once
 	closing context.Context // done when Close was called, or the store closed
@@ -45,6 +45,9 @@ func (s *Store) Watch(ctx context.Context, prefix string, from control.Revision)
 		from = p.Revision + 1
 	} else if err := s.closing.Err(); err != nil {
 		return nil, fmt.Errorf("watch %q: %w", prefix, control.ErrClosed)
+	}
+	if err := s.ill.Err(); err != nil {
+		return nil, control.Unavailable("watch the control state", err)
 	}
 	w := &watcher{s: s, prefix: prefix, next: from}
 	w.closing, w.close = context.WithCancel(s.closing)
@@ -71,6 +74,12 @@ func (w *watcher) Next(ctx context.Context) (control.Batch, error) {
 			}
 			w.failed = false
 		}
+		// What etcd gives to who is in its process it leaves open when it stops, and
+		// silent, as if nothing happened.
+		if err := w.s.ill.Err(); err != nil {
+			w.end()
+			return control.Batch{}, control.Unavailable(doing, err)
+		}
 		if w.events == nil {
 			w.start()
 		}
@@ -79,11 +88,13 @@ func (w *watcher) Next(ctx context.Context) (control.Batch, error) {
 			continue
 		case <-w.closing.Done():
 			continue
+		case <-w.s.ill.Ended():
+			continue
 		case r, ok := <-w.events:
 			if !ok || r.Canceled && r.CompactRevision == 0 {
 				w.end()
 				err := r.Err()
-				if w.closing.Err() != nil {
+				if w.closing.Err() != nil || w.s.ill.Err() != nil {
 					continue
 				}
 				return control.Batch{}, control.Unavailable(doing, err)
@@ -110,12 +121,23 @@ func (w *watcher) Next(ctx context.Context) (control.Batch, error) {
 func (w *watcher) start() {
 	var ctx context.Context
 	ctx, w.stop = context.WithCancel(w.closing)
+	begun := make(chan struct{})
+	defer close(begun)
+	go func(stop context.CancelFunc) {
+		select {
+		case <-w.s.ill.Ended(): // nobody answers to the watch
+			stop()
+		case <-begun:
+		}
+	}(w.stop)
 	opts := []clientv3.OpOption{clientv3.WithRev(int64(w.next)), clientv3.WithPrefix()}
 	w.events = w.s.watch.Watch(clientv3.WithRequireLeader(ctx), w.s.prefix+w.prefix, opts...)
 }
 
 func (w *watcher) end() {
-	w.stop()
+	if w.stop != nil {
+		w.stop()
+	}
 	w.events, w.failed = nil, true
 }
 
