@@ -20,7 +20,17 @@ const (
 	kindBye   = 3
 )
 
-const version = 1
+// version is of the frames, and of what nodes of this program say in them: nodes
+// of another are refused, and both sides say so. 1 was without word of how much a
+// worker takes, which who waits for it would never get.
+const version = 2
+
+// versionError says that a greeting is of another version.
+type versionError struct{ theirs uint64 }
+
+func (e *versionError) Error() string {
+	return fmt.Sprintf("it speaks version %d of the protocol between nodes, this node version %d: run the same wray on all nodes of a cluster, upgrade the older", e.theirs, version)
+}
 
 // helloFrame is the first of each side.
 type helloFrame struct {
@@ -37,6 +47,7 @@ const (
 	byeIncarnation byeCode = iota + 1 // the incarnation that was meant is not the one that is here
 	byeOld                            // who connects is an incarnation that is over
 	byeOther                          // another connection stays
+	byeVersion                        // who connects speaks another version
 	numByeCodes
 )
 
@@ -111,7 +122,7 @@ func (r *reader) bytes(limit uint64) []byte {
 
 func decodeHello(r *reader) (h helloFrame, err error) {
 	if v := r.uint(); v != version && r.err == nil {
-		r.fail("version %d, this node has %d", v, version)
+		return h, &versionError{v} // what follows is as that has it
 	}
 	h.from.Name = string(r.bytes(maxText))
 	h.from.Incarnation, h.to, h.epoch, h.received = r.uint(), r.uint(), r.uint(), r.uint()

@@ -1,6 +1,7 @@
 package peer
 
 import (
+	"errors"
 	"fmt"
 	"time"
 )
@@ -29,6 +30,10 @@ type Deliver struct {
 	Messages [][]byte
 }
 
+// Misfit tells, once of each incarnation of this side or the peer, that the peer is
+// another program: no session comes about.
+type Misfit struct{ Why string }
+
 // Change tells how a session is now.
 type Change struct {
 	Node Node
@@ -39,6 +44,7 @@ type Change struct {
 func (Dial) action()    {}
 func (Cut) action()     {}
 func (Deliver) action() {}
+func (Misfit) action()  {}
 func (Change) action()  {}
 
 // stage is how far a connection is.
@@ -64,6 +70,7 @@ type Machine struct {
 	fenced      uint64 // incarnations up to this one are over
 	up          bool   // the last Change was Up
 	wanted      bool   // a connection is to be there
+	misfit      bool   // a Misfit was told since the last session
 
 	// What is sent. kept[0] has the number acked+1.
 	kept      [][]byte
@@ -264,6 +271,9 @@ func (m *Machine) Receive(now time.Duration, conn ConnID, frame []byte) []Action
 	switch frame[0] {
 	case kindHello:
 		h, err := decodeHello(r)
+		if other := (*versionError)(nil); errors.As(err, &other) {
+			return m.misfits(now, conn, other)
+		}
 		if err == nil && h.from.Name != m.peer {
 			err = fmt.Errorf("%w: a greeting of node %q", errFrame, h.from.Name)
 		}
@@ -304,6 +314,26 @@ func (m *Machine) bad(now time.Duration, conn ConnID, err error) []Action {
 		return m.cut(now, err.Error())
 	}
 	return []Action{Cut{Conn: conn, Why: err.Error()}}
+}
+
+// misfits refuses a greeting of another version.
+func (m *Machine) misfits(now time.Duration, conn ConnID, err *versionError) []Action {
+	out := m.tellMisfit(err.Error())
+	if m.current(conn) {
+		return append(out, m.cut(now, err.Error())...)
+	}
+	why := fmt.Sprintf("node %s speaks version %d of the protocol between nodes, this one version %d: run the same wray on all nodes of a cluster, upgrade the older", m.self.Name, version, err.theirs)
+	last := byeFrame{code: byeVersion, incarnation: m.self.Incarnation, why: why}.append(nil)
+	return append(out, Cut{Conn: conn, Last: last, Why: err.Error()})
+}
+
+// tellMisfit tells of a peer that does not fit, if it was not told.
+func (m *Machine) tellMisfit(why string) []Action {
+	if m.misfit {
+		return nil
+	}
+	m.misfit = true
+	return []Action{Misfit{Why: why}}
 }
 
 // greeted takes the hello of a connection that the peer made.
@@ -367,7 +397,7 @@ func (m *Machine) opened(now time.Duration, h helloFrame) []Action {
 	if m.up {
 		return nil
 	}
-	m.up = true
+	m.up, m.misfit = true, false
 	return []Action{Change{Node: m.node(), To: Up}}
 }
 
@@ -390,8 +420,10 @@ func (m *Machine) refused(now time.Duration, conn ConnID, f byeFrame) []Action {
 	case byeOther:
 		// The other connection may be on its way; give it time.
 		m.later(now)
+	case byeVersion:
+		out = m.tellMisfit(f.why)
 	}
-	return m.cut(now, "refused: "+f.why)
+	return append(out, m.cut(now, "refused: "+f.why)...)
 }
 
 // data takes messages and an acknowledgement.

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"log/slog"
 	"sync"
 	"time"
 )
@@ -272,6 +273,8 @@ func (l *link) doLocked(actions []Action) {
 					c.close()
 				}
 			})
+		case Misfit:
+			slog.Error("a node does not fit this one, and has nothing to do with it", "node", l.name, "why", a.Why)
 		case Change:
 			if a.To == Down {
 				l.freeLocked()
