@@ -54,14 +54,7 @@ func (n *Node) barred(name string) bool {
 
 // barredAt says why nothing of a tenant runs on another node, "" where it may.
 func (n *Node) barredAt(name string, labels map[string]string) string {
-	list := make([]wray.Label, 0, len(labels))
-	for k, v := range labels {
-		list = append(list, wray.Label{Key: k, Value: v})
-	}
-	n.mu.Lock()
-	records := n.records
-	n.mu.Unlock()
-	return barredBy(name, records, list)
+	return barredBy(name, n.cordons(), labelList(labels))
 }
 
 // expel has a worker go that is not to be here any more: it takes nothing of its

@@ -2,6 +2,7 @@ package node
 
 import (
 	"maps"
+	"slices"
 
 	"github.com/wray-project/wray/host/peer"
 	"github.com/wray-project/wray/host/worker"
@@ -18,25 +19,68 @@ type hello struct {
 	Awake bool `cbor:"4,keyasint,omitempty"`
 }
 
-// stranger is a worker of a tenant that is not known here, or not yet.
-type stranger struct {
-	from   peer.Node
-	worker uint64
-}
-
+// maxStrangers is how many greetings of one node are kept that are for tenants which
+// nobody here has heard of. Those for tenants that there are have no such bound: a
+// node has one worker of each at a time.
 const maxStrangers = 1024
 
-// greetAgain takes the greetings for tenants that were not known.
+// greetAgain takes the greetings that were kept, as far as they are for this node
+// now.
 func (p *peering) greetAgain() {
 	p.mu.Lock()
-	list := p.unknown
-	p.unknown = map[stranger]hello{}
-	there := maps.Clone(p.up)
+	list := map[peer.Node][]string{}
+	for from, of := range p.unknown {
+		list[from] = slices.Collect(maps.Keys(of))
+	}
 	p.mu.Unlock()
-	for s, h := range list {
-		if _, ok := there[s.from]; ok {
-			p.greeted(s.from, &h)
+	for from, names := range list {
+		for _, name := range names {
+			p.greetKept(from, name)
 		}
+	}
+}
+
+// greetKept takes the greeting that a node's worker of a tenant was kept with, if
+// it is for this node now.
+func (p *peering) greetKept(from peer.Node, name string) {
+	t, err := p.n.tenant(name)
+	if err != nil || p.n.barred(name) {
+		return
+	}
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if h, ok := p.unknown[from][name]; ok && h.Created == t.epoch() {
+		p.meetLocked(t.peers, from, &h)
+	} else if ok && h.Created < t.epoch() {
+		p.dropLocked(from, name)
+	}
+}
+
+// keep keeps a greeting of a worker that is not to be known here, or not yet. Its
+// node does not give it again. known says that there is the tenant, if not of that
+// time.
+func (p *peering) keep(from peer.Node, h *hello, known bool) {
+	p.mu.Lock()
+	of := p.unknown[from]
+	last, again := of[h.Tenant]
+	if again && last.Created > h.Created || !again && !known && len(of) >= maxStrangers || len(h.Tenant) >= 100 {
+		p.mu.Unlock()
+		return
+	}
+	if of == nil {
+		of = map[string]hello{}
+		p.unknown[from] = of
+	}
+	of[h.Tenant] = *h
+	p.mu.Unlock()
+	p.greetKept(from, h.Tenant) // greetAgain may have been between the look that the caller had and this
+}
+
+// dropLocked forgets a greeting that was kept. mu is held.
+func (p *peering) dropLocked(from peer.Node, name string) {
+	of := p.unknown[from]
+	if delete(of, name); len(of) == 0 {
+		delete(p.unknown, from)
 	}
 }
 
@@ -58,20 +102,26 @@ func (p *peering) greeted(from peer.Node, h *hello) {
 	}
 	t, err := p.n.tenant(h.Tenant)
 	barred := p.n.barred(h.Tenant)
-	if err != nil || t.epoch() != h.Created || barred {
-		p.mu.Lock()
+	p.mu.Lock()
+	if err == nil && t.epoch() == h.Created && !barred {
 		defer p.mu.Unlock()
-		if !barred { // others need not know that nothing of the tenant is here
-			p.foreign++
-		}
-		if old := err == nil && h.Created < t.epoch(); !old && len(p.unknown) < maxStrangers && len(h.Tenant) < 100 {
-			p.unknown[stranger{from, h.Worker}] = *h
-		}
+		p.meetLocked(t.peers, from, h)
 		return
 	}
-	k := t.peers
-	p.mu.Lock()
-	defer p.mu.Unlock()
+	if !barred { // others need not know that nothing of the tenant is here
+		p.foreign++
+	}
+	p.mu.Unlock()
+	if old := err == nil && h.Created < t.epoch(); !old {
+		p.keep(from, h, err == nil)
+	}
+}
+
+// meetLocked takes a greeting of a worker of the tenant k. mu is held.
+func (p *peering) meetLocked(k *tenantPeers, from peer.Node, h *hello) {
+	if last, ok := p.unknown[from][h.Tenant]; ok && last.Created <= h.Created {
+		p.dropLocked(from, h.Tenant)
+	}
 	at, known := k.far[h.Worker]
 	switch {
 	case p.own[h.Worker] != nil, known && at != from:
@@ -83,6 +133,7 @@ func (p *peering) greeted(from peer.Node, h *hello) {
 			}
 		}
 		k.far[h.Worker] = from
+		delete(k.coming, from)
 		k.eventLocked(worker.PeerEvent{Peer: h.Worker, What: worker.PeerIsUp, Node: from.Name})
 	}
 	if delete(k.awakeFar, h.Worker); h.Awake {
@@ -94,14 +145,16 @@ func (p *peering) greeted(from peer.Node, h *hello) {
 // gone takes note that a worker on another node is no more.
 func (p *peering) gone(from peer.Node, h *hello) {
 	p.mu.Lock()
-	defer p.mu.Unlock()
-	delete(p.unknown, stranger{from, h.Worker})
+	if p.unknown[from][h.Tenant].Worker == h.Worker {
+		p.dropLocked(from, h.Tenant)
+	}
 	for _, k := range p.tenants {
 		if at, ok := k.far[h.Worker]; ok && at == from {
 			k.downLocked(h.Worker)
-			k.comesLocked(from) // as it did, where the node stays
 		}
 	}
+	p.mu.Unlock()
+	p.announce(from) // as before, where the node stays
 }
 
 func (k *tenantPeers) downLocked(id uint64) {

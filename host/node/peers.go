@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"github.com/wray-project/wray"
+	"github.com/wray-project/wray/host/cluster/directory"
 	"github.com/wray-project/wray/host/member"
 	"github.com/wray-project/wray/host/peer"
 	"github.com/wray-project/wray/host/worker"
@@ -20,11 +21,15 @@ import (
 // sender's tenant alone.
 type peering struct {
 	n     *Node
-	ready chan struct{}  // closed when member is set, or will not be
-	m     *member.Member // nil where the node did not join
-	mesh  sessions       // of m; nil likewise
-	ctx   context.Context
-	stop  context.CancelFunc
+	ready chan struct{}                             // closed when member is set, or will not be
+	m     *member.Member                            // nil where the node did not join
+	mesh  sessions                                  // of m; nil likewise
+	entry func(name string) (directory.Entry, bool) // of the cluster's nodes; nil likewise
+
+	announcing sync.Mutex // held while workers are told of nodes that come; before mu, and before n.mu
+
+	ctx  context.Context
+	stop context.CancelFunc
 
 	scale *scaling
 	bulk  *bulkData
@@ -34,16 +39,16 @@ type peering struct {
 	wg sync.WaitGroup // fetches for others, workers' starts, and tell
 
 	mu      sync.Mutex
-	up      map[peer.Node]bool      // guarded by mu, as is all that follows; sessions, and whether they answer
-	tenants map[string]*tenantPeers // by name
-	own     map[uint64]*tenantPeers // that have a worker here, by its number
-	unknown map[stranger]hello      // greetings for tenants that are not known here, or not yet
-	foreign int64                   // messages that were for workers of another tenant than the sender's
-	fetches map[uint64]fetching     // for workers here, from others
-	last    uint64                  // fetch
-	modules map[[32]byte]*module    // of the jobs that run here
-	served  map[serving]int         // fetches for others, that are under way
-	lives   map[peer.Node]*life     // nodes that are not down
+	up      map[peer.Node]bool             // guarded by mu, as is all that follows; sessions, and whether they answer
+	tenants map[string]*tenantPeers        // by name
+	own     map[uint64]*tenantPeers        // that have a worker here, by its number
+	unknown map[peer.Node]map[string]hello // greetings of nodes, by tenant, that are kept: for tenants that are not known here, or not yet
+	foreign int64                          // messages that were for workers of another tenant than the sender's
+	fetches map[uint64]fetching            // for workers here, from others
+	last    uint64                         // fetch
+	modules map[[32]byte]*module           // of the jobs that run here
+	served  map[serving]int                // fetches for others, that are under way
+	lives   map[peer.Node]*life            // nodes that are not down
 }
 
 // tenantPeers is a tenant's part in it: its worker here, and those elsewhere.
@@ -57,6 +62,7 @@ type tenantPeers struct {
 	awake    bool                 // jobs of the tenant run here, as others are told
 	own      *workerProcess       // this node's; nil while there is none
 	ownID    uint64               // names it to the others
+	coming   map[peer.Node]bool   // nodes that own was told of which have no worker yet
 	events   []worker.PeerEvent   // for own
 	queued   int                  // bytes of events
 	news     int                  // events without bytes
@@ -121,13 +127,13 @@ type fetched struct {
 }
 
 func newPeering(n *Node) *peering {
-	p := &peering{n: n, patience: time.Minute, ready: make(chan struct{}), up: map[peer.Node]bool{}, tenants: map[string]*tenantPeers{}, own: map[uint64]*tenantPeers{}, unknown: map[stranger]hello{},
+	p := &peering{n: n, patience: time.Minute, ready: make(chan struct{}), up: map[peer.Node]bool{}, tenants: map[string]*tenantPeers{}, own: map[uint64]*tenantPeers{}, unknown: map[peer.Node]map[string]hello{},
 		fetches: map[uint64]fetching{}, modules: map[[32]byte]*module{}, served: map[serving]int{}, lives: map[peer.Node]*life{}}
 	p.scale = &scaling{n: n, isHead: func(from peer.Node) bool {
-		if p.m == nil {
+		if p.entry == nil {
 			return false
 		}
-		e, ok := p.m.Nodes().Node(from.Name)
+		e, ok := p.entry(from.Name)
 		return ok && e.Node.Head && e.Node.Incarnation == from.Incarnation
 	}}
 	p.bulk = newBulkData(p)
@@ -137,7 +143,7 @@ func newPeering(n *Node) *peering {
 
 // of returns a tenant's part, which it makes.
 func (p *peering) of(t *tenant) *tenantPeers {
-	k := &tenantPeers{peering: p, t: t, fills: make(chan struct{}, bulkOfOne), far: map[uint64]peer.Node{}, awakeFar: map[uint64]bool{}, flows: map[uint64]*flow{}, outboxes: map[peer.Node]*outbox{}, full: map[peer.Node]map[uint64]bool{}, awaits: map[peer.Node]bool{}, severed: map[uint64]string{}}
+	k := &tenantPeers{peering: p, t: t, fills: make(chan struct{}, bulkOfOne), far: map[uint64]peer.Node{}, awakeFar: map[uint64]bool{}, flows: map[uint64]*flow{}, outboxes: map[peer.Node]*outbox{}, full: map[peer.Node]map[uint64]bool{}, awaits: map[peer.Node]bool{}, coming: map[peer.Node]bool{}, severed: map[uint64]string{}}
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	p.tenants[t.name] = k
@@ -148,6 +154,12 @@ func (p *peering) of(t *tenant) *tenantPeers {
 func (p *peering) joined(m *member.Member) {
 	if p.m = m; m != nil {
 		p.mesh = m.Mesh()
+		p.mu.Lock()
+		p.entry = m.Nodes().Node
+		if p.ctx.Err() == nil {
+			p.wg.Go(func() { p.follow(m.Nodes()) })
+		}
+		p.mu.Unlock()
 	}
 	close(p.ready)
 }
@@ -168,6 +180,13 @@ func (p *peering) Change(node peer.Node, to peer.Status, _ string) {
 	if p.mesh == nil {
 		return
 	}
+	p.change(node, to)
+	if to == peer.Up {
+		p.announce(node)
+	}
+}
+
+func (p *peering) change(node peer.Node, to peer.Status) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	switch to {
@@ -176,6 +195,7 @@ func (p *peering) Change(node peer.Node, to peer.Status, _ string) {
 		p.bornLocked(node)
 	case peer.Down:
 		delete(p.up, node)
+		delete(p.unknown, node)
 		p.diedLocked(node)
 	default:
 		p.up[node] = false
@@ -199,10 +219,10 @@ func (k *tenantPeers) changeLocked(node peer.Node, to peer.Status) {
 	case peer.Up:
 		what = worker.PeerIsUp
 		k.tellLocked(node)
-		k.comesLocked(node)
 	case peer.Down:
 		what = worker.PeerIsDown
 		delete(k.outboxes, node)
+		delete(k.coming, node)
 		k.eventLocked(worker.PeerEvent{What: worker.PeerComesNot, Node: node.Name})
 	}
 	for id, at := range k.far {
@@ -307,10 +327,18 @@ func (k *tenantPeers) started(w *workerProcess, id uint64) {
 	if k.mesh == nil {
 		return
 	}
+	if k.startsAs(w, id) {
+		k.announce()
+	}
+}
+
+// startsAs tells the worker and other nodes of each other. It reports false of one
+// that was ended meanwhile.
+func (k *tenantPeers) startsAs(w *workerProcess, id uint64) bool {
 	k.mu.Lock()
 	defer k.mu.Unlock()
 	if w.parted {
-		return // it was ended meanwhile
+		return false
 	}
 	k.ownLocked(w, id)
 	for id, node := range k.far {
@@ -321,8 +349,8 @@ func (k *tenantPeers) started(w *workerProcess, id uint64) {
 	}
 	for node := range k.up {
 		k.tellLocked(node)
-		k.comesLocked(node)
 	}
+	return true
 }
 
 // ownLocked notes that the node has another worker; nil and 0: none. mu is held.
@@ -332,6 +360,7 @@ func (k *tenantPeers) ownLocked(w *workerProcess, id uint64) {
 		k.peering.own[id] = k
 	}
 	k.own, k.ownID, k.events, k.queued, k.news = w, id, nil, 0, 0
+	clear(k.coming)
 	clear(k.flows)
 	clear(k.severed)
 	clear(k.full)

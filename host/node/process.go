@@ -95,7 +95,7 @@ func (t *tenant) startWorker(ctx context.Context) (*workerProcess, error) {
 		// The start is all jobs' that wait for it, so none of them cancels it.
 		sctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), startLimit)
 		s = &start{cancel: cancel, done: make(chan struct{})}
-		t.starting = s
+		t.starting, t.stale = s, false // it gets the quota that holds now
 		go t.finishStart(sctx, s)
 	}
 	n.mu.Unlock()

@@ -168,6 +168,9 @@ func (t *tenant) retire(w *workerProcess, done chan struct{}) {
 	}
 	n.mu.Lock()
 	mine := goes && t.worker == w
+	if err != nil && t.worker == w {
+		t.stale = true // it may have left its peers since, and is of no use to them then
+	}
 	if mine {
 		t.worker, t.stale = nil, false
 		t.past.Finished, t.past.Failed, t.past.Retried = t.past.Finished+past.Finished, t.past.Failed+past.Failed, t.past.Retried+past.Retried

@@ -11,7 +11,9 @@ import (
 
 	"github.com/wray-project/wray"
 	"github.com/wray-project/wray/host/control"
+	"github.com/wray-project/wray/host/worker"
 	"github.com/wray-project/wray/internal/clientwire"
+	"github.com/wray-project/wray/internal/link"
 )
 
 // newIdle is a node that gives idle workers up soon.
@@ -250,5 +252,46 @@ func TestExpelled(t *testing.T) {
 	}
 	if _, err := n.Run(t.Context(), program(t, "", "count", "1")); !errors.As(err, &e) || e.Code != wray.CodeDenied {
 		t.Errorf("a job of another on a node that is the tenant's alone: %v", err)
+	}
+}
+
+// TestUnanswered: a worker that was asked to go and did not say whether it does may
+// have left its peers: it is replaced when it can be. What starts in its place has
+// nothing of that, and stays.
+func TestUnanswered(t *testing.T) {
+	h := home(t.TempDir())
+	n := h.node(t)
+	if code, err := n.testRun(t, job(nothing)); code != 0 || err != nil {
+		t.Fatalf("%d, %v", code, err)
+	}
+	x, w := n.own(), n.current()
+	conn, end, err := link.Pair(worker.LinkOptions())
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer end.Close()
+	conn.Close() // it is asked in vain
+	silent := &workerProcess{conn: conn}
+	n.mu.Lock()
+	x.worker = silent
+	n.mu.Unlock()
+	done := x.beginRetire(silent)
+	if done == nil {
+		t.Fatal("it is not asked")
+	}
+	x.retire(silent, done)
+	n.mu.Lock()
+	if x.worker != silent || !x.stale {
+		t.Errorf("it is kept as one that is in order; gone: %v", x.worker != silent)
+	}
+	x.worker = nil // as when it has died
+	n.mu.Unlock()
+	w.end()
+	if code, err := n.testRun(t, job(nothing)); code != 0 || err != nil {
+		t.Fatalf("%d, %v", code, err)
+	}
+	x.ending.Wait()
+	if n.current() == nil {
+		t.Error("a worker that has just started is ended because of the one before")
 	}
 }

@@ -202,25 +202,3 @@ func (k *tenantPeers) severedBy(from peer.Node, m *severing) {
 	k.severed[m.From] = m.Why
 	k.eventLocked(worker.PeerEvent{Peer: m.From, What: worker.PeerIsDown})
 }
-
-// comesLocked tells the worker of a node that is there, where nothing is known of a
-// worker on it: one starts as soon as the node hears of this node's. mu is held.
-func (k *tenantPeers) comesLocked(node peer.Node) {
-	for _, at := range k.far {
-		if at == node {
-			return
-		}
-	}
-	if _, there := k.up[node]; there && !k.drains(node) {
-		k.eventLocked(worker.PeerEvent{What: worker.PeerComes, Node: node.Name})
-	}
-}
-
-// drains reports whether a node is known to leave the cluster.
-func (p *peering) drains(node peer.Node) bool {
-	if p.m == nil {
-		return false
-	}
-	e, ok := p.m.Nodes().Node(node.Name)
-	return ok && e.Node.Incarnation == node.Incarnation && e.Node.Draining
-}

@@ -33,7 +33,7 @@ type tenant struct {
 	peers   *tenantPeers // nil of a node that is alone
 
 	gone     bool             // guarded by n.mu; it was removed
-	stale    bool             // guarded by n.mu; the worker has another quota than the tenant
+	stale    bool             // guarded by n.mu; the worker, or the one that starts, is to be replaced when it has nothing to do: it has another quota than the tenant, or is of no use to others
 	worker   *workerProcess   // guarded by n.mu; nil before the first job and after a death
 	starting *start           // guarded by n.mu; nil while no worker is being started
 	retiring chan struct{}    // guarded by n.mu; closed when it is known whether the worker goes; nil: it is not asked

@@ -130,6 +130,7 @@ func (n *Node) changeRecords(change func(map[string]control.Tenant) map[string]c
 	n.reweigh()
 	if n.peers != nil {
 		n.peers.greetAgain()
+		n.peers.announce()
 	}
 }
 
