@@ -179,13 +179,13 @@ func TestDisabled(t *testing.T) {
 // grow with them.
 func TestKeptBounded(t *testing.T) {
 	ctx := context.Background()
-	now := time.Unix(1_000_000, 0)
-	w := newWorld(t, func() time.Time { return now })
+	clock := &hands{}
+	w := newWorld(t, clock.Now)
 	w.user(Home, "ann", Viewer)
 	whole := w.token(Home, "ann", TokenOptions{})
 	for range 2 * maxKept {
 		w.token(Home, "ann", TokenOptions{Life: time.Second})
-		now = now.Add(2 * time.Second)
+		clock.move(2 * time.Second)
 	}
 	list, err := w.p.ListTokens(ctx, Home)
 	if err != nil || len(list) > maxKept {
