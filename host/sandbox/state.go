@@ -86,7 +86,7 @@ func (sb *Sandbox) record() *State {
 	for i, g := range sb.globals {
 		v := g.Get()
 		if s.globals == nil && v != snap.globals[i] {
-			s.globals = append([]uint64(nil), snap.globals[:i]...)
+			s.globals = append(make([]uint64, 0, len(sb.globals)), snap.globals[:i]...) // not nil for the first either
 		}
 		if s.globals != nil {
 			s.globals = append(s.globals, v)

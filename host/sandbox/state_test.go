@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"math/rand/v2"
 	"os"
+	"slices"
 	"strconv"
 	"testing"
 	"time"
@@ -121,6 +122,40 @@ func call(op, arg uint32) uint32 {
 
 func main() {}
 `
+
+// TestStateGlobals changes one global of the guest at a time, the first among them,
+// which in Go's guests is the stack pointer.
+func TestStateGlobals(t *testing.T) {
+	m, sb := dirtySandbox(t)
+	other, err := m.New(sandbox.Limits{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer other.Close()
+	first := sandbox.Globals(sb)
+	if len(first) < 3 {
+		t.Fatalf("the guest has %d globals", len(first))
+	}
+	for i := range first {
+		want := slices.Clone(first)
+		want[i] ^= 1
+		sandbox.SetGlobal(sb, i, want[i])
+		s, err := sb.Save(nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if !other.Reset() {
+			t.Fatal("no reset")
+		}
+		if err := other.Load(s); err != nil {
+			t.Fatal(err)
+		}
+		if got := sandbox.Globals(other); !slices.Equal(got, want) {
+			t.Errorf("global %d changed: %v was loaded, want %v", i, got, want)
+		}
+		sandbox.SetGlobal(sb, i, first[i])
+	}
+}
 
 // TestStateGrown moves a Go guest that grows from sandbox to sandbox, and
 // compares it with one that stays.
