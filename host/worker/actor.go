@@ -96,6 +96,7 @@ type actor struct {
 	since    time.Time // when it fell asleep
 	built    bool      // the constructor has ended well once
 	answered int       // calls that ended well in this attempt
+	swept    bool      // garbage was collected since the last call
 	dur      durability
 	rec      *durable.Record // of a durable actor, while it is open
 	under    *task           // the call that rec has under way, where it is of this worker
@@ -346,14 +347,13 @@ func (a *actor) live() {
 				return
 			}
 		case toReclaim:
-			if _, err := a.guest.sb.Call(abi.OpReclaim, 0); err != nil {
-				failure = a.create.asError(err)
-			}
+			failure = a.sweep()
 		case toTick:
 			failure = a.tick()
 		case toCheckpoint:
 			failure = a.tryCheckpoint()
 		case toCall:
+			a.swept = false
 			if failure = a.catchUp(c); failure != nil {
 				a.mu.Lock()
 				a.running = nil
@@ -590,6 +590,9 @@ func (a *actor) next() (*task, todo) {
 		// What a durable actor did between calls would be on no record.
 		case !a.durable && (a.rings.Load() || !asleep && a.guest.sb.Stirred()):
 			return nil, toTick
+		// What it has forgotten may hold others that have forgotten it.
+		case !asleep && !a.durable && a.sleepy.Load() && !a.swept && a.guest.handles.Len() > 0:
+			return nil, toReclaim
 		case asleep, a.sleepy.Load():
 			return nil, toSleep
 		case a.reclaim.Swap(false):

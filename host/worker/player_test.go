@@ -106,6 +106,7 @@ type player struct {
 	err    error // how it ended
 	over   bool
 
+	roomy    bool                                    // the store is never short of room
 	alsoLeft func() error                            // says what is left elsewhere; may be nil
 	check    func(want, got []program.Outcome) error // in place of program.Check, where it is set
 }
@@ -217,6 +218,10 @@ func (p *player) run(ops []program.Op, patience time.Duration) (err error) {
 		}
 		if left == nil || time.Since(begun) > patience/2 {
 			next, err = "next\n", left
+		} else if !p.roomy {
+			// Actors at rest that have forgotten each other let go when they sleep, or
+			// as here when the store has no room.
+			p.w.onPressure(0)
 		}
 		if _, err := io.WriteString(p.in, next); err != nil {
 			return err

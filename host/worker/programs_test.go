@@ -108,6 +108,40 @@ func TestRandomPrograms(t *testing.T) {
 	}
 }
 
+// TestForgottenActors holds that two actors which have called each other and are
+// forgotten by all go when they sleep, though neither calls nor a store without
+// room have them collect their garbage.
+func TestForgottenActors(t *testing.T) {
+	seedOf(t) // for -short
+	guest := compileGuest(t, "../../../tests/random/guest")
+	ctx := context.Background()
+	w, err := New(ctx, Config{Slots: 2, StoreBytes: 256 << 20, Residents: 1, CacheDir: guest.cache,
+		Capacity: wray.Resources{CPU: wray.CPUs(2), Memory: 2 << 30}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer w.Close(ctx)
+	p := play(t, w, guest)
+	p.roomy = true
+	for range 20 {
+		err := p.run([]program.Op{
+			{Kind: program.Actor, Out: 0, Key: 1}, {Kind: program.Actor, Out: 1, Key: 2},
+			{Kind: program.Relay, Out: 2, A: 0, B: 1}, {Kind: program.Relay, Out: 3, A: 1, B: 0},
+			{Kind: program.Get, A: 2}, {Kind: program.Get, A: 3},
+			// Two more, for which those have to sleep.
+			{Kind: program.Actor, Out: 4, Key: 3}, {Kind: program.Actor, Out: 5, Key: 4}, {Kind: program.Put, Out: 6},
+			{Kind: program.Call, Out: 7, A: 4, B: 6}, {Kind: program.Call, Out: 8, A: 5, B: 6},
+			{Kind: program.Get, A: 7}, {Kind: program.Get, A: 8},
+		}, 40*time.Second)
+		if err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := p.stop(); err != nil {
+		t.Error(err)
+	}
+}
+
 // askAllTheWhile asks what waits until the programs are over. Whoever asks has no
 // part in what they do.
 func askAllTheWhile(w *Worker, over <-chan struct{}) error {

@@ -3,6 +3,7 @@ package worker
 import (
 	"time"
 
+	"github.com/wray-project/wray"
 	"github.com/wray-project/wray/wasm/abi"
 )
 
@@ -75,4 +76,14 @@ func (a *actor) tellReclaim() {
 	}
 	a.reclaim.Store(true)
 	a.poke()
+}
+
+// sweep has an actor that has nothing to do collect its garbage. It returns why
+// the actor's state is gone, where it is.
+func (a *actor) sweep() *wray.Error {
+	a.swept = true
+	if _, err := a.guest.sb.Call(abi.OpReclaim, 0); err != nil {
+		return a.create.asError(err)
+	}
+	return nil
 }
