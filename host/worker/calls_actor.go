@@ -235,5 +235,6 @@ func killActor(g *guest, _ view, s []uint64) abi.Errno {
 		return g.ask(&askBody{Kill: &killBody{bodyOf(o.ID()), flags&abi.KillRestart != 0}}).give(g, nil, abi.Success)
 	}
 	a.kill(flags&abi.KillRestart != 0)
+	a.forgetLate()
 	return abi.Success
 }

@@ -173,8 +173,31 @@ func (a *actor) endLog() {
 	a.mu.Unlock()
 	if !forget {
 		a.closeLog()
+		a.mu.Lock()
+		forget = a.killed
+		a.left = !forget
+		a.mu.Unlock()
+	}
+	if !forget {
 		return
 	}
+	a.forgetLog()
+}
+
+// forgetLate forgets a durable actor that ended before it was killed: its log may
+// not have opened. A guest that runs calls it, for which the job waits.
+func (a *actor) forgetLate() {
+	a.mu.Lock()
+	late := a.left && a.killed
+	a.left = a.left && !late
+	a.mu.Unlock()
+	if late {
+		a.job.executors.Go(a.forgetLog)
+	}
+}
+
+// forgetLog removes what there is of a durable actor that was killed. It is gone.
+func (a *actor) forgetLog() {
 	// Who has the log alone may remove it: it may be another job's.
 	if err := a.openLog(); err != nil {
 		a.say("the durable actor was killed, and its files are not removed: %v", err)
