@@ -7,6 +7,23 @@ import (
 	"testing"
 )
 
+// memoryOf returns a memory whose image is what is given, to the end of the test.
+func memoryOf(t *testing.T, what []byte) *linearMemory {
+	t.Helper()
+	img, err := newImage(what)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { img.close() })
+	m, err := newLinearMemory(uint64(len(what)), img)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { m.release() })
+	m.Reallocate(uint64(len(what)))
+	return m
+}
+
 // TestDirtyByFaults writes to pages of a memory in each way in which one becomes
 // the guest's own, always to a page that nobody wrote to since all were given
 // back, and resets it. Whatever counted the fault, the page must be found.
@@ -19,17 +36,7 @@ func TestDirtyByFaults(t *testing.T) {
 	}
 	const pages = 256
 	want := bytes.Repeat([]byte("image"), pages*pageSize)[:pages*pageSize]
-	img, err := newImage(want)
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer img.close()
-	m, err := newLinearMemory(pages*pageSize, img)
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer m.release()
-	m.Reallocate(pages * pageSize)
+	m := memoryOf(t, want)
 	mem := m.bytes()
 	file, err := os.CreateTemp(t.TempDir(), "")
 	if err != nil {
@@ -113,17 +120,7 @@ func TestDirtyKept(t *testing.T) {
 		t.Skip("the system does not tell which pages were written to")
 	}
 	const pages = 64
-	img, err := newImage(bytes.Repeat([]byte{1}, pages*pageSize))
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer img.close()
-	m, err := newLinearMemory(pages*pageSize, img)
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer m.release()
-	m.Reallocate(pages * pageSize)
+	m := memoryOf(t, bytes.Repeat([]byte{1}, pages*pageSize))
 	mem := m.bytes()
 	mem[0] = 2
 	base := uint64(uintptr(m.base))

@@ -86,7 +86,7 @@ type actor struct {
 	alarm   *time.Timer              // that sets rings; likewise
 	final   bool                     // guarded by mu; and not to be followed by another
 	killed  bool                     // guarded by mu; and what a durable one was is to be forgotten
-	left    bool                     // guarded by mu; it has ended, and that was not known then
+	logKept bool                     // guarded by mu; it has ended, not killed by then, and its log was kept
 	dead    *wray.Error              // guarded by mu; why there is no actor any more
 
 	named bool // has a name in job.actors; set before it is submitted, and not changed

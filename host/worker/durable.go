@@ -174,22 +174,21 @@ func (a *actor) endLog() {
 	if !forget {
 		a.closeLog()
 		a.mu.Lock()
-		forget = a.killed
-		a.left = !forget
+		forget = a.killed // meanwhile
+		a.logKept = !forget
 		a.mu.Unlock()
 	}
-	if !forget {
-		return
+	if forget {
+		a.forgetLog()
 	}
-	a.forgetLog()
 }
 
 // forgetLate forgets a durable actor that ended before it was killed: its log may
 // not have opened. A guest that runs calls it, for which the job waits.
 func (a *actor) forgetLate() {
 	a.mu.Lock()
-	late := a.left && a.killed
-	a.left = a.left && !late
+	late := a.logKept && a.killed
+	a.logKept = a.logKept && !late
 	a.mu.Unlock()
 	if late {
 		a.job.executors.Go(a.forgetLog)
